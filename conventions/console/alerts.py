@@ -11,6 +11,8 @@ from conventions.alerts.receivers import receivers
 from conventions.alerts.rules import RULE_NAMES
 from conventions.console.page import Page
 from conventions.core.durations import duration
+from conventions.core.error_text import first_line
+from conventions.core.errors import ConfigurationError
 from conventions.core.units import age
 
 OVER = 50  # episodes that are over
@@ -50,7 +52,10 @@ class AlertList(Page):
         def silent(one: Episode) -> Silence | None:
             return next((silence for silence in silences if silence.covers(one.finding)), None)
 
-        names = sorted(receivers(self.capp.settings))
+        try:
+            names, fault = sorted(receivers(self.capp.settings)), ""
+        except ConfigurationError as error:  # what is missing here may be there where alerts are judged
+            names, fault = [], first_line(error)
         return {
             "episodes": found,
             "over": store.over(OVER),
@@ -58,6 +63,7 @@ class AlertList(Page):
             "silent": silent,
             "judge": store.leader(),
             "receivers": names,
+            "fault": fault,
         }
 
 

@@ -24,12 +24,6 @@ AGES = ("30m", "2h", "24h", "7d")  # links above the rows
 KNOWN_PARAMETERS = {*FILTERS, "after", "as"}
 BYTE_ORDER_MARK = "\ufeff"  # without it some spreadsheets take UTF-8 for something else
 STOPS = ("cancel", "control revoke", "control terminate", "flower task revoke")  # actions whose target is a message
-PAUSES = (
-    "schedule pause",
-    "queue pause",
-    "task pause",
-    "worker pause",
-)  # their forms say that everybody sees the reason
 
 Write = Callable[[Iterable[AuditLine], tzinfo], str]
 
@@ -191,4 +185,4 @@ def reason_of(line: AuditLine, *, hidden: bool) -> str:
     """Why something was done. Who sees no values sees the reason of a pause alone, whose form says that everybody does."""
     if line.reason is None:
         return ""
-    return display.HIDDEN if hidden and line.action not in PAUSES else line.reason
+    return display.HIDDEN if hidden and line.action not in display.PAUSES else line.reason

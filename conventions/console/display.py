@@ -10,6 +10,12 @@ from zoneinfo import ZoneInfo
 from conventions.core.durations import STEPS, duration
 
 HIDDEN = "•••"
+PAUSES = (
+    "schedule pause",
+    "queue pause",
+    "task pause",
+    "worker pause",
+)  # their forms say that everybody sees the reason
 BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
 
 
@@ -60,6 +66,13 @@ def arguments_text(arguments: Any, *, hidden: bool) -> str:
     elif hidden:
         return HIDDEN
     return as_json(arguments)
+
+
+def reason_text(action: str | None, reason: str | None, *, hidden: bool) -> str:
+    """Why somebody did something; hidden but for a pause, whose form says that everybody sees it."""
+    if not reason:
+        return ""
+    return HIDDEN if hidden and action not in PAUSES else reason
 
 
 def as_json(value: Any) -> str:

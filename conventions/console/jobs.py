@@ -11,8 +11,10 @@ from conventions.console import display
 from conventions.console.guard import ROLE
 from conventions.console.job_query import JobQuery
 from conventions.console.page import Page
-from conventions.core.errors import ConventionError
+from conventions.core.actor import acting_as
+from conventions.core.errors import ConventionError, JournalFull
 from conventions.core.value_bounds import fault_of_name
+from conventions.execution.application import broker_outages
 from conventions.execution.cancel import cancel
 from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
@@ -28,10 +30,13 @@ from conventions.storage.tables import AuditRow
 
 ROWS, AUDIT_LIMIT = 100, 50
 LIVE = ("queued", "delayed", "retrying", "parked", "running", "unsent")  # states that change by themselves
+SEEN_NOWHERE = "unknown"  # also of a job that waits or runs, where the broker shows no single messages
 CANCELLED = {
     "queued": "It is cancelled: it will not run.",
     "running": "It runs, and is told at its next report of progress.",
-    "too late": "Nothing was changed: it has ended.",
+    "too late": "It has ended, or was not sent yet.",
+    "elsewhere": "It will not begin. If it runs, it is told at its next report of progress.",
+    "batch": "Its chunks that wait will not run; those that run end by themselves.",
 }
 
 
@@ -95,7 +100,7 @@ class JobDetail(Page):
             "conventions_job.html",
             said=said,
             hidden=hidden,
-            live=found["job"].state in LIVE,
+            live=found["job"].state in LIVE or found["may_run"],
             length=display.runtime_text,
             short=display.short_duration,
             arguments_text=lambda value: display.arguments_text(value, hidden=hidden),
@@ -108,6 +113,7 @@ class JobDetail(Page):
         fault = ""
         parts: MessageParts | None
         rows: list[AuditRow] = []
+        runs_at = self._worker(job)
         try:
             attempts, parts = job.history(logs=sees), parts_of(app, id_)
             with self.reading() as session:
@@ -121,11 +127,12 @@ class JobDetail(Page):
             "parts": parts,
             "audit_entries": rows,
             "fault": fault,
-            "runs_at": self._worker(job),
+            "runs_at": runs_at,
+            "may_run": bool(runs_at) or (job.state == SEEN_NOWHERE and not self.capp.port.can.looks),
         }
 
     def _worker(self, job: Job) -> str:
-        if job.state != "running":
+        if job.state not in ("running", SEEN_NOWHERE):
             return ""
         reports = WorkerReports(self.capp.store).listing()
         return next((one.worker for one in running_jobs(self.capp, reports) if one.id == job.id), "")
@@ -150,19 +157,25 @@ class CancelJob(JobDetail):
 
     def _cancel(self, id_: str, reason: str, force: bool) -> tuple[str, str]:
         app, actor = self.capp, self.visitor.name
-        if force and app.batches.states([id_]):
+        is_batch = bool(app.batches.states([id_]))
+        if force and is_batch:
             return "warning", "Nothing was changed: it is a batch; end its chunks, or cancel it on its own page."
-        answer = cancel(app, id_)
-        after = {"outcome": "failed" if answer == "too late" else "done", "answer": answer} | (
-            {"force": True} if force else {}
-        )
+        try:
+            with acting_as(actor):
+                answer = cancel(app, id_)
+        except JournalFull as error:
+            return "danger", f"Nothing was changed: {error}."
+        after: dict[str, Any] = {"outcome": "failed" if answer == "too late" else "done", "answer": answer}
+        if force:
+            after["force"] = True
         app.journal.note(AuditEntry(actor, CANCEL, id_, reason, None, after))
         if not force:
-            return "warning" if answer == "too late" else "success", CANCELLED[answer]
+            shown = "elsewhere" if answer == "queued" and not app.port.keeps_claims else "batch" if is_batch else answer
+            return "warning" if answer == "too late" else "success", CANCELLED[shown]
         try:
             forced = end_running(app, id_)
-        except ConventionError as error:
-            return "danger", f"It is cancelled; whether its process was ended is not known: {error}"
+        except broker_outages(app, ConventionError, OSError) as error:
+            return "danger", f"It is cancelled; whether its process was ended is not known: {type(error).__name__}."
         if answer == "too late" and forced.how == "not running":
             return "warning", CANCELLED[answer]
         app.journal.note(AuditEntry(actor, "cancel by force", id_, reason, None, forced._asdict()))
@@ -178,10 +191,14 @@ def _said(forced: ForcedEnd, answer: str) -> tuple[str, str]:
                 "warning",
                 f"{forced.worker} runs it in a thread ({forced.pool}), which nobody can end: it is told at its next report of progress.",
             )
-        case "goes on" if forced.stops:
-            return "warning", f"{forced.worker} stops and hears no remote control: the end of its grace ends the job."
         case "goes on":
-            return "warning", f"{forced.worker} has not ended it yet; look again in a moment."
-    if forced.state in BY_ITSELF:
-        return "warning", "It has ended by itself."
+            stops = "it stops, and hears no remote control: the end of its grace ends the job"
+            return (
+                "warning",
+                f"{forced.worker} has not ended it yet: {stops if forced.stops else 'look again in a moment'}.",
+            )
+        case _ if forced.state in BY_ITSELF:
+            return "warning", "It has ended by itself."
+        case _ if forced.state == SEEN_NOWHERE:
+            return "warning", "No worker says that it runs it. If it waits, it will not run."
     return "success", CANCELLED["queued"] if answer == "queued" else "No worker runs it."

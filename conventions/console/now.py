@@ -23,21 +23,24 @@ class _Looks:
         self._lock = threading.Lock()
         self._overview: Overview | None = None
         self._until = 0.0
+        self._changes = 0
 
     def forget(self) -> None:
-        """Let the next visitor see what was just changed."""
+        """Let the next visitor see what was just changed: also a look that began before is too old."""
+        self._changes += 1
         self._until = 0.0
 
     def look(self, app: Application) -> Overview:
         """Look, unless somebody has just looked."""
         last = self._overview
         # While somebody waits for a server that stands still, others see the last look: the page says of when it is.
-        if not self._lock.acquire(blocking=last is None) and last is not None:
+        if not self._lock.acquire(blocking=last is None or not self._until) and last is not None:
             return last
         try:
             if self._overview is None or time.monotonic() > self._until:
+                changes = self._changes
                 self._overview = overview_of(app)
-                self._until = time.monotonic() + FRESH
+                self._until = time.monotonic() + FRESH if changes == self._changes else 0.0
             return self._overview
         finally:
             self._lock.release()

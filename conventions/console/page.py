@@ -122,6 +122,9 @@ class Page(Guarded):
             clock=lambda moment: display.local_time(moment, zone),
             ago=lambda moment: display.ago(moment, now),
             sparkline=display.sparkline,
+            reason_text=lambda entry: display.reason_text(
+                entry.action, entry.reason, hidden=not self.visitor.sees_values
+            ),
             **values,
         )
 

@@ -23,7 +23,9 @@ def cancel(app: Application, message_id: str, by: str | None = None) -> CancelAn
     """
     if (one := _of_function(app, message_id)) is not None:
         ends = WaitingEnds(app, "cancelled", "Cancelled", f"cancelled in the queue {{queue}} by {by or who_acts()}")
-        return "queued" if ends.end([one])[0] else "too late"
+        (went,) = ends.end([one])
+        ends.follow_up()
+        return "queued" if went else "too late"
     of_batch = app.batches.cancel(message_id)
     if of_batch and by is not None:  # once its state is gone, as from an emptied Redis, only this row tells
         app.journal.note(AuditEntry(by, CANCEL, message_id, after={"outcome": "done", "answer": "running"}))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT
-from conventions.broker.waiting_messages import Waiting, look
+from conventions.broker.waiting_messages import Waiting, WaitingPlace, look
 from conventions.core.errors import ConventionError
 from conventions.core.units import moment
 from conventions.execution.application import Application
@@ -70,30 +70,48 @@ def _has(arguments: Mapping[str, Any] | None, wanted: Sequence[tuple[str, str]])
     )
 
 
-def found(app: Application, selection: Selection, most: int | None = None) -> Iterator[Waiting]:
-    """The selected messages, those that are not due first.
+class Search:
+    """The selected messages, as they are found.
 
     Args:
         app: the application.
         selection: which.
         most: how many messages to look at; `None`: all.
+        places: of each queue, in this order.
+
+    Attributes:
+        looked: how many messages were looked at.
 
     Raises:
         NoSelection: the broker shows none.
-        RedisError.
     """
-    check_looks(app)
-    now, looked = datetime.now(UTC), 0
-    for queue in selection.queues:
-        for place in PLACES:
-            seen = 0
-            while some := look(app.broker, queue, place, seen):
-                seen += len(some)
-                for one in some:
-                    if most is not None and (looked := looked + 1) > most:
-                        return
-                    if selection.holds(one, now):
-                        yield one
+
+    def __init__(
+        self, app: Application, selection: Selection, most: int | None = None, places: Sequence[WaitingPlace] = PLACES
+    ) -> None:
+        check_looks(app)
+        self._app, self._selection, self._most, self._places = app, selection, most, places
+        self.looked = 0
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """Look. Raises: RedisError."""
+        now = datetime.now(UTC)
+        for queue in self._selection.queues:
+            for place in self._places:
+                seen = 0
+                while some := look(self._app.broker, queue, place, seen):
+                    seen += len(some)
+                    for one in some:
+                        if self._most is not None and self.looked >= self._most:
+                            return
+                        self.looked += 1
+                        if self._selection.holds(one, now):
+                            yield one
+
+
+def found(app: Application, selection: Selection, most: int | None = None) -> Iterator[Waiting]:
+    """The selected messages, those that are not due first. Raises: NoSelection, RedisError."""
+    return iter(Search(app, selection, most))
 
 
 def check_looks(app: Application) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import Body, UnreadableBody, body_in, read_body
 from conventions.broker.header_names import BATCH
+from conventions.core.value_bounds import is_text
 from conventions.execution.application import Application
 from conventions.jobs.look import WITHIN
 
@@ -122,4 +123,4 @@ def _step(signature: Any) -> Iterator[Step]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and is_text(value) else ""

@@ -3,34 +3,42 @@
 Each place is asked by itself, and bounded: of jobs that wait so many are looked at, and the answer says of how many.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT
+from conventions.broker.waiting_messages import Waiting, WaitingPlace
 from conventions.core.bounded_call import StillWaits
-from conventions.core.error_text import first_line
+from conventions.core.error_text import clean, first_line
 from conventions.core.secrets_in_text import without_secrets
 from conventions.core.units import moment
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
-from conventions.execution.selection import Selection, found
+from conventions.execution.selection import Search, Selection
 from conventions.metrics.levels import SQL, SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.job_filter import RUNNING, JobFilter, State, state_of_waiting
 from conventions.records import audit_listing
 from conventions.records.audit_filter import AuditFilter
 from conventions.records.journal import ODD
+from conventions.storage.database import utc_now
 
 T = TypeVar("T")
 
+READY_FIRST: tuple[WaitingPlace, ...] = ("queue", "delayed")
+PLACES_OF: dict[str, tuple[WaitingPlace, ...]] = {"queued": ("queue",), "delayed": ("delayed",)}
+
 LOOK_AT = 20_000  # messages that wait
+AT_ONCE = 16  # questions to SQL
+LETTERS = 1000  # that are looked at for their sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +97,12 @@ def list_jobs(app: Application, which: JobFilter, limit: int, look_at: int = LOO
     """
     listing = JobListing()
     if which.has_running:
-        listing.lines += _part(listing, "running jobs", lambda: _running(app, which))[:limit]
+        listing.lines += _part(listing, "running jobs", lambda: _running(app, which, limit))
     if which.has_waiting:
         listing.lines += _part(listing, "waiting jobs", lambda: _waiting(app, which, limit, look_at, listing))
     if which.has_ended:
-        ended = _part(listing, "ended jobs", lambda: SQL.call("jobs", lambda: _ended(app, which, limit), SQL_WITHIN))
+        name = f"jobs {hash(which) % AT_ONCE}"  # other people's questions are asked beside this one
+        ended = _part(listing, "ended jobs", lambda: SQL.call(name, lambda: _ended(app, which, limit), SQL_WITHIN))
         listing.lines += ended
     return listing
 
@@ -106,24 +115,32 @@ def _part(listing: JobListing, name: str, read: Callable[[], list[T]]) -> list[T
         return []
 
 
-def _running(app: Application, which: JobFilter) -> list[JobLine]:
+def _running(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
+    if which.arguments:  # they are with its process
+        return []
     workers = WorkerReports(app.store).listing()
     releases = {one.name: one.report.release or "" for one in workers}
-    lines = []
+    lines: list[JobLine] = []
     for job in running_jobs(app, workers):
-        if not which.names(job.task) or (which.queue and job.queue != which.queue):
-            continue
-        if (which.worker and job.worker != which.worker) or (which.release and releases[job.worker] != which.release):
+        if len(lines) >= limit:
+            break
+        began = datetime.fromtimestamp(datetime.now(UTC).timestamp() - job.seconds, UTC)
+        fits = not which.queue or job.queue == which.queue
+        fits = fits and (not which.worker or job.worker == which.worker)
+        fits = fits and (not which.release or releases[job.worker] == which.release)
+        if not (fits and which.names(job.task) and which.within(began)):
             continue
         message = app.port.find(job.id) if job.id else None
-        actor = None if message is None else message.headers.get(ACTOR)
-        if which.arguments or (which.actor and actor != which.actor):
-            continue  # its arguments are with its process
-        began = datetime.fromtimestamp(datetime.now(UTC).timestamp() - job.seconds, UTC)
-        if which.within(began):
+        actor = None if message is None else _text(message.headers.get(ACTOR))
+        if not which.actor or actor == which.actor:
             attempt = 1 if message is None else message.attempt
             lines.append(JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, began, job.seconds, attempt))
     return lines
+
+
+def _text(value: Any) -> str:
+    """A header as text that a page can show, whoever wrote it."""
+    return clean(str(value)) if value is not None else ""
 
 
 def _waiting(app: Application, which: JobFilter, limit: int, look_at: int, listing: JobListing) -> list[JobLine]:
@@ -131,27 +148,22 @@ def _waiting(app: Application, which: JobFilter, limit: int, look_at: int, listi
         listing.absent["waiting jobs"] = "this broker shows no single messages"
         return []
     queues = (which.queue,) if which.queue else tuple(known_queues(app))
-    listing.waiting = sum(one.ready + one.delayed for one in map(app.broker.sizes, queues))
-    listing.looked = min(look_at, listing.waiting)
-    return list(
-        _of_messages(app, which, limit, Selection(queues, arguments=which.arguments, actor=which.actor), look_at)
-    )
+    places = PLACES_OF.get(which.state, READY_FIRST)
+    sizes = [app.broker.sizes(queue) for queue in queues]
+    listing.waiting = sum(one.ready * ("queue" in places) + one.delayed * ("delayed" in places) for one in sizes)
+    search = Search(app, Selection(queues, arguments=which.arguments, actor=which.actor), look_at, places)
+    lines = list(islice(_of_messages(which, search), limit))
+    listing.looked = listing.waiting if len(lines) >= limit else min(search.looked, listing.waiting)
+    return lines
 
 
-def _of_messages(
-    app: Application, which: JobFilter, limit: int, selection: Selection, look_at: int
-) -> Iterator[JobLine]:
-    for one in found(app, selection, look_at):
-        if limit <= 0:
-            return
+def _of_messages(which: JobFilter, search: Iterable[Waiting]) -> Iterator[JobLine]:
+    for one in search:
         headers, state = one.headers, state_of_waiting(one)
-        sent = moment(headers.get(ENQUEUED_AT))
-        task = str(headers.get("task") or "")
+        sent, task = moment(headers.get(ENQUEUED_AT)), _text(headers.get("task"))
         if which.names(task) and which.state in ("", state) and which.within(sent):
-            limit -= 1
-            yield JobLine(
-                one.message_id, task, state, one.queue, headers.get(ACTOR), at=sent, attempt=max(one.attempt, 1)
-            )
+            actor, attempt = _text(headers.get(ACTOR)), max(one.attempt, 1)
+            yield JobLine(one.message_id, task, state, one.queue, actor, at=sent, attempt=attempt)
 
 
 def _ended(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
@@ -174,13 +186,24 @@ def _ended(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
 
 
 def _letters(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
-    wanted = Filter(state="dead", task=which.task or None, queue=which.queue or None, arguments=which.arguments)
+    if which.worker or which.release:  # a letter has neither
+        return []
+    now = utc_now()
+    wanted = Filter(
+        state="dead", task=which.task or None, queue=which.queue or None, arguments=which.arguments,
+        newer_than=None if which.since is None else now - which.since, older_than=None if which.until is None else now - which.until,
+    )  # fmt: skip
+    most = LETTERS if which.actor else limit
     with app.database.session(read_only=True, within=SQL_WITHIN) as session:
+        found = [
+            one
+            for one in dead_letters.listing(session, wanted, most, brief=True)
+            if not which.actor or one.actor == which.actor
+        ]
         return [
             JobLine(
                 one.id, one.task or "", "dead", one.queue or "", one.actor, None, one.last_failed_at, None, one.attempts, one.error,
                 one.error_message,
             )
-            for one in dead_letters.listing(session, wanted, limit)
-            if (not which.actor or one.actor == which.actor) and which.within(one.last_failed_at) and not (which.worker or which.release)
+            for one in found[:limit]
         ]  # fmt: skip

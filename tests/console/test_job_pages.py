@@ -14,16 +14,20 @@ from conventions.alerts.alert_store import AlertStore
 from conventions.alerts.episode import Episode
 from conventions.alerts.finding import Finding
 from conventions.app import ConventionsApp
+from conventions.broker.redis_broker import Publication
 from conventions.jobs.job import Job
 from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.pauses.pause_store import Pauses, Target
+from conventions.records import audit
+from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
 from tests.cli.command_tasks import Charge, Send
 from tests.console.conftest import PER_CAUSE, SECRET, TASK, LogIn
 from tests.console.flower_process import User
 from tests.recorded import append, drain, entry, event, recorder
+from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import forget
 
@@ -84,6 +88,12 @@ def test_a_viewer_sees_no_values(viewer: User, shop_app: ConventionsApp) -> None
     assert "•••" in page.text
     assert "conventions-action-form" not in page.text
     assert SECRET not in viewer.get("/jobs/KeyError-0").text
+    with shop_app.database.session() as session:
+        audit.record_once(session, [(AuditEntry("u-9", "dead-letters edit", "KeyError-0", "for Anna"), utc_now())])
+    assert "for Anna" not in viewer.get("/jobs/KeyError-0").text
+    key = stored(shop_app.broker.store, sent.id)["payload"].partition(b'"x_key": "')[2].partition(b'"')[0].decode()
+    assert key
+    assert key not in page.text, "it is made of the arguments"
     assert "address" not in text_of(viewer.get("/jobs", state="dead").text)
     assert viewer.get("/jobs", arg="user_id=4711").status_code == 403
     for path, form in (
@@ -105,7 +115,7 @@ def test_a_job_is_cancelled(operator: User, shop_app: ConventionsApp) -> None:
     assert "It is cancelled: it will not run." in done.text
     assert actions(shop_app) == [("oscar", "cancel", sent.id, "the wrong user")]
     forced = operator.post("/jobs/KeyError-0/cancel", {"reason": "x", "force": "1"})
-    assert "Nothing was changed: it has ended." in forced.text
+    assert "It has ended, or was not sent yet." in forced.text
     assert operator.post(f"/jobs/{sent.id}/cancel", {"reason": "x"}, token=False).status_code == 403
 
 
@@ -175,6 +185,14 @@ def test_the_search_box_leads_on(operator: User, shop_app: ConventionsApp) -> No
     ):
         answer = operator.get("/jobs", q=asked)
         assert (answer.status_code, answer.headers["location"]) == (303, address)
+
+
+def test_what_another_program_wrote_ends_no_page(operator: User, shop_app: ConventionsApp) -> None:
+    """Half characters in its task, or no message at all."""
+    payload = '{"headers": {"id": "odd", "task": "\\ud800", "x_actor": "\\udc00"}, "body": "!", "properties": {}}'
+    shop_app.broker.publish([Publication("odd", "mail", payload, 4), Publication("odd-2", "mail", "no message", 4)])
+    for path in ("/jobs", "/jobs/odd", "/jobs/odd-2", "/queues", "/"):
+        assert operator.get(path).status_code == 200, path
 
 
 # Queues.

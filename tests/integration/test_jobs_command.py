@@ -45,7 +45,7 @@ def test_by_each_filter(alone: Installation) -> None:
         wait_until(lambda: "hold 2" in (alone.folder / "ran").read_text(), 30, "it runs")
         waits = Apart.apply_async(kwargs={"folder": alone.folder, "number": 3}, actor="u-3")
         later = Apart.apply_async(kwargs={"folder": alone.folder, "number": 4}, countdown=3600)
-        everything = [runs.id, later.id, waits.id, done.id]
+        everything = [runs.id, waits.id, later.id, done.id]
         wait_until(lambda: [row["id"] for row in listed(alone)] == everything, 30, "all of them, in this order")
         worker = listed(alone, "--state", "running")[0]["worker"]
         assert worker.startswith("worker0@")
@@ -54,7 +54,7 @@ def test_by_each_filter(alone: Installation) -> None:
             (("--state", "queued"), [waits.id]),
             (("--state", "delayed"), [later.id]),
             (("--state", "succeeded"), [done.id]),
-            (("--task", "Apart"), [later.id, waits.id]),
+            (("--task", "Apart"), [waits.id, later.id]),
             (("--queue", "immediate"), [runs.id, done.id]),
             (("--worker", worker), [runs.id, done.id]),
             (("--release", "r7"), [runs.id, done.id]),
@@ -64,7 +64,7 @@ def test_by_each_filter(alone: Installation) -> None:
             (("--arg", "number=3"), [waits.id]),
             (("--since", "1h"), everything),
             (("--until", "1h"), []),
-            (("--limit", "1", "--queue", "apart"), [later.id]),
+            (("--limit", "1", "--queue", "apart"), [waits.id]),
         ):
             assert [row["id"] for row in listed(alone, *options)] == expected, options
         assert "Hold" in alone.run("jobs", "list").stdout

@@ -195,11 +195,16 @@
         .then(function (text) {
           var found = text && new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-now]");
           if (!found) { return; }
+          var isBehind = false;
           all("[data-part]", found).forEach(function (fresh) {
             var part = root.querySelector("[data-part=" + fresh.getAttribute("data-part") + "]");
-            if (part && part.innerHTML !== fresh.innerHTML && !isInUse(part)) { part.innerHTML = fresh.innerHTML; }
+            if (!part || (part.conventionsShown || part.innerHTML) === fresh.innerHTML) { return; }
+            if (isInUse(part)) { isBehind = true; return; }
+            var open = all("details", part).map(function (one) { return one.open; });
+            part.innerHTML = part.conventionsShown = fresh.innerHTML;
+            all("details", part).forEach(function (one, place) { if (place < open.length) { one.open = open[place]; } });
           });
-          if (!found.hasAttribute("data-conventions-still")) { window.setTimeout(look, NOW_EVERY); } // what has ended changes no more
+          if (isBehind || !found.hasAttribute("data-conventions-still")) { window.setTimeout(look, NOW_EVERY); } // what has ended changes no more
         })
         .catch(function () { window.setTimeout(look, 4 * NOW_EVERY); });
     }
