@@ -20,9 +20,8 @@ from conventions.cli.dead_letter_options import Age, Pair, confirm
 from conventions.core.durations import duration
 from conventions.core.units import moment
 from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
-from conventions.execution.purge import known_queues
 from conventions.execution.selection import Selection, found
-from conventions.metrics.known_series import known_names
+from conventions.now.pause_targets import all_queues
 from conventions.tasks.names import names_of
 
 COLUMNS = ("id", "task", "queue", "state", "age", "attempt", "actor", "arguments")
@@ -69,7 +68,7 @@ def _selection(
     sender: str,
     older_than: timedelta | None,
 ) -> Selection:
-    known = {*known_names(app), *known_queues(app)}
+    known = all_queues(app)
     for name in queues:
         _check_queue(known, name, "--queue")
     chosen = queues or tuple(sorted(known))
@@ -181,7 +180,7 @@ def move(
 ) -> None:
     """Move the messages that match to another queue, in their order. Status 1 when none matches."""
     why = _reason(reason)
-    _check_queue({*known_names(app), *known_queues(app)}, to, "--to")
+    _check_queue(all_queues(app), to, "--to")
     others = tuple(name for name in selection.queues if name != to)
     if not others:
         raise click.BadParameter("they are there already", param_hint="--to")

@@ -7,10 +7,11 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, print_json, say
-from conventions.cli.pause_options import canonical, hear
+from conventions.cli.pause_options import hear
 from conventions.cli.schedule_options import JSON, NAME, REASON
+from conventions.now.pause_targets import target_of
 from conventions.pauses.actions import PauseActions, PausedAgain
-from conventions.pauses.pause_store import KINDS, Kind, Target
+from conventions.pauses.pause_store import KINDS, Kind
 
 
 @click.group()
@@ -35,7 +36,7 @@ def _add(kind: Kind) -> None:
 
 def _resume(context: click.Context, kind: Kind, *, name: str, reason: str | None, actor: str, as_json: bool) -> None:
     app = app_of(context)
-    target = Target(kind, canonical(app, name) if kind == "task" else name)
+    target = target_of(app, kind, name)
     row: dict[str, Any] = {"kind": kind, "name": target.name, "resumed": True}
     fault, ended = f"{target} is not paused", None
     try:

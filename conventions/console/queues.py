@@ -8,9 +8,9 @@ from conventions.console import display
 from conventions.console.now import LOOKS
 from conventions.console.page import Page
 from conventions.core.durations import duration
-from conventions.metrics.worker_reports import WorkerNow, WorkerReports
-from conventions.pauses.actions import FOLLOW_WITHIN, Change, PauseActions, PausedAgain, those_that_do_not_follow
-from conventions.pauses.pause_store import KINDS, Kind, Target
+from conventions.now.pause_targets import followers_of, known_targets, target_of
+from conventions.pauses.actions import Change, PauseActions, PausedAgain
+from conventions.pauses.pause_store import KINDS, Target
 
 SHOWN = 500  # rows
 
@@ -80,21 +80,10 @@ class ChangePause(QueueList):
         name = self.parameter("name")
         if kind is None or not name:
             raise ValueError("say what, and which")
-        self._check(kind, name)
-        return Target(kind, name)
-
-    def _check(self, kind: Kind, name: str) -> None:
-        """Raises: ValueError: there is none of this name, and it is not paused either."""
-        if self.parameter("do") == "resume":
-            return
-        levels = LOOKS.look(self.capp).levels
-        known = {
-            "queue": {*(levels.queues or {})},
-            "task": {one for one in self.capp.tasks if not one.startswith("celery.")},
-            "worker": {one.name for one in levels.workers or ()},
-        }[kind]
-        if name not in known:
+        target = target_of(self.capp, kind, name)
+        if self.parameter("do") != "resume" and target.name not in known_targets(self.capp, kind):
             raise ValueError(f"there is no {kind} {name[:80]}")
+        return target
 
     def _until(self, text: str) -> datetime | None:
         if not text:
@@ -106,12 +95,7 @@ class ChangePause(QueueList):
         return until.replace(tzinfo=ZoneInfo(self.capp.settings.timezone)) if until.tzinfo is None else until
 
     def _said(self, target: Target, change: Change, what: str) -> tuple[str, str]:
-        def concerned() -> list[WorkerNow]:
-            alive = [one for one in WorkerReports(self.capp.store).listing() if not one.silent]
-            return [one for one in alive if target.kind != "worker" or one.name == target.name]
-
-        late = those_that_do_not_follow(concerned, change.revision, FOLLOW_WITHIN)
+        count, late = followers_of(self.capp, target, change.revision)
         if late:
             return "warning", f"{what} Not all workers follow yet: {', '.join(late)}."
-        count = len(concerned())
         return "success", f"{what} {'No worker runs' if not count else 'All workers follow'}."

@@ -12,7 +12,6 @@ State: TypeAlias = str
 WAITING = ("queued", "delayed", "retrying")
 RUNNING = "running"
 STATES: tuple[State, ...] = (RUNNING, *WAITING, *KINDS)
-OF_ATTEMPTS = ("worker", "release")  # what waits has neither
 
 
 @dataclass(frozen=True, slots=True)
