@@ -220,7 +220,7 @@ def test_one_worker_is_drained(each_broker: Installation) -> None:
             (one.folder / "go").touch()
             send(Note, one.folder, range(MANY))
             wait_until(lambda: ran(one)["note"] == MANY, 30, "the other one does them")
-            wait_until(lambda: _ends(app)[second] >= MANY, 30, "all is recorded")
+            wait_until(lambda: _ends(app).total() >= MANY + 2, 30, "all is recorded, in any order")
             assert (_ends(app)[first], _ends(app)[second]) == (1, MANY + 1)
             workers[0].stop()
         with one.worker("-c", "1") as again:
