@@ -72,6 +72,8 @@ from conventions.tasks.job_classes import ImmediateTask
 from conventions.tasks.job_decorator import job_class
 from conventions.tasks.owners import add_owner, forget_owner, register
 from conventions.tasks.plain_task import hold_as_ours
+from conventions.tracing.door import TracingDoor
+from conventions.tracing.spans import Tracing
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.transport.team_configuration import TeamConfiguration, check_configuration
 from conventions.worker.hung_jobs import HungJobs
@@ -105,6 +107,7 @@ STEPS = (
     "conventions.batches.sweep:BatchSweep",
     "conventions.worker.loop_calls:LoopCallsStep",
     "conventions.worker.pool_step:PagesStep",
+    "conventions.worker.last_spans:LastSpansStep",
     "conventions.worker.pool_step:PoolStep",
     "conventions.worker.pool_step:HearingStep",
 )
@@ -534,6 +537,15 @@ class ConventionsApp(_Base):
         """With connections of its own, which hold no job up for long."""
         url = self.settings.redis_url or self.broker_address
         return LiveLogs(Store(url, self.settings.key_prefix, patience=LOG_PATIENCE))
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """Who makes spans of sends and jobs; `None`: nobody has set a tracer provider in this process, or the settings say no."""
+        return self._tracing_door.find()
+
+    @functools.cached_property
+    def _tracing_door(self) -> TracingDoor:
+        return TracingDoor(self.settings.broker_url or "", wanted=self.settings.tracing)
 
     @functools.cached_property
     def pages(self) -> Pages:

@@ -62,6 +62,6 @@ class DjangoProject(Installation):
         assert (ended.returncode != 0) is fails, ended.stdout
         return ended.stdout
 
-    def python(self, program: str) -> str:
+    def python(self, program: str, **variables: str) -> str:
         """Run a program to its end, with Django set up; returns what it prints."""
-        return super().python(SETUP + program)
+        return super().python(SETUP + program, **variables)

@@ -243,12 +243,12 @@ class Installation:
             check=False,
         )
 
-    def python(self, program: str) -> str:
+    def python(self, program: str, **variables: str) -> str:
         """Run a program to its end; returns what it prints. Raises: AssertionError with its errors."""
         ended = subprocess.run(
             [sys.executable, "-c", program],
             cwd=self.folder,
-            env=self.environment,
+            env=self.environment | variables,
             text=True,
             capture_output=True,
             timeout=patient(60),

@@ -57,7 +57,7 @@ class Splitter:
             ItemsChanged: the items differ from those of earlier turns.
             JobCancelled: the batch was cancelled.
         """
-        total_chunks = self._begin()
+        total_chunks, over = self._begin(), None
         with (
             closing(Items(self._task, self._arguments, self._sent.after)) as items,
             Bulk(self._task.chunk_task.registered, self._options) as bulk,
@@ -65,9 +65,11 @@ class Splitter:
             try:
                 for part in self._parts(self._new_chunks(items)):
                     self._send(bulk, part, total_chunks)
-            except TurnOver:
+            except TurnOver as turn_over:  # raised below: to whoever traces the send it is no failure
                 self._batches.save_cursor(self._id, Cursor(self._sent, self._sent))
-                raise
+                over = turn_over
+        if over is not None:
+            raise over
         if self._ahead.chunks > self._sent.chunks:
             raise self._changed(
                 f"there were {self._ahead.chunks} chunks or more, and now there are {self._sent.chunks}"

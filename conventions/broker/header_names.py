@@ -8,6 +8,7 @@ ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_co
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
 UNKNOWN, UNKNOWN_SINCE = PUT_OFF, "x_unknown_since"  # how often a worker did not know its task, and since when
 SCHEDULE = "x_schedule"  # the schedule's name
+TOGETHER = "x_conventions_together"  # one traced call sent it with others
 OURS = (
     *(
         ACTOR,
@@ -24,9 +25,12 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM, READY_AT),
+    *(SCHEDULE, FORM, READY_AT, TOGETHER),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
+TRACEPARENT = "traceparent"
+TRACING = (TRACEPARENT, "tracestate", "baggage")
+"""Headers of the W3C by which a message says in which trace it was sent. A caller may give them."""
 LATER = ("conventions", "x_conventions")
 ON_REQUEST = (
     "checkpoint",

@@ -12,7 +12,18 @@ from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions.broker.codec import bytes_of
-from conventions.broker.header_names import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
+from conventions.broker.header_names import (
+    ACTOR,
+    BATCH,
+    COUNTS,
+    ENQUEUED_AT,
+    FINGERPRINT,
+    KEY,
+    PARKED,
+    PLANNED_AT,
+    TOGETHER,
+    TRACING,
+)
 from conventions.broker.validation import Count, Moment, Seconds, ShortText, Text, Urgency
 from conventions.core.value_bounds import MESSAGE_LIMIT, MOST_CHARACTERS
 from conventions.library_internals.kombu import KOMBU_TYPE
@@ -60,6 +71,10 @@ class _Headers(TypedDict):
     x_form: NotRequired[Literal[1]]  # see `codec.check_form`
     x_copy: NotRequired[ShortText]
     x_schedule: NotRequired[ShortText]
+    x_conventions_together: NotRequired[Any]
+    traceparent: NotRequired[Any]  # these three: of any program, see `TraceContext`
+    tracestate: NotRequired[Any]
+    baggage: NotRequired[Any]
 
 
 @with_config(_STRICT)
@@ -81,7 +96,7 @@ class _Message(TypedDict):
 
 
 SHOWN = ("argsrepr", "kwargsrepr")
-TOLD = ("id", ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT, *SHOWN)
+TOLD = ("id", ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT, *TRACING, TOGETHER, *SHOWN)
 """Headers that a job needs before it runs, or that its log lines show. A full parse for the log would cost a tenth of a short job."""
 
 _read = TypeAdapter(_Message).validator.validate_json

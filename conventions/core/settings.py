@@ -183,6 +183,10 @@ class Settings(BaseSettings):
         le=1024 * 1024,
         description="log lines that are kept of one attempt that fails or runs for over a second, bytes; 0: none",
     )
+    tracing: bool = Field(
+        True,
+        description="whether sends and jobs are spans, in a process that has set a tracer provider of OpenTelemetry",
+    )
     alerts: Thresholds | None = Field(
         None,
         description='from which values on something is wrong, as JSON: {"backlog": 5000, "queues": {"mail": {"mean_delay": 600}}}',

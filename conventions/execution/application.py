@@ -27,6 +27,7 @@ from conventions.idempotency.process_pages import Pages
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store
+from conventions.tracing.spans import Tracing
 
 if TYPE_CHECKING:
     from conventions.storage.database import Database
@@ -191,6 +192,10 @@ class Application(Protocol):
     @property
     def attempt_logs(self) -> AttemptLogs | None:
         """The log lines of attempts; `None`: they are turned off."""
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """Who makes spans of sends and jobs; `None`: nobody in this process."""
 
     @property
     def pages(self) -> Pages:

@@ -25,6 +25,7 @@ from conventions.broker.header_names import (
     TOKEN,
 )
 from conventions.broker.redis_broker import HeldMessage
+from conventions.broker.trace_context import TraceContext
 from conventions.core.actor import SYSTEM
 from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
@@ -51,7 +52,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `reports`: it has asked for its `progress`; `log`: what its code logs. `ready_at`: since when it lacked nothing but a free worker.
+    place in a batch; `reports`: it has asked for its `progress`; `log`: what its code logs; `trace`: in which trace it was sent. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Attempt:
     ended: bool = False
     reports: bool = False
     log: RunLog | None = None
+    trace: TraceContext | None = None
     token: str = field(default_factory=lambda: uuid4().hex)
     start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for
@@ -141,6 +143,7 @@ class Attempt:
             held=task.app.port.in_place(HeldMessage.of(delivery)) if delivery else None,
             member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
             horizon=task.horizon,
+            trace=TraceContext.read(field),
             token=field(TOKEN) or uuid4().hex,
             start=start or this_call(),
         )

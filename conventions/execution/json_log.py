@@ -12,6 +12,7 @@ from celery.app.log import Logging
 from conventions.core.printable_text import printable
 from conventions.core.secrets_in_text import without_secrets
 from conventions.library_internals.celery import current_task
+from conventions.tracing.door import ids_of_open_span
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName"}
 _OURS = ("celery.", "conventions.")  # their lines are about a job that they name
@@ -42,7 +43,8 @@ class LogSetup(Logging):
 class JsonFormatter(logging.Formatter):
     """Writes a record as one JSON object in one line.
 
-    It has `time` (ISO 8601, UTC), `level`, `logger`, `process` and `message`; `id` and `task` within a job; `traceback` of an error; and whatever
+    It has `time` (ISO 8601, UTC), `level`, `logger`, `process` and `message`; `id` and `task` within a job; `trace_id` and `span_id` within a span of
+    OpenTelemetry; `traceback` of an error; and whatever
     was passed as `extra=`, as our lines about failures do: as `extra_<name>` where there is such a field already. Secrets of addresses are left
     out. A record that cannot be written as it is has the field `log_fault`.
     """
@@ -73,6 +75,7 @@ class JsonFormatter(logging.Formatter):
             extra |= {ours: told[theirs] for theirs, ours in _TOLD.items() if theirs in told}
         if not record.name.startswith(_OURS) or "id" not in extra:
             line |= _running_job()
+        line |= ids_of_open_span()
         for name, value in extra.items():
             line[f"extra_{_text(name)}" if name in line else _text(name)] = _plain(value)
         if record.exc_info and not record.exc_text:

@@ -4,6 +4,7 @@ Celery acknowledges a message after `execute` has returned or raised, so nothing
 recorded.
 """
 
+import functools
 import logging
 import os
 import random
@@ -40,6 +41,8 @@ from conventions.execution.settle import (
     end_released,
 )
 from conventions.execution.soft_time_limit import soft_limit
+from conventions.execution.traced_run import run_traced
+from conventions.idempotency.claim_answers import Done
 from conventions.idempotency.claims import (
     EffectExists,
     TransactionBusy,
@@ -100,6 +103,23 @@ def execute(
         if request.is_eager or isinstance(error, ENDINGS) or not isinstance(error, Exception):
             raise
         raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
+    tracing = task.app.tracing
+    if tracing is None:
+        return _carry_out(task, request, job, values, found=found, outcomes=outcomes)
+    run = functools.partial(_carry_out, task, request, job, values, found=found, outcomes=outcomes)
+    return run_traced(tracing, job, run, outcome="succeeded" if found is None else "duplicate")
+
+
+def _carry_out(
+    task: RunnableTask,
+    request: Any,
+    job: Attempt,
+    values: dict[str, Any],
+    *,
+    found: Done | None,
+    outcomes: Outcomes,
+) -> Any:
+    """Run what has begun, record how it ended, send what follows. Returns its result, or raises what Celery is told."""
     if found is not None:
         job.ended = True
         return _followed(task, request, found.result, outcomes)

@@ -1,7 +1,7 @@
 """`Entry`: a send that was checked, as a row of the outbox has it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.library_internals.celery import current_worker_task
 from conventions.sending.send import checked_send
 from conventions.sending.sendable_task import SendableTask
+from conventions.sending.traced_send import traced, with_trace
+from conventions.tracing.spans import SendSpan
 
 # What a send may say, if it waits in the outbox: all that is JSON, or becomes a moment.
 OPTIONS = frozenset(
@@ -66,6 +68,24 @@ def entry_of(task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any],
     Raises:
         TypeError, ValueError, PayloadError: as `apply_async`; `TypeError` also for an option that cannot wait, such as a connection.
     """
+    app = task._application()  # noqa: SLF001  # the same layer
+    named = {"task_id": uuid()} | {name: value for name, value in options.items() if value is not None}
+    with traced(app, task, named["task_id"], named, step="create") as span:  # another process sends it, later
+        return _entry(task, args, kwargs, named, span)
+
+
+def entries_of(task: SendableTask, arguments: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> list[Entry]:
+    """As `entry_of`, for each mapping of arguments. Raises: as `entry_of`."""
+    app = task._application()  # noqa: SLF001  # the same layer
+    with traced(app, task, None, options, step="create") as span:
+        entries = [_entry(task, (), one, options, span) for one in arguments]
+        span.sent(len(entries))
+    return entries
+
+
+def _entry(
+    task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], span: SendSpan
+) -> Entry:
     if unknown := sorted(options.keys() - OPTIONS - OURS):
         raise TypeError(
             f"{task.name}: {unknown[0]} cannot wait in the outbox; it takes {', '.join(sorted(OPTIONS | OURS))}"
@@ -80,7 +100,7 @@ def entry_of(task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any],
     accepted = checked_send(task, args, kwargs, message_id, said, **how)
     if accepted is None:  # only within the follow-ups of a job, which are no place for a transaction
         raise TypeError(f"{task.name}: a step after a job is sent by its worker, and not by the outbox")
-    payload, headers = accepted
+    payload, headers = accepted[0], with_trace(accepted[1], span)
     said.pop("headers", None)
     if "queue" in said:
         said["queue"] = _checked_queue(task, app, said["queue"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from conventions.outbox.entry import Entry, entry_of
+from conventions.outbox.entry import Entry, entries_of, entry_of
 from conventions.sending.bulk_sender import refuse_options_of_one
 from conventions.sending.enqueue_many import check_mappings, enqueue_many
 from conventions.sending.sendable_task import SendableTask
@@ -71,7 +71,7 @@ class SendOptions:
     def _entries(self, arguments: Iterable[Mapping[str, Any]]) -> list[Entry]:
         refuse_options_of_one(self._task, self._options)
         check_mappings(self._task, arguments)
-        return [entry_of(self._task, (), one, self._options) for one in arguments]
+        return entries_of(self._task, arguments, self._options)
 
     def _add(self, session: Any, entries: list[Entry]) -> None:
         from conventions.outbox.by_session import add  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import

@@ -6,7 +6,7 @@ caller reads the next items.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 
 from celery import signals, uuid
@@ -26,6 +26,7 @@ from conventions.sending.options import CONNECTIONS, check_options
 from conventions.sending.publish import unavailable
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_text
+from conventions.sending.traced_send import NOT_TRACED, traced, with_trace
 
 # Options that are the same for all messages of a call, so that a template may be used.
 ALIKE = frozenset(
@@ -78,6 +79,7 @@ class Bulk:
         self._how = {name: self._options.pop(name, None) for name in ("actor", "planned_at")}
         self._producer = self._producer_of(*(self._options.pop(name, None) for name in CONNECTIONS))
         self._sent: tuple[UnderWay, int] | None = None
+        self._traced, self._span = ExitStack(), NOT_TRACED
         self.sure = 0
 
     def _producer_of(self, connection: Any, producer: Any, publisher: Any) -> Any:
@@ -85,11 +87,14 @@ class Bulk:
         return self._app.amqp.Producer(connection, auto_declare=False) if connection else producer or publisher
 
     def __enter__(self) -> Self:
+        self._span = self._traced.enter_context(traced(self._app, self._task, None, self._options))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._sent is not None:
             self._sent[0].close()
+        self._span.sent(self.sure)
+        self._traced.__exit__(*raised)  # type: ignore[arg-type]  # the three of the protocol
 
     def prepared(self, arguments: Mapping[str, Any], id: str | None = None) -> Prepared:  # noqa: A002
         """Check the arguments of one message. Raises: TypeError, PayloadError."""
@@ -105,7 +110,7 @@ class Bulk:
                 time to make the messages does not count. `ids` are the messages that it did not confirm. No later
                 message was given to it.
         """
-        common = common_headers(self._task, self._given, **self._how)
+        common = with_trace(common_headers(self._task, self._given, **self._how), self._span)
         if self._app.conf.task_always_eager:
             for one in part:  # each runs here
                 self._send_by_celery(one, common)

@@ -20,6 +20,8 @@ from conventions.sending.publish import publish
 from conventions.sending.send import checked_send
 from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
+from conventions.sending.traced_send import traced, with_trace
+from conventions.tracing.spans import SendSpan
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +59,23 @@ def send_by_name(
     if fault := fault_of_name(name):
         raise ValueError(f"send_task: the name of the task {fault}")
     task = app.tasks.get(name)
-    task_id = options["task_id"] = uuid() if task_id is None else task_id
+    options["task_id"] = uuid() if task_id is None else task_id
+    with traced(app, NamedTask(app, name) if task is None else task, options["task_id"], options) as span:
+        return _send(app, name, task, arguments, options, send=send, span=span)
+
+
+def _send(
+    app: Application,
+    name: str,
+    task: Any,
+    arguments: tuple[Any, Any],
+    options: dict[str, Any],
+    *,
+    send: Callable[..., Any],
+    span: SendSpan,
+) -> Any:
+    task_id, (args, kwargs) = options["task_id"], arguments
+    accepted: Any
     if hasattr(task, "arguments"):
         accepted = checked_send(task, args or (), kwargs or {}, task_id, options, **take_own_options(options))
         if accepted is not None:
@@ -72,6 +90,7 @@ def send_by_name(
         options = rest | celerys
     if accepted is None:
         return app.AsyncResult(task_id)
+    options["headers"] = with_trace(options["headers"], span)
     options["retry"] = False  # `publish` retries, not Celery
     sent = functools.partial(send, args, kwargs, **options)
     with_result = not options.get("ignore_result")

@@ -18,6 +18,7 @@ from conventions.sending.publish import publish
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
+from conventions.sending.traced_send import traced, with_trace
 
 
 def send(
@@ -30,10 +31,17 @@ def send(
 ) -> Any:
     """Send one message of a task. Arguments, result and errors are those of `apply_async`; `how` is as in `checked_send`."""
     app = task._application()  # noqa: SLF001  # the same layer
-    accepted = checked_send(task, args, kwargs, task_id, options, **how)
-    if accepted is None:
-        return task.AsyncResult(task_id)
-    payload, headers = accepted
+    with traced(app, task, task_id, options) as span:
+        accepted = checked_send(task, args, kwargs, task_id, options, **how)
+        if accepted is None:
+            return task.AsyncResult(task_id)
+        return _publish(task, accepted[0], task_id, with_trace(accepted[1], span), options)
+
+
+def _publish(
+    task: SendableTask, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: dict[str, Any]
+) -> Any:
+    app = task._application()  # noqa: SLF001  # the same layer
     instead = functools.partial(task.AsyncResult, task_id)
     step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, options, headers)
     if not options.pop("headers", None) and app.templates.fit(options):

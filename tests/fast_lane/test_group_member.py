@@ -23,7 +23,9 @@ from conventions.broker.header_names import (
     PLANNED_AT,
     READY_AT,
     SCHEDULE,
+    TOGETHER,
     TOKEN,
+    TRACING,
     UNKNOWN,
     UNKNOWN_SINCE,
 )
@@ -45,6 +47,10 @@ VALUES: dict[str, Any] = {
     SCHEDULE: "daily",
     UNKNOWN: 3,
     UNKNOWN_SINCE: "2026-01-03T00:00:00+00:00",
+    TOGETHER: True,
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "congo=t61rcWkgMzE",
+    "baggage": "tenant=t-1",
 }
 ABSENT = {
     PARKED,
@@ -66,7 +72,7 @@ class Sent(ImmediateTask):
 
 def test_each_header_has_a_value_here() -> None:
     """Else the next test would say nothing of it."""
-    assert VALUES.keys() | ABSENT == {*OURS}
+    assert VALUES.keys() | ABSENT == {*OURS, *TRACING}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Spans of sends and jobs, where a process has told OpenTelemetry where to send them."""
