@@ -21,6 +21,7 @@ from conventions.outbox.lag import lag
 from conventions.recording import lost_message_rows
 from conventions.schedules.schedule_module import load_schedule
 from conventions.storage.newer_data import left_alone
+from conventions.storage.schema_check import missing_parts
 from conventions.storage.tables import DeadLetterRow
 from conventions.transport.celery_defaults import queue_names
 from conventions.worker.unknown_tasks import waiting_tasks
@@ -77,6 +78,15 @@ def _redis(app: ConventionsApp) -> None:
 def _database(app: ConventionsApp) -> None:
     with existing(app.database).session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
+        if missing := missing_parts(session.connection()):
+            raise ConfigurationError(
+                [
+                    (
+                        f"the tables are those of an older release and lack {', '.join(missing[:3])}{', ...' if missing[3:] else ''}; run "
+                        "`celery -A <app> db upgrade`, or `manage.py migrate`. Until then not everything is recorded"
+                    )
+                ]
+            )
         if not app.database.is_sqlite and session.scalar(text("SHOW transaction_read_only")) == "on":
             raise ConfigurationError(
                 [

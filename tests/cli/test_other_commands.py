@@ -11,7 +11,7 @@ import celery
 import click
 import pytest
 from click.testing import Result
-from sqlalchemy import inspect, make_url
+from sqlalchemy import inspect, make_url, text
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import emit, print_json
@@ -244,6 +244,20 @@ def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_pat
     (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
     assert broken["check"] == "database"
     assert "no such table: conventions_dead_letters (did `celery -A … db upgrade` run?)" in broken["fault"]
+
+
+def test_check_sees_tables_of_an_older_release(run: Run, commands_app: ConventionsApp) -> None:
+    """As where new workers start before `db upgrade` has run: it names what is missing."""
+    assert run(check).exit_code == 0
+    with commands_app.database.session() as session:
+        session.execute(text("ALTER TABLE conventions_executions DROP COLUMN wait"))
+        session.execute(text("DROP TABLE conventions_attempt_logs"))
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert broken["check"] == "database"
+    assert (
+        "lack conventions_executions.wait, conventions_attempt_logs; run `celery -A <app> db upgrade`"
+        in broken["fault"]
+    )
 
 
 @pytest.mark.parametrize("command", [(dead_letters, "groups"), (dead_letters, "list"), (lost,)])
