@@ -5,9 +5,8 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
-from conventions.execution.cancel import cancel as cancel_message
-from conventions.now.end_running import BY_ITSELF, ForcedEnd, end_running
-from conventions.records.audit_entry import CANCEL, AuditEntry
+from conventions.now.cancel_or_end import cancel_or_end
+from conventions.now.end_running import BY_ITSELF, ForcedEnd
 
 ANSWERS = {
     "queued": "queued; it will not run",
@@ -32,23 +31,18 @@ def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, 
     app = app_of(context)
     if force and not (reason or "").strip():
         raise click.UsageError("--force needs --reason")
-    if force and app.batches.states([id]):
+    app.loader.import_default_modules()  # whether it is a function
+    outcome = cancel_or_end(app, id, actor, reason, force=force)
+    if outcome.fault is not None:
+        raise outcome.fault
+    answer, forced = outcome.answer, outcome.forced
+    if answer is None:
         raise click.UsageError(
             "it is a batch: name one of its chunks, which `now` lists while they run; or `batch cancel`"
         )
-    app.loader.import_default_modules()  # whether it is a function
-    answer = cancel_message(app, id)
-    # The audit entry goes to the journal, so that a message can be cancelled while SQL is away.
-    outcome = "failed" if answer == "too late" else "done"
-    after = {"outcome": outcome, "answer": answer} | ({"force": True} if force else {})
-    app.journal.note(AuditEntry(actor, CANCEL, id, reason, None, after))
-    forced = end_running(app, id) if force else None
-    if forced is None or (
-        answer == "too late" and forced.how == "not running"
-    ):  # a function that runs has no claim, and is too late, too
+    if forced is None:
         say(f"{id}: {ANSWERS[answer]}")
         context.exit(1 if answer == "too late" else 0)
-    app.journal.note(AuditEntry(actor, "cancel by force", id, reason, None, forced._asdict()))
     say(f"{id}: {_said(forced, answer)}")
     context.exit(1 if forced.how in ("in a thread", "goes on") else 0)
 

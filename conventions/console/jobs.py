@@ -12,19 +12,17 @@ from conventions.console.guard import ROLE
 from conventions.console.job_query import JobQuery
 from conventions.console.page import Page
 from conventions.core.actor import acting_as
-from conventions.core.errors import ConventionError, JournalFull
+from conventions.core.errors import JournalFull
 from conventions.core.value_bounds import fault_of_name
-from conventions.execution.application import broker_outages
-from conventions.execution.cancel import cancel
 from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.metrics.levels import running_jobs
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.now.end_running import BY_ITSELF, ForcedEnd, end_running
+from conventions.now.cancel_or_end import cancel_or_end
+from conventions.now.end_running import BY_ITSELF, ForcedEnd
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.records import audit
-from conventions.records.audit_entry import CANCEL, AuditEntry
 from conventions.storage.database import utc_now
 from conventions.storage.tables import AuditRow
 
@@ -157,29 +155,23 @@ class CancelJob(JobDetail):
 
     def _cancel(self, id_: str, reason: str, force: bool) -> tuple[str, str]:
         app, actor = self.capp, self.visitor.name
-        is_batch = bool(app.batches.states([id_]))
-        if force and is_batch:
-            return "warning", "Nothing was changed: it is a batch; end its chunks, or cancel it on its own page."
         try:
             with acting_as(actor):
-                answer = cancel(app, id_)
+                outcome = cancel_or_end(app, id_, actor, reason, force=force)
         except JournalFull as error:
             return "danger", f"Nothing was changed: {error}."
-        after: dict[str, Any] = {"outcome": "failed" if answer == "too late" else "done", "answer": answer}
-        if force:
-            after["force"] = True
-        app.journal.note(AuditEntry(actor, CANCEL, id_, reason, None, after))
-        if not force:
-            shown = "elsewhere" if answer == "queued" and not app.port.keeps_claims else "batch" if is_batch else answer
-            return "warning" if answer == "too late" else "success", CANCELLED[shown]
-        try:
-            forced = end_running(app, id_)
-        except broker_outages(app, ConventionError, OSError) as error:
-            return "danger", f"It is cancelled; whether its process was ended is not known: {type(error).__name__}."
-        if answer == "too late" and forced.how == "not running":
+        answer = outcome.answer
+        if answer is None:
+            return "warning", "Nothing was changed: it is a batch; end its chunks, or cancel it on its own page."
+        if outcome.fault is not None:
+            name = type(outcome.fault).__name__
+            return "danger", f"It is cancelled; whether its process was ended is not known: {name}."
+        if outcome.forced is not None:
+            return _said(outcome.forced, answer)
+        if answer == "too late":
             return "warning", CANCELLED[answer]
-        app.journal.note(AuditEntry(actor, "cancel by force", id_, reason, None, forced._asdict()))
-        return _said(forced, answer)
+        somewhere = answer == "queued" and not app.port.keeps_claims
+        return "success", CANCELLED["elsewhere" if somewhere else "batch" if outcome.is_batch else answer]
 
 
 def _said(forced: ForcedEnd, answer: str) -> tuple[str, str]:
