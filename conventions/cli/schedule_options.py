@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,11 +10,10 @@ from zoneinfo import ZoneInfo
 import click
 from redis.exceptions import RedisError
 
-from conventions.cli.base import app_of, emit, say, written
+from conventions.cli.base import app_of, emit, say
 from conventions.core.errors import ConventionError, ScheduleError
-from conventions.core.units import age
+from conventions.core.units import moment_ahead
 from conventions.pauses.actions import PausedAgain
-from conventions.pauses.pause import FURTHEST
 from conventions.schedules.actions import ScheduleActions, StillRuns
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_module import load_schedule
@@ -84,34 +83,11 @@ def emit_local(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], zone: 
 
 
 def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:
-    """When a pause ends, in UTC.
-
-    Args:
-        text: a length of time such as `2h`; or a date, which means its midnight; or a date and time, as ISO 8601.
-        now: the time.
-        zone: for a text without an offset.
-
-    Raises:
-        BadParameter: it is none of these, not in the future, or too far away.
-    """
+    """When a pause ends, in UTC; see `moment_ahead`. Raises: BadParameter."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            moment = now + age(text)
-        except ValueError as error:
-            raise _refused(f"{error}; or give a date, or a date and time: 2026-12-01, 2026-12-01T09:00") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone)
-    if moment <= now:
-        raise _refused(f"{text} is not in the future: here it is {written(now)}")
-    if moment - now > FURTHEST:
-        raise _refused(f"{text} is too far away; without --until it is paused until somebody resumes it")
-    return moment.astimezone(UTC)
-
-
-def _refused(fault: str) -> click.BadParameter:
-    return click.BadParameter(fault, param_hint="--until")
+        return moment_ahead(text, now, zone)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--until") from error
 
 
 def on_the_wall(moment: datetime) -> str:

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import Episode
@@ -13,7 +12,6 @@ from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.core.error_text import first_line
 from conventions.core.errors import ConfigurationError
-from conventions.core.units import age
 
 OVER = 50  # episodes that are over
 LONGEST_REASON = 2000  # characters
@@ -95,21 +93,5 @@ class ChangeSilence(AlertList):
         if not reason or len(reason) > LONGEST_REASON:
             raise ValueError(f"say why, in {LONGEST_REASON:,} characters at the most")
         key = f"{rule} {self.parameter('subject')}".rstrip()
-        store.silence(Silence(key, self._until(self.parameter("until")), reason, actor))
+        store.silence(Silence(key, self.end("until"), reason, actor))
         return "success", f"Nobody is told of {key} until then. It is still judged and shown."
-
-    def _until(self, text: str) -> datetime:
-        now = datetime.now(UTC)
-        try:
-            until = now + age(text)
-        except ValueError:
-            try:
-                until = datetime.fromisoformat(text)
-            except ValueError:
-                raise ValueError(f"the end is {text[:40]!r}; write it like 2h or 2026-11-25 09:00") from None
-        except OverflowError:
-            raise ValueError("the end is no time of this world") from None
-        until = until.replace(tzinfo=ZoneInfo(self.capp.settings.timezone)) if until.tzinfo is None else until
-        if until <= now:
-            raise ValueError("the end is not in the future")
-        return until

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, SQLAlchemyError, StatementError
@@ -15,6 +17,7 @@ from conventions.console import display
 from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.roles import Role
+from conventions.core.units import moment_ahead
 from conventions.storage.database import utc_now
 
 T = TypeVar("T")
@@ -111,6 +114,10 @@ class Page(Guarded):
     def parameter(self, name: str) -> str:
         """The last value of a parameter, or an empty text."""
         return "".join(self.parameters(name)[-1:]).strip()
+
+    def end(self, name: str) -> datetime:
+        """The parameter as the end of something, such as a pause. Raises: ValueError."""
+        return moment_ahead(self.parameter(name), utc_now(), ZoneInfo(self.capp.settings.timezone))
 
     def show(self, template: str, **values: Any) -> None:
         """Answer with a page."""

@@ -1,8 +1,6 @@
 """The page of queues, in place of Flower's: how long each is, how fast, who consumes it; and where people pause them, tasks and workers."""
 
-from datetime import datetime
 from http import HTTPStatus
-from zoneinfo import ZoneInfo
 
 from conventions.console import display
 from conventions.console.now import LOOKS
@@ -65,7 +63,8 @@ class ChangePause(QueueList):
         target, reason = self._target(), self.parameter("reason")
         actions = PauseActions(self.capp.store)
         if self.parameter("do") != "resume":
-            made = actions.pause(target, self.visitor.name, reason, self._until(self.parameter("until")))
+            until = self.end("until") if self.parameter("until") else None
+            made = actions.pause(target, self.visitor.name, reason, until)
             return self._said(target, made, f"The {target} is paused.")
         try:
             ended = actions.resume(target, self.visitor.name, reason or None)
@@ -84,15 +83,6 @@ class ChangePause(QueueList):
         if self.parameter("do") != "resume" and target.name not in known_targets(self.capp, kind):
             raise ValueError(f"there is no {kind} {name[:80]}")
         return target
-
-    def _until(self, text: str) -> datetime | None:
-        if not text:
-            return None
-        try:
-            until = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(f"the end is {text[:40]!r}, which is no time: write it like 2026-11-25 09:00") from None
-        return until.replace(tzinfo=ZoneInfo(self.capp.settings.timezone)) if until.tzinfo is None else until
 
     def _said(self, target: Target, change: Change, what: str) -> tuple[str, str]:
         count, late = followers_of(self.capp, target, change.revision)

@@ -3,7 +3,6 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from http import HTTPStatus
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -266,24 +265,12 @@ class PauseSchedule(SchedulePost):
         """Pause the schedule, until the given time if there is one."""
         if not reason:
             raise FormRefused("say why it is paused; everybody is shown the reason")
-        until = self._until(self.parameter("until"))
         try:
+            until = self.end("until") if self.parameter("until") else None
             actions.pause(listed, actor, reason, until)
         except ValueError as error:
             raise FormRefused(str(error), field="until") from error
-        except OverflowError as error:  # out of range
-            raise FormRefused("the end of the pause is no time of this world", field="until") from error
         return "paused"
-
-    def _until(self, text: str) -> datetime | None:
-        if not text:
-            return None
-        try:
-            until = datetime.fromisoformat(text)
-        except ValueError as error:
-            fault = f"the end of the pause is {text[:40]!r}, which is no time: write it like 2026-11-25 09:00"
-            raise FormRefused(fault, field="until") from error
-        return until.replace(tzinfo=self.zone) if until.tzinfo is None else until
 
 
 class ResumeSchedule(SchedulePost):

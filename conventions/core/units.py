@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 _AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_LONGEST = timedelta(days=36_500)
+LONGEST = timedelta(days=36_500)
 _UNITS = ("days", "hours", "minutes", "seconds")
 
 
@@ -34,13 +34,13 @@ def age(text: str) -> timedelta:
     """A length of time such as `90s`, `15m`, `2h30m` or `7d`. Raises: ValueError."""
     match = _AGE.fullmatch(text.strip())
     if not match or not any(match.groups()):
-        raise ValueError(f"{text!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
+        raise ValueError(f"{text[:40]!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
     try:
         found = timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
     except (OverflowError, ValueError):  # or more digits than Python accepts
         found = timedelta.max
-    if found > _LONGEST:
-        raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
+    if found > LONGEST:
+        raise ValueError(f"{text[:40]!r} is too long; the longest is {LONGEST.days}d")
     return found
 
 
@@ -65,3 +65,31 @@ def moment_or_age(text: str, now: datetime, zone: tzinfo) -> datetime:
     except (ValueError, OverflowError):
         fault = f"{text[:40]!r} is no time: write it like 2026-11-25T09:00, or as an age like 30m, 2h or 7d"
         raise ValueError(fault) from None
+
+
+def moment_ahead(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """The end that a person wrote, such as that of a pause, in UTC.
+
+    Args:
+        text: a length of time from now, such as `2h`; or a date, which means its midnight; or a date and time, as ISO 8601.
+        now: the present moment.
+        zone: of a text that names none.
+
+    Raises:
+        ValueError: it is none of these, not in the future, or too far away.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        try:
+            moment = now + age(text)
+        except ValueError as error:
+            raise ValueError(f"{error}; or give a date, or a date and time: 2026-12-01, 2026-12-01T09:00") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    if moment <= now:
+        here = now.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+        raise ValueError(f"{text[:40]} is not in the future: here it is {here}")
+    if moment - now > LONGEST:
+        raise ValueError(f"{text[:40]} is too far away; the furthest is in {LONGEST.days} days")
+    return moment.astimezone(UTC)

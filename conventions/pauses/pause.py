@@ -6,9 +6,9 @@ from typing import Any, Self
 
 from conventions.core.error_text import clean
 from conventions.core.json_fields import from_json
+from conventions.core.units import LONGEST
 
 LONGEST_REASON = 2000  # characters
-FURTHEST = timedelta(days=36_500)  # the latest end of a pause; beyond it a schedule may have no next slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +66,5 @@ def _check_end(until: datetime, now: datetime) -> None:
         raise ValueError("the end of the pause has no time zone; pass an aware datetime")
     if until <= now:
         raise ValueError("the end of the pause must lie in the future")
-    if until - now > FURTHEST:
+    if until - now > LONGEST:  # beyond it a schedule may have no next slot
         raise ValueError("the end of the pause is too far away; without one it lasts until somebody resumes it")

@@ -245,8 +245,8 @@ def test_a_queue_is_paused_and_resumed(operator: User, viewer: User, shop_app: C
         ({"kind": "server"}, "say what, and which"),
         ({"name": ""}, "say what, and which"),
         ({"reason": " "}, "say why it is paused"),
-        ({"until": "soon"}, "which is no time"),
-        ({"until": "2020-01-01"}, "must lie in the future"),
+        ({"until": "soon"}, "'soon' is no length of time"),
+        ({"until": "2020-01-01"}, "is not in the future"),
     ],
 )
 def test_a_pause_that_is_refused(operator: User, shop_app: ConventionsApp, change: dict[str, str], fault: str) -> None:
@@ -310,7 +310,7 @@ def test_an_alert_is_silenced(operator: User, shop_app: ConventionsApp) -> None:
     assert (silence.key, silence.reason, silence.actor) == ("backlog q1", "a large import", "oscar")
     assert timedelta(hours=1, minutes=59) < silence.until - utc_now() <= timedelta(hours=2)
     for change, fault in (
-        ({"rule": "x"}, "say which rule"), ({"until": "soon"}, "the end is 'soon'"), ({"until": "2020-01-01"}, "not in the future"),
+        ({"rule": "x"}, "say which rule"), ({"until": "soon"}, "'soon' is no length of time"), ({"until": "2020-01-01"}, "not in the future"),
         ({"reason": ""}, "say why"),
     ):  # fmt: skip
         answer = operator.post("/alerts/silences", form | change)
