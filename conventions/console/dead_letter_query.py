@@ -1,11 +1,11 @@
 """Filters of dead letters in a URL, with the names that `Filter` and the command line use."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
-from urllib.parse import urlencode
 
+from conventions.console.page_query import PageQuery
 from conventions.core.units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
@@ -17,12 +17,8 @@ FILTERS = ("state", *TEXTS, *AGES)
 MOST_IDS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """The parameters of a page as they were written, and the filter that they mean."""
-
-    filter: Filter
-    parameters: tuple[tuple[str, str], ...]
+class Query(PageQuery[Filter]):
+    """That of the pages of dead letters, and of their forms."""
 
     @classmethod
     def read(cls, values: Callable[[str], Sequence[str]]) -> Self:
@@ -65,10 +61,6 @@ class Query:
         """All dead letters."""
         return cls(Filter(), ())
 
-    def get(self, name: str) -> str:
-        """The parameter of this name, or an empty text."""
-        return dict(self.parameters).get(name, "")
-
     @property
     def arguments(self) -> list[str]:
         """The parameters `arg`, as they were written: `user_id=7`."""
@@ -83,11 +75,6 @@ class Query:
     def dead(self) -> Filter:
         """The same filter, for dead letters only."""
         return replace(self.filter, state="dead")
-
-    def url(self, **changes: str) -> str:
-        """The query of a link, with some parameters changed. An empty value removes a parameter."""
-        kept = [(name, text) for name, text in self.parameters if name not in changes]
-        return urlencode(kept + [(name, text) for name, text in changes.items() if text])
 
 
 def position_text(position: Position) -> str:

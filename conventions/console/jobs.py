@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
@@ -49,10 +50,11 @@ class JobList(Page):
         if (asked := self.parameter("q")) and await self._leads_on(asked):
             return
         try:
-            query = JobQuery.read(self.parameters, utc_now(), self.capp.settings.timezone)
+            query = JobQuery.read(self.parameters, utc_now(), ZoneInfo(self.capp.settings.timezone))
         except ValueError as error:
             self.set_status(HTTPStatus.BAD_REQUEST)
-            self.show("conventions_jobs.html", query=JobQuery.empty(), fault=str(error), found=None, **self._words())
+            query = JobQuery.from_invalid(self.parameters)
+            self.show("conventions_jobs.html", query=query, fault=str(error), found=None, **self._words())
             return
         if query.filter.arguments and not self.visitor.sees_values:  # who may not see values may not guess them
             raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))

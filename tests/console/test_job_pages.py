@@ -167,9 +167,10 @@ def test_a_search(operator: User, shop_app: ConventionsApp, words: dict[str, str
 
 @pytest.mark.parametrize("words", [{"state": "fine"}, {"arg": "x"}, {"since": "soon"}])
 def test_a_search_that_cannot_be_read(operator: User, words: dict[str, str]) -> None:
-    """Says what is wrong."""
-    page = operator.get("/jobs", **words)
+    """Says what is wrong, and keeps what was typed."""
+    page = operator.get("/jobs", **words, task="Charge")
     assert page.status_code == 400
+    assert 'name="task" value="Charge"' in page.text
     assert 'role="alert"' in page.text
 
 
