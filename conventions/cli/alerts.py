@@ -17,6 +17,7 @@ from conventions.alerts.rules import RULE_NAMES
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say, written
 from conventions.cli.schedule_options import end_of_pause
+from conventions.cli.shared_options import NEEDED_REASON, REASON
 from conventions.core.errors import ConfigurationError
 
 COLUMNS = ("state", "severity", "rule", "subject", "says", "began", "fired", "silent_until")
@@ -77,7 +78,7 @@ def test(context: click.Context) -> None:
 @RULE
 @SUBJECT
 @click.option("--until", required=True, metavar="WHEN", help="2h, 7d, 2026-12-01, 2026-12-01T09:00.")
-@click.option("--reason", required=True, help="Why; kept in the audit.")
+@NEEDED_REASON
 @actor_option
 @click.pass_context
 @one_line_errors
@@ -95,7 +96,7 @@ def silence(context: click.Context, *, rule: str, subject: str | None, until: st
 @alerts.command(cls=CeleryCommand)
 @RULE
 @SUBJECT
-@click.option("--reason", help="Why; kept in the audit.")
+@REASON
 @actor_option
 @click.pass_context
 @one_line_errors

@@ -14,6 +14,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
+from conventions.cli.shared_options import JSON
 from conventions.console.display import local_time
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
@@ -47,7 +48,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows at the most.")(
         function
     )
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")(function)
+    return JSON(function)
 
 
 def print_json(value: Any) -> None:

@@ -24,14 +24,13 @@ from conventions.cli.base import (
     say,
     written,
 )
+from conventions.cli.shared_options import JSON, REASON
 from conventions.console.display import rate_text
 from conventions.core.durations import duration
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20
 LOOK_EVERY = 0.3  # seconds between two readings of `watch`
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
-REASON = click.option("--reason", help="Why; kept in the audit.")
 
 
 def row_of(summary: BatchSummary) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
+from conventions.cli.shared_options import REASON
 from conventions.now.cancel_or_end import cancel_or_end
 from conventions.now.end_running import BY_ITSELF, ForcedEnd
 
@@ -18,7 +19,7 @@ ANSWERS = {
 @click.command(cls=CeleryCommand)
 @click.argument("id")
 @click.option("--force", is_flag=True, help="End it by force where it runs: its process is killed. Needs --reason.")
-@click.option("--reason", help="Why; kept in the audit.")
+@REASON
 @actor_option
 @click.pass_context
 @one_line_errors

@@ -13,6 +13,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.consumers import ask_workers
 from conventions.broker.server_checks import evicting_servers, servers_without_aof
 from conventions.cli.base import app_of, emit, existing, one_line_errors, say
+from conventions.cli.shared_options import JSON
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import advice_on, fault_of
 from conventions.execution.application import Application
@@ -31,7 +32,7 @@ LOST_WITHIN = timedelta(days=2)
 
 
 @click.command(cls=CeleryCommand)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@JSON
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
     """Check settings, broker, Redis and its data, database, journal, tasks, schedule, and which queues are consumed.

@@ -16,6 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
+from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority
 from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
 from conventions.dead_letters import letters as dead_letters
@@ -37,8 +38,6 @@ LOOK_EVERY = 0.3  # seconds between two readings of a redrive
 SHORT = 100  # characters of an error that fit beside a bar
 MOST_FAULTS = 10
 NUMBER = re.compile(r"[\d,.]+")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def add_to(group: click.Group) -> None:
@@ -53,7 +52,7 @@ def add_to(group: click.Group) -> None:
               help="New value of an argument: JSON, or a text without quotes.")  # fmt: skip
 @click.option("--drop", "gone", multiple=True, metavar="NAME", help="Leave an argument out; its default counts.")
 @click.option("--arguments", "text", metavar="JSON", help="All arguments, in place of those that are there.")
-@click.option("--reason", help="Why; kept in the audit.")
+@REASON
 @actor_option
 @JSON
 @click.pass_context
@@ -210,7 +209,7 @@ def _shown(change: Change) -> str:
 @click.option("--priority", type=click.Choice([one.name.lower() for one in Priority]),
               help="Of their messages, so that new ones go first; default: as each was sent.")  # fmt: skip
 @click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_rows.REDRIVE_LIMIT} times.")
-@click.option("--reason", help="Why; kept in the audit.")
+@REASON
 @click.option("--no-wait", is_flag=True, help="Start it, print its id, and do not watch it.")
 @actor_option
 @YES
@@ -340,7 +339,7 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
 
 @click.command(cls=CeleryCommand)
 @click.argument("id")
-@click.option("--reason", help="Why; kept in the audit.")
+@REASON
 @actor_option
 @JSON
 @click.pass_context
@@ -360,7 +359,7 @@ def stop(context: click.Context, id: str, reason: str | None, actor: str, as_jso
 
 @click.command(cls=CeleryCommand)
 @selection_options
-@click.option("--reason", required=True, help="Why; kept in the audit.")
+@NEEDED_REASON
 @actor_option
 @YES
 @JSON

@@ -25,6 +25,7 @@ from conventions.cli.base import (
     written,
 )
 from conventions.cli.dead_letter_options import filter_options
+from conventions.cli.shared_options import JSON
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters
@@ -120,7 +121,7 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
 
 @dead_letters.command(cls=CeleryCommand)
 @click.argument("id")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@JSON
 @click.pass_context
 @one_line_errors
 def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
@@ -166,7 +167,7 @@ def export(context: click.Context, which: Filter) -> None:
 @click.argument("group")
 @click.argument("text")
 @actor_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@JSON
 @click.pass_context
 @one_line_errors
 def note(context: click.Context, *, group: str, text: str, actor: str, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import app_of, emit, one_line_errors
+from conventions.cli.shared_options import JSON
 from conventions.core import errors
 from conventions.execution.runnable_task import RunnableTask
 
@@ -16,7 +17,7 @@ from conventions.execution.runnable_task import RunnableTask
 @click.command(cls=CeleryCommand)
 @click.argument("task")
 @click.argument("exception")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@JSON
 @click.pass_context
 @one_line_errors
 def explain(context: click.Context, task: str, exception: str, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from conventions.app import ConventionsApp
 from conventions.attempt_log.lines import LogLine
 from conventions.broker.consumers import ask_workers
 from conventions.cli.base import app_of, json_of, one_line_errors, print_json, say, written
+from conventions.cli.shared_options import JSON
 from conventions.core.error_text import first_line
 from conventions.core.printable_text import printable
 from conventions.jobs.facts import Facts
@@ -35,7 +36,7 @@ FIELDS = tuple(one.name for one in fields(Facts))
     help="Wait so long for its end; status 0 only if it went well.",
 )
 @click.option("--logs", is_flag=True, help="Also what each attempt has logged, and what a running one logs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@JSON
 @click.pass_context
 @one_line_errors
 def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json: bool) -> None:  # noqa: A002  # the word of the glossary

@@ -17,6 +17,7 @@ from conventions.broker.waiting_messages import Waiting
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, json_of, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import Age, Pair, confirm
+from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.core.durations import duration
 from conventions.core.units import moment
 from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
@@ -25,9 +26,6 @@ from conventions.now.pause_targets import all_queues
 from conventions.tasks.names import names_of
 
 COLUMNS = ("id", "task", "queue", "state", "age", "attempt", "actor", "arguments")
-REASON = click.option("--reason", required=True, help="Why; kept in the audit.")
-YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 FILTERS = (
     click.option("--queue", "queues", multiple=True, help="Queue name; may be given several times. Default: all."),
     click.option("--task", help="Task name, or the last part of it."),
@@ -35,6 +33,7 @@ FILTERS = (
     click.option("--sender", default="", help="Actor who sent it."),
     click.option("--older-than", type=Age(), metavar="AGE", help="Sent before so long, such as 2h or 7d."),
 )
+NAMES = ("queues", "task", "arguments", "sender", "older_than")  # of the filters
 
 
 @click.group()
@@ -43,20 +42,31 @@ def messages() -> None:
 
 
 def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filters; the function receives them as `app`, `selection`, and `narrow`: whether there is any."""
+    """Add the filters; the function receives them as `app` and `selection`."""
 
     @functools.wraps(function)
     def selecting(**options: Any) -> Any:
         app = app_of(click.get_current_context())
         app.loader.import_default_modules()
-        names = ("queues", "task", "arguments", "sender", "older_than")
-        said = {name: options.pop(name) for name in names}
-        selection, narrow = _selection(app, **said), any(said.values())
-        return function(app=app, selection=selection, narrow=narrow, **options)
+        selection = _selection(app, **{name: options.pop(name) for name in NAMES})
+        return function(app=app, selection=selection, **options)
 
     for option in reversed(FILTERS):
         selecting = option(selecting)
     return selecting
+
+
+def _changing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that changes messages: nobody changes all of them by leaving a filter out. Raises: UsageError."""
+    selecting = _selecting(function)
+
+    @functools.wraps(selecting)
+    def changing(**options: Any) -> Any:
+        if not any(options[name] for name in NAMES):
+            raise click.UsageError("say which: --queue, --task, --arg, --sender or --older-than; `purge` removes all")
+        return selecting(**options)
+
+    return changing
 
 
 def _selection(
@@ -94,7 +104,7 @@ def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
 @_selecting
 @output_options
 @one_line_errors
-def list_messages(*, app: ConventionsApp, selection: Selection, narrow: bool, as_json: bool, limit: int) -> None:  # noqa: ARG001  # one set of filters for all
+def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> None:
     """List messages that wait, those that are not due first, in the order in which they come."""
     now = datetime.now(UTC)
     rows = [_row(one, now) for one in islice(found(app, selection), limit)]
@@ -121,7 +131,7 @@ def _row(one: Waiting, now: datetime) -> dict[str, Any]:
 @messages.command(cls=CeleryCommand)
 @_selecting
 @one_line_errors
-def count(*, app: ConventionsApp, selection: Selection, narrow: bool) -> None:  # noqa: ARG001  # the same
+def count(*, app: ConventionsApp, selection: Selection) -> None:
     """Count messages that wait, by queue and task."""
     counted = Counter((one.queue, str(one.headers.get("task"))) for one in found(app, selection))
     rows = [{"queue": queue, "task": task, "messages": count} for (queue, task), count in counted.most_common()]
@@ -134,8 +144,8 @@ def count(*, app: ConventionsApp, selection: Selection, narrow: bool) -> None:  
 
 
 @messages.command(cls=CeleryCommand)
-@_selecting
-@REASON
+@_changing
+@NEEDED_REASON
 @YES
 @JSON
 @actor_option
@@ -144,7 +154,6 @@ def cancel(
     *,
     app: ConventionsApp,
     selection: Selection,
-    narrow: bool,
     reason: str,
     yes: bool,
     as_json: bool,
@@ -152,7 +161,6 @@ def cancel(
 ) -> None:
     """Cancel the messages that match. Each leaves a row that says so; there is no undo. Status 1 when none matches."""
     why = _reason(reason)
-    _check_narrow(narrow)
     if not _agreed(app, selection, "Cancel", yes=yes):
         click.get_current_context().exit(1)
     done = cancel_selected(app, selection, actor, why)
@@ -160,9 +168,9 @@ def cancel(
 
 
 @messages.command(cls=CeleryCommand)
-@_selecting
+@_changing
 @click.option("--to", required=True, help="The other queue.")
-@REASON
+@NEEDED_REASON
 @YES
 @JSON
 @actor_option
@@ -171,7 +179,6 @@ def move(
     *,
     app: ConventionsApp,
     selection: Selection,
-    narrow: bool,
     to: str,
     reason: str,
     yes: bool,
@@ -185,17 +192,10 @@ def move(
     if not others:
         raise click.BadParameter("they are there already", param_hint="--to")
     selection = replace(selection, queues=others)
-    _check_narrow(narrow)
     if not _agreed(app, selection, f"Move to {to}:", yes=yes):
         click.get_current_context().exit(1)
     done = move_selected(app, selection, to, actor, why)
     _tell(done, f"moved to {to}", as_json=as_json)
-
-
-def _check_narrow(narrow: bool) -> None:
-    """Refuse a command that nobody has narrowed. Raises: UsageError."""
-    if not narrow:
-        raise click.UsageError("say which: --queue, --task, --arg, --sender or --older-than; `purge` removes all")
 
 
 def _reason(text: str) -> str:

@@ -9,7 +9,8 @@ from celery.bin.base import CeleryCommand
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say, written
 from conventions.cli.pause_options import existing, hear, zone_of
-from conventions.cli.schedule_options import JSON, NAME, end_of_pause, local
+from conventions.cli.schedule_options import NAME, end_of_pause, local
+from conventions.cli.shared_options import JSON
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import KINDS, Kind, Pauses, Target

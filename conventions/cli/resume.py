@@ -8,7 +8,8 @@ from celery.bin.base import CeleryCommand
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, print_json, say
 from conventions.cli.pause_options import hear
-from conventions.cli.schedule_options import JSON, NAME, REASON
+from conventions.cli.schedule_options import NAME
+from conventions.cli.shared_options import JSON, REASON
 from conventions.now.pause_targets import target_of
 from conventions.pauses.actions import PauseActions, PausedAgain
 from conventions.pauses.pause_store import KINDS, Kind

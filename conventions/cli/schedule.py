@@ -13,7 +13,8 @@ from celery.bin.base import CeleryCommand
 from conventions.app import ConventionsApp
 from conventions.cli import schedule_changes, schedule_convert, schedule_history
 from conventions.cli.base import app_of, one_line_errors, output_options, print_json, say
-from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
+from conventions.cli.schedule_options import NAME, Listed, emit_local, local, naming, on_the_wall, seconds
+from conventions.cli.shared_options import JSON
 from conventions.core.durations import duration
 from conventions.schedules.beat_liveness import Beat, Beats, beats_fault
 from conventions.schedules.run_history import RunOutcome, failing, failing_words

@@ -7,7 +7,8 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import one_line_errors, print_json, say, written
-from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming
+from conventions.cli.schedule_options import NAME, Listed, end_of_pause, naming
+from conventions.cli.shared_options import JSON, REASON
 from conventions.pauses.actions import PausedAgain
 from conventions.schedules.actions import StillRuns
 

@@ -20,8 +20,6 @@ from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 
 NAME = click.argument("name")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
-REASON = click.option("--reason", help="Why; kept in the audit.")
 
 
 class Listed:

@@ -396,7 +396,7 @@ def test_discard_gives_up_once(run: Run, bury: Bury, commands_app: ConventionsAp
     assert run(dead_letters, "discard", "m1", "--yes").exit_code == 2
     assert run(dead_letters, "discard", "m1", "--yes", "--reason", "a test").exit_code == 0
     assert letter(commands_app).state == "discarded"
-    again = run(dead_letters, "discard", "m1", "nobody", "--yes", "--reason", "a test")
+    again = run(dead_letters, "discard", "m1", "nobody", "-y", "--reason", "a test")
     assert (again.exit_code, again.stdout) == (1, "0 of 2 discarded\n")
     assert run(dead_letters, "redrive", "m1", "--yes").exit_code == 1
     assert json.loads(run(dead_letters, "list", "--json").stdout) == []
