@@ -44,6 +44,7 @@ def messages() -> None:
 def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the filters; the function receives them as `app` and `selection`."""
 
+    @one_line_errors
     @functools.wraps(function)
     def selecting(**options: Any) -> Any:
         app = app_of(click.get_current_context())
@@ -103,7 +104,6 @@ def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
 @messages.command("list", cls=CeleryCommand)
 @_selecting
 @output_options
-@one_line_errors
 def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> None:
     """List messages that wait, those that are not due first, in the order in which they come."""
     now = datetime.now(UTC)
@@ -130,7 +130,6 @@ def _row(one: Waiting, now: datetime) -> dict[str, Any]:
 
 @messages.command(cls=CeleryCommand)
 @_selecting
-@one_line_errors
 def count(*, app: ConventionsApp, selection: Selection) -> None:
     """Count messages that wait, by queue and task."""
     counted = Counter((one.queue, str(one.headers.get("task"))) for one in found(app, selection))
@@ -149,7 +148,6 @@ def count(*, app: ConventionsApp, selection: Selection) -> None:
 @YES
 @JSON
 @actor_option
-@one_line_errors
 def cancel(
     *,
     app: ConventionsApp,
@@ -174,7 +172,6 @@ def cancel(
 @YES
 @JSON
 @actor_option
-@one_line_errors
 def move(
     *,
     app: ConventionsApp,

@@ -1,4 +1,4 @@
-"""`celery explain`, `check`, `cancel` and `db`: what they print, and their exit status."""
+"""`celery explain`, `check`, `cancel`, `messages` and `db`: what they print, and their exit status."""
 
 import getpass
 import json
@@ -21,6 +21,7 @@ from conventions.cli.db import db
 from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
 from conventions.cli.lost import lost
+from conventions.cli.messages import messages
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_status import doubts
 from conventions.idempotency.claim_answers import Cancelled
@@ -355,10 +356,20 @@ def test_cancel_keeps_a_message_from_running(run: Run, commands_app: Conventions
     }
 
 
-def test_cancel_needs_redis(run: Run) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (cancel, "m1"),
+        (messages, "list"),
+        (messages, "count"),
+        (messages, "cancel", "--task", "Send", "--reason", "x"),
+        (messages, "move", "--task", "Send", "--to", "mail", "--reason", "x"),
+    ],
+)
+def test_what_waits_needs_redis(run: Run, arguments: tuple[Any, ...]) -> None:
     """Status 2 and one line when it is away."""
     with application(["tests.cli.command_tasks"], broker_url="redis://127.0.0.1:1", database_url="sqlite://") as app:
-        result = run(cancel, "m1", app=app)
+        result = run(*arguments, app=app)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Redis" in result.stderr
     assert "Traceback" not in result.stderr
