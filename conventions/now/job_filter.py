@@ -60,6 +60,11 @@ class JobFilter:
         """Whether it is this task."""
         return not self.task or (task or "") == self.task or (task or "").endswith(f".{self.task}")
 
+    def fits_running(self, task: str, queue: str, worker: str, release: str, began: datetime) -> bool:
+        """Whether a job that runs can match; its sender is not known to its worker."""
+        wanted = ((self.queue, queue), (self.worker, worker), (self.release, release))
+        return all(one in ("", there) for one, there in wanted) and self.names(task) and self.within(began)
+
     def within(self, moment: datetime | None) -> bool:
         """Whether a time lies between its bounds; one that is not known does not, where there are any."""
         if moment is None:

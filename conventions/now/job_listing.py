@@ -125,10 +125,7 @@ def _running(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
         if len(lines) >= limit:
             break
         began = datetime.fromtimestamp(datetime.now(UTC).timestamp() - job.seconds, UTC)
-        fits = not which.queue or job.queue == which.queue
-        fits = fits and (not which.worker or job.worker == which.worker)
-        fits = fits and (not which.release or releases[job.worker] == which.release)
-        if not (fits and which.names(job.task) and which.within(began)):
+        if not which.fits_running(job.task, job.queue, job.worker, releases[job.worker], began):
             continue
         message = app.port.find(job.id) if job.id else None
         actor = None if message is None else _text(message.headers.get(ACTOR))
