@@ -42,9 +42,8 @@ class WorkerPauses:
         self._pauses = Pauses(self._app.store)
         self._now: PausedNow | None = None
         self._left: set[str] = set()  # queues that it consumes when they are resumed
-        self._tasks: frozenset[str] = (
-            frozenset()
-        )  # the names of paused tasks, with aliases, and with the parts of batches
+        # The names of paused tasks, with aliases, and with the parts of batches.
+        self._tasks: frozenset[str] = frozenset()
         self._looks = 0
         fault = "whether queues are paused is not known now, and what was known holds"
         self._rounds = Rounds("pauses", self._look, LOOK_EVERY, fault=fault, logger=logger)
@@ -89,9 +88,7 @@ class WorkerPauses:
     def _follow_safely(self, found: PausedNow) -> None:
         try:
             self.follow(found)
-        except (
-            Exception
-        ):  # it must not end the worker; as where the connection is lost, which comes again and follows then
+        except Exception:  # it must not end the worker: a connection that is lost comes again, and follows then
             logger.exception("a pause is not followed yet")
 
     def follow(self, found: PausedNow) -> None:
