@@ -34,6 +34,7 @@ class Remark(ImmediateTask):
 class Charge(ImmediateTask):
     """Charge one order, by rules of its own."""
 
+    aliases = ("old.charge",)
     not_idempotent = "nothing happens"
     retry_policy = RetryPolicy(attempts=2, first_wait=10, max_wait=10, never=(LookupError,))
 

@@ -270,6 +270,17 @@ def test_a_worker_and_a_task_are_paused(operator: User, shop_app: ConventionsApp
     assert {*Pauses(shop_app.store).read().pauses} == {Target("task", TASK), Target("worker", "w1@host")}
 
 
+def test_an_alias_pauses_its_task(operator: User, shop_app: ConventionsApp) -> None:
+    """Under the name that workers look for; and resumes it."""
+    form = {"kind": "task", "name": "old.charge", "reason": "x", "do": "pause"}
+    assert f"The task {Charge.name} is paused." in text_of(operator.post("/queues/pauses", form).text)
+    assert {*Pauses(shop_app.store).read().pauses} == {Target("task", str(Charge.name))}
+    assert f"The task {Charge.name} runs again." in text_of(
+        operator.post("/queues/pauses", form | {"do": "resume"}).text
+    )
+    assert Pauses(shop_app.store).read().pauses == {}
+
+
 # Alerts.
 
 
