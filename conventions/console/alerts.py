@@ -8,6 +8,7 @@ from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import Episode
 from conventions.alerts.receivers import receivers
 from conventions.alerts.rules import RULE_NAMES
+from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.core.error_text import first_line
@@ -27,8 +28,8 @@ class AlertList(Page):
         """Show them."""
         await self.show_alerts()
 
-    async def show_alerts(self, said: tuple[str, str] | None = None) -> None:
-        """Show them, with what has become of a request, if there was one."""
+    async def show_alerts(self, said: Notice | None = None) -> None:
+        """Show them, with what is wrong with the form, if one was sent; it stays filled."""
         found = await self.in_thread(self._find)
         self.show(
             "conventions_alerts.html",
@@ -36,6 +37,7 @@ class AlertList(Page):
             rules=RULE_NAMES,
             rule=self.parameter("rule"),
             subject=self.parameter("subject"),
+            typed=self.typed,
             sees_values=self.visitor.sees_values,
             at=lambda seconds: datetime.fromtimestamp(seconds, UTC),
             lasted=lambda one: duration((one.away_since or one.began) - one.began),
@@ -75,18 +77,21 @@ class ChangeSilence(AlertList):
     async def post(self) -> None:
         """Do it."""
         try:
-            said = await self.in_thread(self._change)
+            notice = await self.in_thread(self._change)
         except ValueError as error:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            said = ("danger", f"Nothing was changed: {error}.")
-        await self.show_alerts(said)
+            await self.show_alerts(Notice("danger", f"Nothing was changed: {error}."))
+            return
+        self.lead_to(self.reverse_url("conventions-alerts"), notice)
 
-    def _change(self) -> tuple[str, str]:
+    def _change(self) -> Notice:
         """Raises: ValueError: what is wrong with the form."""
         store, actor, reason = AlertStore(self.capp.store), self.visitor.name, self.parameter("reason")
         if key := self.parameter("end"):
             ended = store.end_silence(key, actor, reason or None)
-            return ("success", f"People are told of {key} again.") if ended else ("warning", f"{key} was not silent.")
+            if not ended:
+                return Notice("warning", f"{key} was not silent.")
+            return Notice("success", f"People are told of {key} again.")
         rule = self.parameter("rule")
         if rule not in RULE_NAMES:
             raise ValueError("say which rule")
@@ -94,4 +99,4 @@ class ChangeSilence(AlertList):
             raise ValueError(f"say why, in {LONGEST_REASON:,} characters at the most")
         key = f"{rule} {self.parameter('subject')}".rstrip()
         store.silence(Silence(key, self.end("until"), reason, actor))
-        return "success", f"Nobody is told of {key} until then. It is still judged and shown."
+        return Notice("success", f"Nobody is told of {key} until then. It is still judged and shown.")

@@ -14,6 +14,7 @@ from conventions.batches.actions import cancel_batch, retry_failed
 from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.console import display
+from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.progress.overlong_jobs import TooLong
@@ -22,11 +23,10 @@ from conventions.records import audit
 MOST_LISTED = 50
 MOST_CHUNKS, AUDIT_LIMIT = 100, 50
 KNOWN_PARAMETERS = {"state", "as"}
-MESSAGES = {
-    "cancelled": ("success", "The batch was cancelled. Chunks that run end at their next report of progress."),
-    "ended": ("warning", "Nothing was changed: the batch had ended before."),
-    "none": ("warning", "Nothing was sent: no chunk is dead any more."),
-}
+CANCELLED = Notice("success", "The batch was cancelled. Chunks that run end at their next report of progress.")
+HAD_ENDED = Notice("warning", "Nothing was changed: the batch had ended before.")
+NONE_IS_DEAD = Notice("warning", "Nothing was sent: no chunk is dead any more.")
+NOT_ALL = "Of the others the letters are not there yet, were sent or given up before, or do not fit their task any more; or the broker does not answer."
 
 
 def live_values(summary: BatchSummary) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class BatchDetail(BatchPage):
             return
         arguments, audit_entries = await self.in_thread(self._more, id_)
         self.show(
-            "conventions_batch.html", one=summary, values=values, live_data=live_data, audit_entries=audit_entries, message=self._message(),
+            "conventions_batch.html", one=summary, values=values, live_data=live_data, audit_entries=audit_entries,
             letters=[(index, chunk_id(id_, index)) for index in failed[:MOST_CHUNKS]],
             all_letters=self._all_letters(summary), most=MOST_CHUNKS, cause=_cause(summary),
             arguments=display.arguments_text(arguments, hidden=not self.visitor.sees_values),
@@ -173,19 +173,6 @@ class BatchDetail(BatchPage):
             words["arg"] = f"batch_id={summary.id}"
         return f"{self.reverse_url('conventions-letters')}?{urlencode(words)}"
 
-    def _message(self) -> tuple[str, str] | None:
-        word = self.parameter("said")
-        sent, slash, of = word.partition("/")
-        if slash and sent.isdecimal() and of.isdecimal():
-            text = f"Sent again: {sent} of {of} failed chunks."
-            if sent == of:
-                return "success", text
-            return (
-                "warning",
-                f"{text} Of the others the letters are not there yet, were sent or given up before, or do not fit their task any more; or the broker does not answer.",
-            )
-        return MESSAGES.get(word)
-
 
 def _cause(summary: BatchSummary) -> str:
     """The dead letter that ended a batch: of its splitter, or of its finish."""
@@ -199,34 +186,36 @@ class BatchPost(BatchPage, ABC):
 
     async def post(self, id_: str) -> None:
         """Perform the action, and record the reason."""
-        message = await self.in_thread(self._done, id_, self.visitor.name, self.parameter("reason") or None)
-        if message is None:
+        notice = await self.in_thread(self._done, id_, self.visitor.name, self.parameter("reason") or None)
+        if notice is None:
             raise batch_not_found(id_)
-        address = f"{self.reverse_url('conventions-batch', id_)}?{urlencode({'said': message})}"
-        self.redirect(address, status=HTTPStatus.SEE_OTHER)
+        self.lead_to(self.reverse_url("conventions-batch", id_), notice)
 
-    def _done(self, id_: str, actor: str, reason: str | None) -> str | None:
+    def _done(self, id_: str, actor: str, reason: str | None) -> Notice | None:
         if self.capp.batches.state(id_) is None:
             return None
         return self.act(id_, actor, reason)
 
     @abstractmethod
-    def act(self, id_: str, actor: str, reason: str | None) -> str:
-        """Perform the action. Returns a key of `MESSAGES`, or `<sent>/<chunks>`."""
+    def act(self, id_: str, actor: str, reason: str | None) -> Notice:
+        """Perform the action."""
 
 
 class CancelBatch(BatchPost):
     """`/batches/<id>/cancel`."""
 
-    def act(self, id_: str, actor: str, reason: str | None) -> str:
+    def act(self, id_: str, actor: str, reason: str | None) -> Notice:
         """Cancel the batch."""
-        return "cancelled" if cancel_batch(self.capp, id_, actor, reason) else "ended"
+        return CANCELLED if cancel_batch(self.capp, id_, actor, reason) else HAD_ENDED
 
 
 class RetryFailed(BatchPost):
     """`/batches/<id>/retry-failed`."""
 
-    def act(self, id_: str, actor: str, reason: str | None) -> str:
+    def act(self, id_: str, actor: str, reason: str | None) -> Notice:
         """Send its dead chunks again."""
         sent, chunks = retry_failed(self.capp, id_, actor, reason)
-        return f"{sent}/{chunks}" if chunks else "none"
+        if not chunks:
+            return NONE_IS_DEAD
+        text = f"Sent again: {sent} of {chunks} failed chunks."
+        return Notice("success", text) if sent == chunks else Notice("warning", f"{text} {NOT_ALL}")

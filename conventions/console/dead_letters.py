@@ -10,6 +10,7 @@ from tornado import web
 from conventions.console import argument_editor, display
 from conventions.console.dead_letter_query import FILTERS, Query, position_text, read_position
 from conventions.console.dead_letter_story import story_of
+from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
@@ -30,14 +31,12 @@ from conventions.storage.tables import DeadLetterRow
 T = TypeVar("T", int, float)
 
 GROUPS, ROWS, AUDIT_LIMIT = 20, 50, 50
-NO_RESULT: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "next_page": "", "message": ""}
+NO_RESULT: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "next_page": ""}
 KNOWN_PARAMETERS = {*FILTERS, "arg", "id", "after", "said"}
-MESSAGES = {
-    "saved": "The arguments were changed.",
-    "same": "Nothing was different.",
-    "noted": "The note was written.",
-    "discarded": "Given up.",
-}
+SAVED = Notice("success", "The arguments were changed.")
+SAME = Notice("success", "Nothing was different.")
+NOTED = Notice("success", "The note was written.")
+DISCARDED = Notice("success", "Given up.")
 
 
 class LetterList(Page):
@@ -59,7 +58,6 @@ class LetterList(Page):
             )
             return
         found = await self.in_thread(self._find, query, after)
-        found["message"] = MESSAGES.get(self.parameter("said"), "")
         self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
 
     def _asked(self) -> tuple[Query, Position | None]:
@@ -106,10 +104,9 @@ class LetterDetail(Page):
         found = await self.in_thread(self._find, id_, written or {})
         if found is None:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
-        message = MESSAGES.get(self.parameter("said"), "") if self.request.method == "GET" else ""
         if seen is not None:  # a second try must not overwrite the change of somebody else
             found["version"] = seen
-        self.show("conventions_letter.html", faults=faults or {}, message=message, **found)
+        self.show("conventions_letter.html", faults=faults or {}, **found)
 
     def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
         with self.reading() as session:
@@ -160,7 +157,7 @@ class EditableLetterDetail(LetterDetail):
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
             await self.show_letter(id_, written, faults, seen)
         elif self.parameter("do") != "redrive":
-            self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
+            self.lead_to(self.reverse_url("conventions-letter", id_), SAVED if changed else SAME)
         elif held:  # a person must confirm it
             address = f"{self.reverse_url('conventions-send')}?{Query.empty().url(id=id_)}"
             self.redirect(address, status=HTTPStatus.SEE_OTHER)
@@ -305,7 +302,7 @@ class DiscardLetters(ConfirmedAction):
     async def act(self, query: Query, expected: int) -> None:
         """Discard the letters."""
         await self.in_thread(self._discard, query, self.visitor.name, self.parameter("reason"), expected)
-        self.redirect(f"{self.reverse_url('conventions-letters')}?said=discarded", status=HTTPStatus.SEE_OTHER)
+        self.lead_to(self.reverse_url("conventions-letters"), DISCARDED)
 
     def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
         with self.capp.database.session() as session:
@@ -323,8 +320,7 @@ class WriteGroupNote(Page):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
         if not is_there:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such group.")
-        address = f"{self.reverse_url('conventions-letters')}?{Query.empty().url(group=group, said='noted')}"
-        self.redirect(address, status=HTTPStatus.SEE_OTHER)
+        self.lead_to(f"{self.reverse_url('conventions-letters')}?{Query.empty().url(group=group)}", NOTED)
 
     def _annotate(self, group: str, text: str, actor: str) -> bool:
         with self.capp.database.session() as session:

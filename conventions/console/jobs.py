@@ -11,6 +11,7 @@ from tornado import web
 from conventions.console import display
 from conventions.console.guard import ROLE
 from conventions.console.job_query import JobQuery
+from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.actor import acting_as
 from conventions.core.errors import JournalFull
@@ -88,12 +89,16 @@ class JobDetail(Page):
 
     async def get(self, id_: str) -> None:
         """Show it."""
-        if fault := fault_of_name(id_):
-            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No job can have this id: it {fault}.")
+        self.check_id(id_)
         await self.show_job(id_)
 
-    async def show_job(self, id_: str, *, said: tuple[str, str] | None = None) -> None:
-        """Show it, with what has become of a request, if there was one."""
+    def check_id(self, id_: str) -> None:
+        """Raises: HTTPError: no job can have this id."""
+        if fault := fault_of_name(id_):
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No job can have this id: it {fault}.")
+
+    async def show_job(self, id_: str, *, said: Notice | None = None) -> None:
+        """Show it, with what is wrong with the form, if one was sent."""
         found = await self.in_thread(self._find, id_)
         hidden = not self.visitor.sees_values
         self.show(
@@ -147,52 +152,50 @@ class CancelJob(JobDetail):
 
     async def post(self, id_: str) -> None:
         """Cancel it; with `force`, kill the process that runs it."""
+        self.check_id(id_)
         reason, force = self.parameter("reason"), bool(self.parameter("force"))
         if not reason:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            await self.show_job(id_, said=("danger", "Nothing was changed: say why; the audit keeps it."))
+            await self.show_job(id_, said=Notice("danger", "Nothing was changed: say why; the audit keeps it."))
             return
-        said = await self.in_thread(self._cancel, id_, reason, force)
-        await self.show_job(id_, said=said)
+        notice = await self.in_thread(self._cancel, id_, reason, force)
+        self.lead_to(self.reverse_url("conventions-job", id_), notice)
 
-    def _cancel(self, id_: str, reason: str, force: bool) -> tuple[str, str]:
+    def _cancel(self, id_: str, reason: str, force: bool) -> Notice:
         app, actor = self.capp, self.visitor.name
         try:
             with acting_as(actor):
                 outcome = cancel_or_end(app, id_, actor, reason, force=force)
         except JournalFull as error:
-            return "danger", f"Nothing was changed: {error}."
+            return Notice("danger", f"Nothing was changed: {error}.")
         answer = outcome.answer
         if answer is None:
-            return "warning", "Nothing was changed: it is a batch; end its chunks, or cancel it on its own page."
+            fault = "Nothing was changed: it is a batch; end its chunks, or cancel it on its own page."
+            return Notice("warning", fault)
         if outcome.fault is not None:
             name = type(outcome.fault).__name__
-            return "danger", f"It is cancelled; whether its process was ended is not known: {name}."
+            return Notice("danger", f"It is cancelled; whether its process was ended is not known: {name}.")
         if outcome.forced is not None:
             return _said(outcome.forced, answer)
         if answer == "too late":
-            return "warning", CANCELLED[answer]
+            return Notice("warning", CANCELLED[answer])
         somewhere = answer == "queued" and not app.port.keeps_claims
-        return "success", CANCELLED["elsewhere" if somewhere else "batch" if outcome.is_batch else answer]
+        return Notice("success", CANCELLED["elsewhere" if somewhere else "batch" if outcome.is_batch else answer])
 
 
-def _said(forced: ForcedEnd, answer: str) -> tuple[str, str]:
+def _said(forced: ForcedEnd, answer: str) -> Notice:
     match forced.how:
         case "ended":
-            return "success", f"{forced.worker} has ended it by force."
+            return Notice("success", f"{forced.worker} has ended it by force.")
         case "in a thread":
-            return (
-                "warning",
-                f"{forced.worker} runs it in a thread ({forced.pool}), which nobody can end: it is told at its next report of progress.",
-            )
+            text = f"{forced.worker} runs it in a thread ({forced.pool}), which nobody can end: it is told at its next report of progress."
+            return Notice("warning", text)
         case "goes on":
             stops = "it stops, and hears no remote control: the end of its grace ends the job"
-            return (
-                "warning",
-                f"{forced.worker} has not ended it yet: {stops if forced.stops else 'look again in a moment'}.",
-            )
+            text = f"{forced.worker} has not ended it yet: {stops if forced.stops else 'look again in a moment'}."
+            return Notice("warning", text)
         case _ if forced.state in BY_ITSELF:
-            return "warning", "It has ended by itself."
+            return Notice("warning", "It has ended by itself.")
         case _ if forced.state == SEEN_NOWHERE:
-            return "warning", "No worker says that it runs it. If it waits, it will not run."
-    return "success", CANCELLED["queued"] if answer == "queued" else "No worker runs it."
+            return Notice("warning", "No worker says that it runs it. If it waits, it will not run.")
+    return Notice("success", CANCELLED["queued"] if answer == "queued" else "No worker runs it.")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
+from secrets import token_urlsafe
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ from tornado import web
 from conventions.console import display
 from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
+from conventions.console.notice import COOKIE, KEPT_FOR, Notice
 from conventions.console.roles import Role
 from conventions.core.units import moment_ahead
 from conventions.storage.database import utc_now
@@ -115,16 +117,43 @@ class Page(Guarded):
         """The last value of a parameter, or an empty text."""
         return "".join(self.parameters(name)[-1:]).strip()
 
+    def typed(self, name: str) -> str:
+        """What was written into a field of the form that is answered; empty where none was sent."""
+        return "" if self.request.method in READS else self.parameter(name)
+
     def end(self, name: str) -> datetime:
         """The parameter as the end of something, such as a pause. Raises: ValueError."""
         return moment_ahead(self.parameter(name), utc_now(), ZoneInfo(self.capp.settings.timezone))
 
-    def show(self, template: str, **values: Any) -> None:
-        """Answer with a page."""
+    def lead_to(self, address: str, notice: Notice) -> None:
+        """Answer a form that was taken: a reload of the page that follows neither sends it again nor shows the notice again."""
+        token = token_urlsafe(8)  # in the address: what the script of another page asks for takes nothing away
+        secure = self.request.protocol == "https"
+        self.set_secure_cookie(COOKIE, notice.sealed(token), expires_days=None, max_age=KEPT_FOR, secure=secure)
+        self.redirect(f"{address}{'&' if '?' in address else '?'}said={token}", status=HTTPStatus.SEE_OTHER)
+
+    def _notice(self) -> Notice | None:
+        """What a form has done that led here, once."""
+        token = self.parameter("said") if self.request.method in READS else ""
+        sealed = self.get_secure_cookie(COOKIE, max_age_days=KEPT_FOR / 86_400) if token else None
+        notice = Notice.opened(sealed, token) if sealed else None
+        if notice is not None:
+            self.clear_cookie(COOKIE)
+        return notice
+
+    def show(self, template: str, *, said: Notice | None = None, **values: Any) -> None:
+        """Answer with a page.
+
+        Args:
+            template: its file.
+            said: what is wrong with the form that was sent here; else the page shows what a form has done that led to it.
+            values: what it shows.
+        """
         zone, now = self.capp.settings.timezone, utc_now()
         self.render(
             template,
             visitor=self.visitor,
+            said=said or self._notice(),
             refusal=self.refusal,
             clock=lambda moment: display.local_time(moment, zone),
             ago=lambda moment: display.ago(moment, now),

@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from conventions.console import display
+from conventions.console.notice import Notice
 from conventions.console.now import LOOKS
 from conventions.console.page import Page
 from conventions.core.durations import duration
@@ -23,8 +24,8 @@ class QueueList(Page):
         """Show them."""
         await self.show_queues()
 
-    async def show_queues(self, said: tuple[str, str] | None = None) -> None:
-        """Show them, with what has become of a request, if there was one."""
+    async def show_queues(self, said: Notice | None = None) -> None:
+        """Show them, with what is wrong with the form, if one was sent; it stays filled."""
         overview = await self.in_thread(LOOKS.look, self.capp)
         self.show(
             "conventions_queues.html",
@@ -35,6 +36,7 @@ class QueueList(Page):
             sees_values=self.visitor.sees_values,
             kind=self.parameter("kind") or "queue",
             name=self.parameter("name"),
+            typed=self.typed,
             length=lambda seconds: "" if seconds is None else duration(seconds),
             rate=display.rate_text,
             number=lambda count: "" if count is None else f"{count:,}",
@@ -51,14 +53,15 @@ class ChangePause(QueueList):
     async def post(self) -> None:
         """Do it, and say which workers follow."""
         try:
-            said = await self.in_thread(self._change)
+            notice = await self.in_thread(self._change)
         except ValueError as error:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            said = ("danger", f"Nothing was changed: {error}.")
+            await self.show_queues(Notice("danger", f"Nothing was changed: {error}."))
+            return
         LOOKS.forget()
-        await self.show_queues(said)
+        self.lead_to(self.reverse_url("conventions-queues"), notice)
 
-    def _change(self) -> tuple[str, str]:
+    def _change(self) -> Notice:
         """Raises: ValueError: what is wrong with the form."""
         target, reason = self._target(), self.parameter("reason")
         actions = PauseActions(self.capp.store)
@@ -69,9 +72,9 @@ class ChangePause(QueueList):
         try:
             ended = actions.resume(target, self.visitor.name, reason or None)
         except PausedAgain as again:
-            return "warning", f"Nothing was changed: it was paused again meanwhile, by {again.pause.actor}."
+            return Notice("warning", f"Nothing was changed: it was paused again meanwhile, by {again.pause.actor}.")
         if ended is None:
-            return "warning", f"Nothing was changed: the {target} was not paused."
+            return Notice("warning", f"Nothing was changed: the {target} was not paused.")
         return self._said(target, ended, f"The {target} runs again.")
 
     def _target(self) -> Target:
@@ -84,8 +87,8 @@ class ChangePause(QueueList):
             raise ValueError(f"there is no {kind} {name[:80]}")
         return target
 
-    def _said(self, target: Target, change: Change, what: str) -> tuple[str, str]:
+    def _said(self, target: Target, change: Change, what: str) -> Notice:
         count, late = followers_of(self.capp, target, change.revision)
         if late:
-            return "warning", f"{what} Not all workers follow yet: {', '.join(late)}."
-        return "success", f"{what} {'No worker runs' if not count else 'All workers follow'}."
+            return Notice("warning", f"{what} Not all workers follow yet: {', '.join(late)}.")
+        return Notice("success", f"{what} {'No worker runs' if not count else 'All workers follow'}.")

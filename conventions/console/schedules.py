@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from redis.exceptions import RedisError
@@ -14,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from conventions.console import display
+from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.console.run_icons import ICONS, RunLine, run_line, slot_text
 from conventions.console.schedule_rows import MOST_RECENT_RUNS, build_row, live_values_of, rules_in_words
@@ -36,12 +36,10 @@ if TYPE_CHECKING:
 
 
 HISTORY, AUDIT_LIMIT = 50, 50
-MESSAGES = {
-    "paused": ("success", "The schedule is paused."),
-    "resumed": ("success", "The schedule runs again. Slots that passed meanwhile are not sent."),
-    "not-paused": ("warning", "Nothing was changed: the schedule was not paused."),
-    "sent": ("success", "It was sent now; the history below shows what becomes of it."),
-}
+PAUSED = Notice("success", "The schedule is paused.")
+RESUMED = Notice("success", "The schedule runs again. Slots that passed meanwhile are not sent.")
+NOT_PAUSED = Notice("warning", "Nothing was changed: the schedule was not paused.")
+SENT = Notice("success", "It was sent now; the history below shows what becomes of it.")
 NO_SQL = "The database does not answer ({}), so nobody can tell how runs ended, or what was done."
 NO_BROKER = "The broker does not answer, so nobody can tell which runs have not ended."
 ONCE = "The schedule cannot be read, and Flower reads it once: mend it, and start Flower again. "
@@ -157,14 +155,13 @@ class SchedulePage(Page):
             refused: why the form changed nothing.
         """
         found = await self.in_thread(self._look_at, name)
-        row, message = found["rows"][0], self.parameter("said") if self.request.method == "GET" else ""
+        row = found["rows"][0]
         listed = row.summary.listed
         self.show(
             "conventions_schedule.html",
             row=row,
             rules=rules_in_words(listed),
             arguments=display.arguments_text(listed.shown_arguments, hidden=not self.visitor.sees_values),
-            message=MESSAGES.get(message),
             refused=refused,
             wrong=(form, refused.field) if refused else None,
             typed=lambda *place: self.parameter(place[1]) if place[0] == form else "",
@@ -240,20 +237,19 @@ class SchedulePost(SchedulePage, ABC):
     async def post(self, name: str) -> None:
         """Perform the action."""
         try:
-            message = await self.in_thread(self._done, name, self.visitor.name, self.parameter("reason"))
+            notice = await self.in_thread(self._done, name, self.visitor.name, self.parameter("reason"))
         except FormRefused as refused:
             self.set_status(refused.status)
             await self.show_one(name, self.form, refused)
             return
-        address = f"{self.reverse_url('conventions-schedule', name)}?{urlencode({'said': message})}"
-        self.redirect(address, status=HTTPStatus.SEE_OTHER)
+        self.lead_to(self.reverse_url("conventions-schedule", name), notice)
 
-    def _done(self, name: str, actor: str, reason: str) -> str:
+    def _done(self, name: str, actor: str, reason: str) -> Notice:
         return self.act(ScheduleActions(self.capp, self.zone), self.find(name), actor, reason)
 
     @abstractmethod
-    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Perform the action. Returns a key of `MESSAGES`. Raises: FormRefused."""
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> Notice:
+        """Perform the action. Raises: FormRefused."""
 
 
 class PauseSchedule(SchedulePost):
@@ -261,7 +257,7 @@ class PauseSchedule(SchedulePost):
 
     form = "pause"
 
-    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> Notice:
         """Pause the schedule, until the given time if there is one."""
         if not reason:
             raise FormRefused("say why it is paused; everybody is shown the reason")
@@ -270,7 +266,7 @@ class PauseSchedule(SchedulePost):
             actions.pause(listed, actor, reason, until)
         except ValueError as error:
             raise FormRefused(str(error), field="until") from error
-        return "paused"
+        return PAUSED
 
 
 class ResumeSchedule(SchedulePost):
@@ -278,10 +274,10 @@ class ResumeSchedule(SchedulePost):
 
     form = "resume"
 
-    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> Notice:
         """End the pause."""
         try:
-            return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
+            return RESUMED if actions.resume(listed, actor, reason or None) else NOT_PAUSED
         except PausedAgain as again:
             who = f"it was paused again meanwhile, by {again.pause.actor}: {again.pause.reason}"
             raise FormRefused(who, HTTPStatus.CONFLICT) from again
@@ -292,7 +288,7 @@ class RunSchedule(SchedulePost):
 
     form = "run"
 
-    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> Notice:
         """Send its task now. If an earlier run has not ended, only if the visitor asks for it."""
         try:
             actions.run_now(listed, actor, reason or None, beside=bool(self.parameter("beside")))
@@ -304,4 +300,4 @@ class RunSchedule(SchedulePost):
             raise
         except Exception as error:  # a team's function of the arguments may raise anything
             raise FormRefused(f"its message cannot be made: {type(error).__name__}: {error}") from error
-        return "sent"
+        return SENT

@@ -87,7 +87,7 @@ def test_a_batch_that_runs(shop_app: ConventionsApp, open_address: str, browser:
     one(browser, f"form[action$='{PATH}/cancel'] input[name=reason]").send_keys("wrong file")
     steadily(lambda: link(browser, "Cancel the batch").click())
     wait_for(browser, "state", "cancelled")
-    assert "said=cancelled" in browser.current_url
+    wait_until(lambda: "The batch was cancelled" in text(browser, "[role=status].alert"), 15, "it is said")
     assert text(browser, f"form[action$='{PATH}/cancel']") == "", "it is not offered any more"
     look(browser, "batch-cancelled")
     assert shop_app.batches.state(BATCH) == "cancelled"

@@ -393,7 +393,7 @@ def test_pause_and_resume(operator: User, app: ConventionsApp, beat: Beat) -> No
     """Beat sends nothing meanwhile, whoever paused it is told to everybody, and what passed is not sent later."""
     due(app, CHARGE, 2 * HOUR)
     answer = operator.post("/schedules/charge/pause", {"reason": " prices <b>change</b> "})
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/schedules/charge?said=paused")
+    assert answer.status_code == 303
     pause = state_of(app, "charge").pause
     assert pause
     assert (pause.reason, pause.actor, pause.until) == ("prices <b>change</b>", "oscar", None)
@@ -405,7 +405,7 @@ def test_pause_and_resume(operator: User, app: ConventionsApp, beat: Beat) -> No
     assert "by oscar: prices &lt;b&gt;change&lt;/b&gt;" in page
     assert "<b>" not in page + operator.get("/schedules").text
     answer = operator.post("/schedules/charge/resume", {"reason": "they are right"})
-    assert answer.headers["Location"] == "/schedules/charge?said=resumed"
+    assert "The schedule runs again" in operator.get(answer.headers["Location"]).text
     assert state_of(app, "charge").pause is None
     scheduler.tick()
     assert messages(app) == []
@@ -487,7 +487,7 @@ def test_resume_what_is_not_paused(operator: User, app: ConventionsApp) -> None:
 def test_run_now(operator: User, app: ConventionsApp) -> None:
     """One message, with the arguments of the latest slot, in the name of the one who asked for it."""
     answer = operator.post(f"{ONE}/run", {"reason": "asked <b>for</b>"})
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"{ONE}?said=sent")
+    assert answer.status_code == 303
     (message,) = messages(app)
     latest = DAILY.when.latest_slot(datetime.now(UTC), TOKYO)
     assert latest
