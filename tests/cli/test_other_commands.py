@@ -14,6 +14,7 @@ from click.testing import Result
 from sqlalchemy import inspect, make_url, text
 
 from conventions.app import ConventionsApp
+from conventions.batches.batch_state import Origin
 from conventions.cli.base import emit, print_json
 from conventions.cli.cancel import cancel
 from conventions.cli.check import check
@@ -354,6 +355,16 @@ def test_cancel_keeps_a_message_from_running(run: Run, commands_app: Conventions
         message.id: (getpass.getuser(), "cancel", None, {"outcome": "done", "answer": "queued"}),
         "another": ("u-9", "cancel", "why not", {"outcome": "failed", "answer": "too late"}),
     }
+
+
+def test_no_batch_is_ended_by_force(run: Run, commands_app: ConventionsApp) -> None:
+    """Its chunks are jobs of their own."""
+    commands_app.batches.create("b1", Origin("tests.cli.command_tasks.Import", {"path": "x"}, "u-42"))
+    result = run(cancel, "b1", "--force", "--reason", "x")
+    assert (result.exit_code, "it is a batch: name one of its chunks" in result.stderr) == (2, True)
+    assert commands_app.batches.state("b1") != "cancelled"
+    assert run(cancel, "b1").stdout == "b1: running; it is told at its next report of progress\n"
+    assert commands_app.batches.state("b1") == "cancelled"
 
 
 @pytest.mark.parametrize(

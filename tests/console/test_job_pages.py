@@ -24,7 +24,7 @@ from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
 from tests.cli.command_tasks import Charge, Send
-from tests.console.conftest import PER_CAUSE, SECRET, TASK, LogIn
+from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK, LogIn
 from tests.console.flower_process import User
 from tests.recorded import append, drain, entry, event, recorder
 from tests.stored_messages import stored
@@ -117,6 +117,17 @@ def test_a_job_is_cancelled(operator: User, shop_app: ConventionsApp) -> None:
     forced = operator.send("/jobs/KeyError-0/cancel", {"reason": "x", "force": "1"})
     assert "It has ended, or was not sent yet." in forced
     assert operator.post(f"/jobs/{sent.id}/cancel", {"reason": "x"}, token=False).status_code == 403
+
+
+def test_a_batch_is_cancelled_and_not_ended_by_force(operator: User, shop_app: ConventionsApp) -> None:
+    """Its chunks are jobs of their own."""
+    refused = operator.send(f"/jobs/{BATCH}/cancel", {"reason": "x", "force": "1"})
+    assert "Nothing was changed: it is a batch" in text_of(refused)
+    assert (shop_app.batches.state(BATCH), actions(shop_app)) == ("running", [])
+    assert "Its chunks that wait will not run" in text_of(operator.send(f"/jobs/{BATCH}/cancel", {"reason": "x"}))
+    assert shop_app.batches.state(BATCH) == "cancelled"
+    assert actions(shop_app) == [("oscar", "cancel", BATCH, "x")]
+    assert "It has ended, or was not sent yet." in operator.send(f"/jobs/{BATCH}/cancel", {"reason": "x"})
 
 
 @pytest.mark.parametrize("id_", ["nobody", "a/b c?d", "<script>", "ü" * 40])
