@@ -10,11 +10,13 @@ from selenium.webdriver.support.select import Select
 
 from conventions.app import ConventionsApp
 from conventions.pauses.pause_store import Pauses, Target
-from tests.console.browser import faults, log_in, look, one, text
+from tests.console.browser import OTHERS, WIDE, faults, log_in, look, one, resize, text
 from tests.console.flower_process import flower
 from tests.integration.pauses_tasks import Hold, Note
 from tests.support import wait_until
 from tests.workers import Installation
+
+PHONE = OTHERS[-1]
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,20 @@ def test_the_other_pages(browser: Chrome, address: str, held: Installation, held
         browser.get(f"{address}{path}")
         look(browser, name)
         assert faults(browser) == []
+
+
+def test_filters_are_folded_on_a_phone(browser: Chrome, address: str, held_app: ConventionsApp) -> None:
+    """What was found comes first; a page that was asked for with a filter shows it, and so does every wide one."""
+    log_in(browser, address)
+    for path in ("/jobs", "/audit", "/dead-letters"):
+        for size, query, is_shown in ((PHONE, "", False), (PHONE, "?task=Note", True), (WIDE, "", True)):
+            resize(browser, size, dark=False)
+            browser.get(f"{address}{path}{query}")
+            assert one(browser, "form[role=search] input[name=task]").is_displayed() == is_shown, (path, size, query)
+    resize(browser, PHONE, dark=False)
+    browser.get(f"{address}/jobs")
+    one(browser, "[data-conventions-fold] > summary").click()
+    wait_until(one(browser, "form[role=search] input[name=task]").is_displayed, 15, "it unfolds")
+    browser.get(f"{address}/jobs")
+    resize(browser, WIDE, dark=False)
+    wait_until(one(browser, "form[role=search] input[name=task]").is_displayed, 15, "a phone that is turned")

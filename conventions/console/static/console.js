@@ -228,18 +228,19 @@
     var place = document.querySelector("[data-conventions-results]");
     if (!form || !place || !window.URLSearchParams) { return; }
     var waiting = 0;
-    var asked = 0;
+    var asked = new AbortController();
     function renew() {
       var words = new URLSearchParams();
       new FormData(form).forEach(function (text, name) { if (text.trim()) { words.append(name, text); } });
       // Not `form.action`: that is the field of this name.
       var path = form.getAttribute("action") + (words.toString() ? "?" + words : "");
-      var number = asked += 1;
-      fetch(window.location.origin + path, { credentials: "same-origin" })
+      asked.abort(); // nobody waits for an older answer any more
+      asked = new AbortController();
+      fetch(window.location.origin + path, { credentials: "same-origin", signal: asked.signal })
         .then(function (answer) { return answer.text(); }) // of a refused filter, too: it says what is wrong
         .then(function (text) {
           var fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-results]");
-          if (!fresh || number !== asked) { return; } // an older answer may come later
+          if (!fresh) { return; }
           place.replaceChildren.apply(place, Array.prototype.slice.call(document.importNode(fresh, true).childNodes));
           window.history.replaceState(null, "", path);
         })
@@ -249,6 +250,16 @@
       window.clearTimeout(waiting);
       waiting = window.setTimeout(renew, FILTER_AFTER);
     });
+  }
+
+  // On a phone what was found comes first, unless the page was asked for with a filter.
+  function fold() {
+    var narrow = window.matchMedia("(max-width: 47.99rem)");
+    function follow() {
+      all("[data-conventions-fold]").forEach(function (part) { part.open = !narrow.matches || Boolean(window.location.search); });
+    }
+    narrow.addEventListener("change", follow);
+    follow();
   }
 
   document.addEventListener("keydown", function (event) {
@@ -261,6 +272,7 @@
   });
 
   selection();
+  fold();
   filter();
   editor();
   redrive();
