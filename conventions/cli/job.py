@@ -22,8 +22,11 @@ from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
+from conventions.records import audit
 
 INDENT = " " * 4
+MOST_ACTIONS = 50
+ACTION = ("at", "actor", "action", "reason", "before", "after")
 FIELDS = tuple(one.name for one in fields(Facts))
 
 
@@ -60,9 +63,10 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
 
 
 def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool, as_json: bool) -> None:
-    attempts, parts = _history(found, logs=logs), _parts(app, found.id)
+    attempts, sql = _history(found, logs=logs)
+    parts, actions = parts_of(app, found.id, sql=sql), _actions(app, found.id, sql=sql)
     if as_json:
-        made_of = {"message": None if parts is None else asdict(parts)}
+        made_of = {"message": None if parts is None else asdict(parts), "actions": actions}
         print_json(shown | {"history": [_as_json(one, logs=logs) for one in attempts]} | made_of)
     else:
         for name, value in shown.items():
@@ -72,25 +76,31 @@ def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool,
             _say_parts(parts)
         for one in attempts:
             _say_attempt(one)
+        for action in actions:
+            why = f": {action['reason']}" if action["reason"] else ""
+            say(
+                f"{'done to it':<14} {printable('{action} by {actor}'.format_map(action))}, {written(action['at'])}{printable(why)}"
+            )
         if more := _more(found):
             say(f"more{' ' * 10} celery -A {app.main} {more}")
 
 
-def _history(found: Job, *, logs: bool) -> tuple[JobAttempt, ...]:
-    """Its attempts; where SQL does not answer, those that it need not be asked for: the state is known without it."""
+def _history(found: Job, *, logs: bool) -> tuple[tuple[JobAttempt, ...], bool]:
+    """Its attempts, and whether SQL answers; if not, those that it need not be asked for: the state is known without it."""
     try:
-        return found.history(logs=logs)
+        return found.history(logs=logs), True
     except SQLAlchemyError as error:
-        say(f"what SQL has of its attempts is not shown: {first_line(error)}", err=True)
-        return found.history(logs=logs, sql=False)
+        say(f"what SQL has of it is not shown: {first_line(error)}", err=True)
+        return found.history(logs=logs, sql=False), False
 
 
-def _parts(app: ConventionsApp, message_id: str) -> MessageParts | None:
-    """What its message has; where SQL does not answer, as if there were no dead letter."""
-    try:
-        return parts_of(app, message_id)
-    except SQLAlchemyError:
-        return parts_of(app, message_id, sql=False)
+def _actions(app: ConventionsApp, message_id: str, *, sql: bool) -> list[dict[str, Any]]:
+    """What people did to it, in its order, as far as it is recorded."""
+    if not sql or not app.database.is_there:
+        return []
+    with app.database.session(read_only=True) as session:
+        rows = reversed(audit.listing(session, MOST_ACTIONS, target=message_id))
+        return [{name: getattr(row, name) for name in ACTION} for row in rows]
 
 
 def _say_parts(parts: MessageParts) -> None:
@@ -118,7 +128,8 @@ def _line_as_json(line: LogLine) -> dict[str, Any]:
 
 def _say_attempt(attempt: JobAttempt) -> None:
     """One attempt in a line, its error in the next one, then what it has logged."""
-    name = f"redrive {attempt.redrive}, attempt {attempt.attempt}" if attempt.redrive else f"attempt {attempt.attempt}"
+    number = f"attempt {attempt.attempt}" if attempt.attempt else "from outside"
+    name = f"redrive {attempt.redrive}, {number}" if attempt.redrive else number
     parts = [attempt.outcome or "no outcome recorded"]
     if attempt.started_at:
         parts.append(f"began {written(attempt.started_at)}")

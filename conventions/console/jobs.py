@@ -1,5 +1,6 @@
 """The pages of jobs: a search over those that run, wait or have ended, and one job's story, live (R9, R11, R22)."""
 
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -30,6 +31,7 @@ from conventions.storage.tables import AuditRow
 
 ROWS, AUDIT_LIMIT = 100, 50
 LIVE = ("queued", "delayed", "retrying", "parked", "running", "unsent")  # states that change by themselves
+RECORDED_WITHIN = timedelta(seconds=30)  # after its end, what was done to it is in SQL, and so on its page
 SEEN_NOWHERE = "unknown"  # also of a job that waits or runs, where the broker shows no single messages
 CANCELLED = {
     "queued": "It is cancelled: it will not run.",
@@ -81,6 +83,11 @@ class JobList(Page):
         return Job.of(message_id, self.capp).state != "unknown"
 
 
+def changes(job: Job) -> bool:
+    """Whether its page may say something else in a moment."""
+    return job.state in LIVE or (job.ended_at is not None and utc_now() - job.ended_at < RECORDED_WITHIN)
+
+
 class JobDetail(Page):
     """`/jobs/<id>`: where it is and why, its attempts with what they have logged, what comes before and after it, and what was done to it."""
 
@@ -105,7 +112,7 @@ class JobDetail(Page):
             "conventions_job.html",
             said=said,
             hidden=hidden,
-            live=found["job"].state in LIVE or found["may_run"],
+            live=found["may_run"] or changes(found["job"]),
             length=display.runtime_text,
             short=display.short_duration,
             arguments_text=lambda value: display.arguments_text(value, hidden=hidden),

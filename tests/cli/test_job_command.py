@@ -14,7 +14,8 @@ from conventions.cli.job import FIELDS, job
 from conventions.jobs.facts import Facts
 from conventions.jobs.history import history
 from conventions.recording.log_mover import LogMover
-from conventions.records import executions
+from conventions.records import audit, executions
+from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database
 from tests.cli.command_tasks import Send
@@ -39,7 +40,7 @@ def test_a_job_that_waits(run: Run, commands_app: ConventionsApp) -> None:
     )
     assert f"waits because  {why} the queue {Send.queue_name}\n" in found.stdout
     shown = json.loads(run(job, sent.id, "--json").stdout)
-    assert tuple(shown) == (*FIELDS, "history", "message")
+    assert tuple(shown) == (*FIELDS, "history", "message", "actions")
     assert shown["history"] == []
     assert shown["message"] == {
         "arguments": {"user_id": 7, "day": "2026-01-05"}, "parent": "", "root": "", "batch": "", "following": [],
@@ -110,6 +111,30 @@ def test_its_attempts_and_their_logs(run: Run, commands_app: ConventionsApp) -> 
     assert "log" not in json.loads(run(job, "m1", "--json").stdout)["history"][0]
 
 
+def test_what_was_done_to_it(run: Run, commands_app: ConventionsApp) -> None:
+    """By whom, when and why, in its order; an end that no attempt of its own brought says so."""
+    app = commands_app
+    app.journal.append([Event("m1", "revoked", task=Send.name)])
+    with app.database.session() as session:
+        done = ((1, "edit", None), (0, "redrive", "the bank\nis back"))
+        entries = [
+            (AuditEntry("u-1", action, "m1", reason), datetime(2026, 1, 5, hour, tzinfo=UTC))
+            for hour, action, reason in done
+        ]
+        audit.record_once(session, entries)
+    said = run(job, "m1").stdout
+    assert (
+        "from outside   revoked\n"
+        "done to it     redrive by u-1, 2026-01-05 09:00:00 JST: the bank\\nis back\n"
+        "done to it     edit by u-1, 2026-01-05 10:00:00 JST\n"
+    ) in said
+    shown = json.loads(run(job, "m1", "--json").stdout)["actions"]
+    assert [(one["action"], one["actor"], one["reason"]) for one in shown] == [
+        ("redrive", "u-1", "the bank\nis back"),
+        ("edit", "u-1", None),
+    ]
+
+
 def test_its_attempts_while_sql_is_away(run: Run, commands_app: ConventionsApp) -> None:
     """What Redis knows is shown, and that the rest is not; a waiting job never needed SQL."""
     sent = Send.apply_async(kwargs={"user_id": 7, "day": "2026-01-05"})
@@ -117,7 +142,7 @@ def test_its_attempts_while_sql_is_away(run: Run, commands_app: ConventionsApp) 
     found = run(job, sent.id, "--logs")
     assert found.exit_code == 0
     assert "state          queued\n" in found.stdout
-    assert "what SQL has of its attempts is not shown: OperationalError: " in found.stderr
+    assert "what SQL has of it is not shown: OperationalError: " in found.stderr
     assert "hunter2" not in found.output
 
 

@@ -15,6 +15,8 @@ from conventions.alerts.episode import Episode
 from conventions.alerts.finding import Finding
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Publication
+from conventions.console.jobs import changes
+from conventions.jobs.facts import State
 from conventions.jobs.job import Job
 from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
@@ -77,7 +79,6 @@ def test_a_dead_job(operator: User) -> None:
     shown = text_of(operator.get("/jobs/KeyError-0").text)
     for words in ("dead", "correct and redrive it", "KeyError", SECRET, "u-42"):
         assert words in shown, words
-    assert "data-conventions-still" in operator.get("/jobs/KeyError-0").text
 
 
 def test_a_viewer_sees_no_values(viewer: User, shop_app: ConventionsApp) -> None:
@@ -381,3 +382,13 @@ def test_nobody_without_a_role_sees_them(address: str, log_in: LogIn) -> None:
     nobody, stranger = log_in(address, "nobody:n"), log_in(address)
     for path in ("/jobs", "/jobs/KeyError-0", "/queues", "/alerts", f"/tasks/{TASK}"):
         assert (nobody.get(path).status_code, stranger.get(path).status_code) == (403, 401), path
+
+
+@pytest.mark.parametrize(
+    ("state", "ago", "changing"),
+    [("running", None, True), ("dead", 1, True), ("dead", 60, False), ("unknown", None, False)],
+)
+def test_when_a_page_stands_still(state: State, ago: int | None, changing: bool) -> None:
+    """Some time after the end: what was done to a job is recorded a moment later."""
+    ended = None if ago is None else utc_now() - timedelta(seconds=ago)
+    assert changes(Job("m1", state, ended_at=ended)) == changing
