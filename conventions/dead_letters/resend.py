@@ -60,9 +60,16 @@ def redrive(app: Application, id: str) -> bool:  # noqa: A002  # the word of the
 
 
 def send(
-    app: Application, session: Session, letter: DeadLetterRow, priority: Priority | None = None
+    app: Application, session: Session, letter: DeadLetterRow, priority: Priority | None = None, *, fits: bool = True
 ) -> Literal["sent", "happened", "unknown task"]:
-    """Send the message of a letter again, as urgent as it was, or as `priority` says. The letter itself does not change.
+    """Send the message of a letter again. The letter itself does not change.
+
+    Args:
+        app: the application.
+        session: reads what has happened since.
+        letter: what is sent.
+        priority: how urgent; `None`: as it was.
+        fits: whether its arguments must fit the task as this process knows it. The worker that gets it may know another release.
 
     Returns:
         `happened`: the effect already exists, so nothing was sent.
@@ -78,7 +85,9 @@ def send(
             f"{letter.id}: it is a group, chain or chord that could not be sent as a step, and no job; send its tasks anew"
         )
     if hasattr(task, "arguments"):
-        _check(task.arguments, letter)
+        _check(letter)
+        if fits:
+            _check_arguments(task.arguments, letter)
     if not _has_follow_ups(letter) and _has_happened(app, session, letter):
         return "happened"
     _send(app, letter, task, priority)
@@ -120,7 +129,14 @@ def _has_follow_ups(letter: DeadLetterRow) -> bool:
     return any(embed.get(name) for name in ("callbacks", "chain", "chord"))
 
 
-def _check(arguments: Arguments, letter: DeadLetterRow) -> None:
+def _check_arguments(arguments: Arguments, letter: DeadLetterRow) -> None:
+    try:
+        arguments.bind((), letter.arguments)
+    except TypeError as error:
+        raise PayloadError(str(error)) from error
+
+
+def _check(letter: DeadLetterRow) -> None:
     if not isinstance(letter.arguments, dict):
         raise PayloadError(f"{letter.id}: its arguments are not a mapping")
     message = dead_letters.message(letter)
@@ -135,10 +151,6 @@ def _check(arguments: Arguments, letter: DeadLetterRow) -> None:
     headers = _headers(letter, found) | ANEW
     if fault := fault_of(headers, whole.get("properties"), [], {}, None):
         raise PayloadError(f"{letter.id}: no worker would take it again ({fault}); send the job anew")
-    try:
-        arguments.bind((), letter.arguments)
-    except TypeError as error:
-        raise PayloadError(str(error)) from error
 
 
 def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any]:

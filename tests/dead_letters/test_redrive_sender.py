@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
+import base64
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,13 +16,14 @@ from redis.exceptions import RedisError
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.core.error_text import describe
-from conventions.core.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import record_letters, redrive_rows, redrive_status, resent_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
 from conventions.dead_letters.redrive_status import NO_LEADER, Watch, doubts
+from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database, utc_now
@@ -170,9 +173,9 @@ def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: py
     calls: Counter[str] = Counter()
     send = resend.send
 
-    def counted(app: Any, session: Any, letter: Any, *more: Any) -> Any:
+    def counted(app: Any, session: Any, letter: Any, *more: Any, **how: Any) -> Any:
         calls[letter.id] += 1
-        return send(app, session, letter, *more)
+        return send(app, session, letter, *more, **how)
 
     monkeypatch.setattr(resend, "send", counted)
     bury(app, 250)
@@ -237,7 +240,7 @@ def test_a_broker_that_is_away(app: ConventionsApp, monkeypatch: pytest.MonkeyPa
     id_, steps = begin(app, RedriveOrder(Filter(), "u-9")), redriver(app)
     with monkeypatch.context() as patch:
 
-        def fail(*_: Any) -> None:
+        def fail(*_: Any, **_how: Any) -> None:
             raise error
 
         patch.setattr("conventions.dead_letters.resend.send", fail)
@@ -248,6 +251,28 @@ def test_a_broker_that_is_away(app: ConventionsApp, monkeypatch: pytest.MonkeyPa
     assert str(error) in str(found.fault)
     wait_until(lambda: steps.step(id_) or row(app, id_).sent, 10)
     assert row(app, id_).fault is None
+
+
+def test_arguments_of_another_release(app: ConventionsApp) -> None:
+    """During a deploy the recorder that leads may be of the release before: the worker that gets the job says whether they fit."""
+    Pay.delay(bill=1)
+    (came,) = app.broker.reserve([Pay.queue_name], 1)
+    message = json.loads(came.payload)
+    forget(app.store)
+    message["body"] = base64.b64encode(json.dumps([[], {"invoice": 1}, {}]).encode()).decode()
+    letter = failure(
+        "m1", task=Pay.name, queue=Pay.queue_name, arguments={"invoice": 1}, stored=json.dumps(message).encode()
+    )
+    with app.database.session() as session:
+        executions.record(session, [letter])
+        record_letters.record(session, [letter])
+    with pytest.raises(PayloadError, match="bill"):
+        redrive(app, "m1")  # who sends one letter from here hears at once
+    id_ = begin(app, RedriveOrder(Filter(), "u-9"))
+    step(app, id_)
+    assert (row(app, id_).sent, row(app, id_).failed) == (1, 0)
+    (sent,) = messages(app)
+    assert (sent.arguments, sent.headers["x_generation"]) == ({"invoice": 1}, 1)
 
 
 def test_a_server_of_a_later_release(app: ConventionsApp) -> None:
