@@ -68,6 +68,17 @@ class RunningStack:
         assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
         return ended.stdout.strip()
 
+    def lacks(self, *services: str) -> list[str]:
+        """The images of these services that are neither on this machine nor in a registry that answers."""
+        missing = []
+        for image in self.compose("--profile", "*", "config", "--images", *services).split():
+            for command in (["image", "inspect", image], ["pull", "--quiet", image]):
+                if not subprocess.run(["docker", *command], capture_output=True, check=False).returncode:
+                    break
+            else:
+                missing.append(image)
+        return missing
+
     def on_host(self, code: str) -> str:
         """Run Python on the host, with nothing but the broker's address, and return what it printed."""
         settings = {

@@ -153,7 +153,9 @@ def test_a_waiting_message_survives_the_broker(stack: RunningStack) -> None:
 
 def test_prometheus_reads_and_grafana_shows(stack: RunningStack) -> None:
     """The profile `metrics`: the target is up, all rules are well, and Grafana has loaded the dashboard and reaches Prometheus."""
-    stack.compose("--profile", "metrics", "up", "--wait", "--quiet-pull")
+    if missing := stack.lacks("prometheus", "grafana"):
+        pytest.skip(f"no registry answers, and this machine has no image {' and no image '.join(missing)}")
+    stack.compose("--profile", "metrics", "up", "--wait")
 
     def ask(service: str, address: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(stack.compose("exec", "-T", service, "wget", "-q", "-O", "-", address))
