@@ -235,6 +235,9 @@ def has_own_hooks(loader: type[Any]) -> bool:
     )
 
 
+RETRIED = trace.LOG_RETRY  # how Celery's tracer logs that an attempt failed and another one follows
+
+
 def log_successes(
     text: str, replaced: Callable[[Callable[[str, dict[str, Any]], None]], Callable[[str, dict[str, Any]], None]]
 ) -> None:

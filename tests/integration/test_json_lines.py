@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from celery.exceptions import Ignore
 
-from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from tests.support import wait_until
 from tests.workers import Installation, Worker
 
@@ -24,6 +25,26 @@ class Speaks(ImmediateTask):
         logger.warning("hello %s", name, extra={"customer": name, "id": 5})
         if fails:
             raise BusinessError("the account is\nempty")
+
+
+class Again(ImmediateTask):
+    """Fail once."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(first_wait=0.1)
+
+    def run(self, name: str) -> None:
+        if self.attempt == 1:
+            raise ConnectionError(f"{name} is away")
+
+
+class Ignored(ImmediateTask):
+    """Give itself up."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, name: str) -> None:
+        raise Ignore(name)
 
 
 @contextmanager
@@ -82,6 +103,37 @@ def test_a_worker(module_installation: Installation, pool: str) -> None:
             "event": "failed", "id": dead, "task": Speaks.name, "error": "BusinessError", "error_message": "the account is empty", "attempt": 1,
             "next_step": "dead letter",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_job_that_is_tried_again(module_installation: Installation, pool: str) -> None:
+    """One line for each attempt, and none that cannot be written; a job that its own code gives up says so as in Celery."""
+    with (
+        module_installation.application(),
+        running(module_installation, "worker", "--loglevel=INFO", f"--pool={pool}") as worker,
+    ):
+        line_of(worker, " ready.")
+        again, gone = Again.delay(name=pool).id, Ignored.delay(name=pool).id
+        line_of(worker, f"[{again}] succeeded in ")
+        assert line_of(worker, f"[{gone}] ignored")["task"] == Ignored.name
+        about = [
+            line for line in told(worker) if line.get("id") == again and line["logger"] != "celery.worker.strategy"
+        ]
+        assert [(line["event"], line["attempt"]) for line in about] == [("failed", 1), ("succeeded", 2)]
+        assert [line for line in told(worker) if "log_fault" in line] == []
+
+
+def test_retries_as_text(module_installation: Installation) -> None:
+    """Nothing that logging could not write."""
+    with module_installation.application(), module_installation.worker("-c", "1") as worker:
+        id_ = Again.delay(name="text").id
+        worker.wait_for(f"[{id_}] succeeded in ")
+        about = [line for line in worker.output.splitlines() if id_ in line and " received" not in line]
+        assert [next(word for word in ("failed: ", "succeeded") if word in line) for line in about] == [
+            "failed: ",
+            "succeeded",
+        ]
+        assert "Logging error" not in worker.output
 
 
 def test_beat_and_flower(module_installation: Installation) -> None:
