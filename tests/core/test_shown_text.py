@@ -44,6 +44,26 @@ def test_a_terminal_obeys_nothing(given: str, line: str, lines: str | None) -> N
         ("violates x\nDETAIL:  Key (a)=(b\nc) exists.\n[SQL: INSERT]", "violates x\nDETAIL:  …\n[SQL: INSERT]"),
         ("[SQL: x]\n[parameters: {'email': 'a@b'}]\n(Background", "[SQL: x]\n[parameters: …]\n(Background"),
         ("(1062, \"Duplicate entry 'a@b' for key 'mail'\")", "(1062, \"Duplicate entry … for key 'mail'\")"),
+        ("postgres://bob:P/9?#@db/x and ftp://a:p w@h", "postgres://…@db/x and ftp://…@h"),
+        ("at http://host:8080/a?to=me@example.com", "at http://host:8080/a?to=me@example.com"),
+        ("GET /y?token=PW;jwt=PW&n=2#access_token=PW", "GET /y?token=…;jwt=…&n=2#access_token=…"),
+        ('/y?access%5Ftoken=PW&pass="P W"', "/y?access%5Ftoken=…&pass=…"),
+        ("host=db password=PW user=ada", "host=db password=… user=ada"),
+        ("AWS_SECRET_ACCESS_KEY='P W', prompt_tokens=312", "AWS_SECRET_ACCESS_KEY=…, prompt_tokens=312"),
+        ("{'user': 'ada', 'password': 'PW', \"apiKey\": 7}", "{'user': 'ada', 'password': …, \"apiKey\": …}"),
+        ("Authorization: Bearer PW12.x", "Authorization: Bearer …"),
+        ("{'Authorization': 'Basic UFc='}", "{'Authorization': …}"),
+        ("sent with bearer abcd1234efgh, bearer authentication", "sent with bearer …, bearer authentication"),
+        ("a AKIAABCDEFGHIJKLMNOP b ghp_abcdefghijklmnopqrstuvwxyz", "a … b …"),
+        ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.abc-_", "jwt …"),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----",
+            "-----BEGIN RSA PRIVATE KEY-----…-----END RSA PRIVATE KEY-----",
+        ),
+        (
+            "unexpected token: 'x'; key=order-7 author=bob monkey=3",
+            "unexpected token: 'x'; key=order-7 author=bob monkey=3",
+        ),
     ],
 )
 def test_secrets_are_left_out(given: str, shown: str) -> None:
@@ -54,8 +74,13 @@ def test_secrets_are_left_out(given: str, shown: str) -> None:
 def test_no_text_takes_long() -> None:
     """An error may have any text."""
     with at_most(0, slack=20):
-        for part in ("a.", "://", "a://", "?token", "DETAIL:", "[parameters: ", "http://a?"):
+        for part in (
+            "a.", "://", "a://", "?token", "DETAIL:", "[parameters: ", "http://a?", "Duplicate entry ", " for key Duplicate entry ", "a://b:", "a://b:c/",
+            "token=", "token='", "'token': \"", "'token': b'", "authorization: ", "bearer ", "bearer a", "eyJaaaaaaaaa.", "ghp_", "password.", "key=",
+            "-----BEGIN PRIVATE KEY-----", "xox", "?a%", "&secret", "tokentoken",
+        ):  # fmt: skip
             without_secrets(part * 50_000 + "://")
+            without_secrets("a=1?" + part * 50_000 + "@ for key ")
 
 
 SECRET = "hidden" + "@example.com"  # not as a line of the traceback has it
