@@ -46,11 +46,12 @@ class Evaluator:
         self._store = AlertStore(app.store)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._receivers: Mapping[str, Receiver] = receivers(app.settings)
-        self._beats_at = 0.0
+        self._beats_at = self._looked_at = 0.0
         self._leads = False
         self._rounds = (
             Rounds("alerts", self.look, EVERY, fault="alerts are not judged now", logger=logger),
             Rounds("alert messages", self.tell, TELL_EVERY, fault="alerts are not told now", logger=logger),
+            Rounds("heartbeat", self.beat, TELL_EVERY, fault="the heartbeat is not sent now", logger=logger),
         )
 
     def start(self) -> None:
@@ -85,18 +86,26 @@ class Evaluator:
         if not self._store.save(self._name, LEADS_FOR, episodes, over, messages):
             self._leads = False
             return []
+        self._looked_at = time.monotonic()
         for one in changes:
             _log(one, silent=one not in told)
         return changes
 
     def tell(self) -> int:
-        """Send what is due, and the heartbeat, if this process leads. Returns how many messages arrived. Raises: RedisError."""
+        """Send what is due, if this process leads. Returns how many messages arrived. Raises: RedisError.
+
+        A receiver that has failed is not asked again in this round: the others need not wait for its time-outs.
+        """
         if not self._leads:
             return 0
-        arrived = 0
+        arrived, failed = 0, set[str]()
         for message in self._store.due(time.time()):
-            arrived += self._send(message)
-        self._beat()
+            if message.receiver in failed:
+                self._put_off(message, "it has just failed")
+            elif self._send(message):
+                arrived += 1
+            else:
+                failed.add(message.receiver)
         return arrived
 
     def _send(self, message: Message) -> bool:
@@ -107,22 +116,25 @@ class Evaluator:
         try:
             receiver(message.body)
         except Exception as error:  # noqa: BLE001  # whatever a receiver raises, the others are told
-            tries = message.tries + 1
-            why = str(error) if isinstance(error, NotDelivered) else type(error).__name__
-            if tries >= GIVEN_UP_AFTER:
-                logger.error("alert not delivered to %s after %d tries, given up: %s", message.receiver, tries, why)
-                self._store.sent(message)
-            else:
-                logger.warning("alert not delivered to %s, trying again: %s", message.receiver, why)
-                pause = min(2.0**tries, LONGEST_PAUSE)
-                self._store.again(Message(message.id, message.receiver, message.body, tries), time.time() + pause)
+            self._put_off(message, str(error) if isinstance(error, NotDelivered) else type(error).__name__)
             return False
         self._store.sent(message)
         return True
 
-    def _beat(self) -> None:
-        address = self._app.settings.heartbeat_url
-        if address is None or time.monotonic() < self._beats_at:
+    def _put_off(self, message: Message, why: str) -> None:
+        tries = message.tries + 1
+        if tries >= GIVEN_UP_AFTER:
+            logger.error("alert not delivered to %s after %d tries, given up: %s", message.receiver, tries, why)
+            self._store.sent(message)
+            return
+        logger.warning("alert not delivered to %s, trying again: %s", message.receiver, why)
+        pause = min(2.0**tries, LONGEST_PAUSE)
+        self._store.again(Message(message.id, message.receiver, message.body, tries), time.time() + pause)
+
+    def beat(self) -> None:
+        """Send the heartbeat once a minute, if this process leads and has judged a moment ago. It waits for no receiver of alerts."""
+        address, now = self._app.settings.heartbeat_url, time.monotonic()
+        if address is None or not self._leads or now < self._beats_at or now - self._looked_at > LEADS_FOR:
             return
         self._beats_at = time.monotonic() + HEARTBEAT
         try:

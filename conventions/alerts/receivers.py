@@ -2,15 +2,21 @@
 
 import json
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from conventions.core.bounded_call import BoundedCalls, StillWaits
 from conventions.core.errors import ConfigurationError
 from conventions.core.extras import how_to_install, is_installed
 from conventions.core.secrets_in_text import without_secrets
 from conventions.core.settings import Settings
 
-WITHIN = 10.0  # seconds for one message
+WITHIN = 10.0  # seconds for one message, however slowly a receiver answers
+_calls = BoundedCalls()
 Receiver = Callable[[Mapping[str, Any]], None]
 
 
@@ -45,19 +51,51 @@ def _by_apprise(address: str, number: int) -> Receiver:
         )
 
     def notify(body: Mapping[str, Any]) -> None:
-        if not service.notify(title=str(body["title"]), body=str(body["text"])):
+        try:
+            taken = _calls.call(
+                f"apprise {address}", lambda: service.notify(title=str(body["title"]), body=str(body["text"])), WITHIN
+            )
+        except StillWaits as error:
+            raise NotDelivered(str(error)) from None
+        if not taken:
             raise NotDelivered("apprise could not deliver it")
 
     return notify
 
 
 def post(address: str, body: Mapping[str, Any]) -> None:
-    """Send JSON by POST. Raises: NotDelivered, also for a status of 300 and above."""
+    """Send JSON by POST. A login in the address is sent as basic authentication.
+
+    Raises:
+        NotDelivered: also for a status of 300 and above, and where there is no answer in time.
+    """
+    try:
+        _calls.call(address, lambda: _post(address, body), WITHIN)
+    except (OSError, ValueError, HTTPException, StillWaits) as error:  # HTTPError is an OSError
+        raise NotDelivered(without_secrets(f"{type(error).__name__}: {error}")) from None
+
+
+def _post(address: str, body: Mapping[str, Any]) -> None:
+    parts, headers = urlsplit(address), {"Content-Type": "application/json", "User-Agent": "celery-conventions"}
+    login, at, host = parts.netloc.rpartition("@")
+    if at:
+        headers["Authorization"] = f"Basic {b64encode(unquote(login).encode()).decode()}"
     request = urllib.request.Request(  # noqa: S310  # the setting allows http and https alone
-        address, json.dumps(body).encode(), {"Content-Type": "application/json", "User-Agent": "celery-conventions"}
+        urlunsplit(parts._replace(netloc=host)), json.dumps(body).encode(), headers
     )
     try:
-        with urllib.request.urlopen(request, timeout=WITHIN):  # noqa: S310  # the same
+        with _opener.open(request, timeout=WITHIN):
             pass
-    except (OSError, ValueError) as error:  # HTTPError is an OSError
-        raise NotDelivered(without_secrets(f"{type(error).__name__}: {error}")) from None
+    except HTTPError as refused:
+        refused.close()
+        raise
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What is sent elsewhere would be sent as GET, without its body, and look delivered."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none: the status is the answer."""
+
+
+_opener = urllib.request.build_opener(_NoRedirect)

@@ -2,10 +2,11 @@
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import HOLDS_FOR, OVER_AFTER
 from conventions.alerts.evaluator import Evaluator
 from conventions.alerts.look import look_at
+from conventions.alerts.receivers import NotDelivered, post
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError
 from conventions.records.journal import AuditJournalEntry, read_entry
@@ -37,24 +39,42 @@ class Receiver:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
-        self.refuses = 0
+        self.paths: list[str] = []
+        self.logins: list[str] = []
+        self.refuses, self.answers = 0, 204
+        self.drips, self.ended = False, threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.paths.append(self.path)
+                outer.logins += [self.headers["Authorization"]] if "Authorization" in self.headers else []
                 if outer.refuses:
                     outer.refuses -= 1
                     self.send_error(503)
                     return
+                if outer.drips:
+                    self.wfile.write(b"HTTP/1.0 200 OK\r\n")
+                    with suppress(OSError):  # until the test is over, or nobody listens
+                        while outer.drips:
+                            self.wfile.write(b"X: y\r\n")
+                            outer.ended.wait(0.05)
+                    return
                 outer.bodies.append(body)
-                self.send_response(204)
+                self.send_response(outer.answers)
+                self.send_header("Location", "/landing")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                outer.paths.append(self.path)
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}/hook?token=hunter2"
 
     @property
@@ -119,6 +139,7 @@ def step(one: Evaluator, clock: Clock, seconds: float) -> None:
     clock.now += seconds
     one.look()
     one.tell()
+    one.beat()
 
 
 def test_a_change_is_told_once(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
@@ -217,6 +238,42 @@ def test_one_that_is_gone_is_given_up(
     assert AlertStore(app.store).due(clock.now + 1e6) == []
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307])
+def test_a_receiver_that_redirects_has_taken_nothing(receiver: Receiver, status: int) -> None:
+    """As a page for logins: what follows a redirect is a GET, without the message."""
+    receiver.answers = status
+    with pytest.raises(NotDelivered, match=f"HTTP Error {status}"):
+        post(receiver.address, {"id": "x"})
+    assert receiver.paths == ["/hook?token=hunter2"]
+
+
+def test_a_login_in_the_address(receiver: Receiver) -> None:
+    """Is sent as a login, and in no text of an error."""
+    post(receiver.address.replace("http://", "http://ann:p%40ss@"), {"id": "x"})
+    assert receiver.logins == [f"Basic {b64encode(b'ann:p@ss').decode()}"]
+    with pytest.raises(NotDelivered) as found:
+        post("http://ann:p%40ss@127.0.0.1:1/hook", {})
+    assert "p%40ss" not in str(found.value)
+
+
+def test_a_receiver_that_answers_without_end(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message has its seconds, however slowly the answer drips; the other receivers are told, and the heart beats."""
+    monkeypatch.setattr("conventions.alerts.receivers.WITHIN", 0.3)
+    with receiving() as slow, receiving() as heart:
+        slow.drips = True
+        app.settings.alert_webhook, app.settings.heartbeat_url = slow.address, heart.address
+        app.settings.alert_urls = (receiver.address.replace("http://", "json://"),)
+        one = evaluator(app)
+        Mail.delay(number=1)
+        step(one, clock, 0)
+        step(one, clock, HOLDS_FOR)
+        assert (len(receiver.bodies), len(heart.bodies)) == (1, 1)
+        assert [message.receiver for message in AlertStore(app.store).due(clock.now + 1e6)] == ["webhook"]
+        slow.drips = False
+
+
 def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     """It is judged and listed, and nobody is told; the audit has who and why."""
     app.settings.alert_webhook = receiver.address
@@ -265,9 +322,12 @@ def test_the_heartbeat(app: ConventionsApp, receiver: Receiver, clock: Clock) ->
     for seconds in (0, 10, 49, 1, 59, 1):
         step(one, clock, seconds)
         other.look()
-        other.tell()
+        other.beat()
     assert len(receiver.bodies) == 3
     assert receiver.bodies[0]["application"] == "tests"
+    clock.now += 61
+    one.beat()  # it leads, and has not judged for a minute
+    assert len(receiver.bodies) == 3
 
 
 def test_several_receivers(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
