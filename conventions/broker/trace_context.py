@@ -5,6 +5,9 @@ from typing import Any, NamedTuple, Self
 
 from conventions.broker.header_names import TOGETHER, TRACEPARENT, TRACING
 
+# Characters, by the W3C. Of longer ones OpenTelemetry would log the whole, or read for milliseconds.
+_LONGEST = dict(zip(TRACING, (64, 512, 8192), strict=True))
+
 
 class TraceContext(NamedTuple):
     """What a job's span needs of its message.
@@ -20,7 +23,17 @@ class TraceContext(NamedTuple):
     @classmethod
     def read(cls, field: Callable[[str], Any]) -> Self | None:
         """Read it from the fields of a request; `None`: nobody traced the send. Any program may have written them."""
-        if type(field(TRACEPARENT)) is not str:
+        if not _is_plain(TRACEPARENT, field(TRACEPARENT)):
             return None
-        headers = {name: value for name in TRACING if type(value := field(name)) is str}
+        headers = {name: value for name in TRACING if _is_plain(name, value := field(name))}
         return cls(headers, field(TOGETHER) is True)
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    return (
+        type(value) is str
+        and len(value) <= _LONGEST[name]
+        and value.isascii()
+        and value.isprintable()
+        and "  " not in value
+    )

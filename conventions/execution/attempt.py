@@ -31,6 +31,7 @@ from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claims import ClaimRequest
 from conventions.idempotency.key import idempotency_key
+from conventions.tracing.spans import JobSpan
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
 
@@ -52,7 +53,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `reports`: it has asked for its `progress`; `log`: what its code logs; `trace`: in which trace it was sent. `ready_at`: since when it lacked nothing but a free worker.
+    place in a batch; `reports`: it has asked for its `progress`; `log`: what its code logs; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Attempt:
     reports: bool = False
     log: RunLog | None = None
     trace: TraceContext | None = None
+    span: JobSpan | None = None
     token: str = field(default_factory=lambda: uuid4().hex)
     start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for

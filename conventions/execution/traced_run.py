@@ -30,6 +30,7 @@ def run_traced(tracing: Tracing, job: Attempt, run: Callable[[], Any], *, outcom
         trace=job.trace,
     )
     with tracing.running(attempt) as span:
+        job.span = span
         try:
             result = run()
         except BaseException as ending:
@@ -44,7 +45,10 @@ def _outcome_of(ending: BaseException) -> tuple[str, BaseException | None]:
     cause = ending.__cause__
     match ending:
         case Retry():
-            return "retried", _first_of(ending.exc, cause, ending)
+            # Celery's own is a copy that can be pickled, perhaps of another class.
+            return "retried", _first_of(
+                getattr(cause, "error", None) if isinstance(cause, Retry) else cause, ending.exc, ending
+            )
         case Reject():  # the message comes again
             return "returned", _first_of(ending.reason, cause, ending)
         case Ignore():

@@ -91,10 +91,12 @@ class Bulk:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._sent is not None:
-            self._sent[0].close()
-        self._span.sent(self.sure)
-        self._traced.__exit__(*raised)  # type: ignore[arg-type]  # the three of the protocol
+        try:
+            if self._sent is not None:
+                self._sent[0].close()
+        finally:
+            self._span.sent(self.sure)
+            self._traced.__exit__(*raised)  # type: ignore[arg-type]  # the three of the protocol
 
     def prepared(self, arguments: Mapping[str, Any], id: str | None = None) -> Prepared:  # noqa: A002
         """Check the arguments of one message. Raises: TypeError, PayloadError."""

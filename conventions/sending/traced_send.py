@@ -5,22 +5,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from conventions.broker.caller_headers import AcceptedHeaders
+from conventions.broker.header_names import TRACEPARENT
+from conventions.core.error_text import NAME_LENGTH
 from conventions.execution.application import Application
 from conventions.execution.current_job import current_job
 from conventions.sending.named_task import Named
-from conventions.tracing.spans import Sending, SendSpan
+from conventions.tracing.spans import NoSpan, Sending, SendSpan
 
-
-class _NoSpan:
-    """Of a send that nobody traces."""
-
-    headers: Mapping[str, object] = {}
-
-    def sent(self, messages: int) -> None:
-        """Say nothing."""
-
-
-NOT_TRACED: SendSpan = _NoSpan()
+NOT_TRACED: SendSpan = NoSpan()
 _NOTHING = nullcontext(NOT_TRACED)
 
 
@@ -48,11 +40,11 @@ def traced(
         return _NOTHING
     queue = options.get("queue") or getattr(task, "queue_name", None)
     name = None if queue is None else str(getattr(queue, "name", queue))
-    call = Sending(task.name, name, None if message_id is None else str(message_id), step)
+    call = Sending(task.name, name, None if message_id is None else str(message_id)[:NAME_LENGTH], step)
     job = current_job()
-    return tracing.sending(call, job.trace if job is not None and job.ended else None)
+    return tracing.sending(call, job.span if job is not None and job.ended else None)
 
 
 def with_trace(headers: dict[str, Any], span: SendSpan) -> dict[str, Any]:
-    """The headers of a message with those of its span. What the caller says of the trace stays."""
-    return {**span.headers, **headers} if span.headers else headers
+    """The headers of a message with those of its span; without, where the caller says in which trace it is."""
+    return {**span.headers, **headers} if span.headers and TRACEPARENT not in headers else headers

@@ -1,12 +1,17 @@
 """Whether this process makes spans. One in which nobody has set a tracer provider pays for one look, and imports nothing for it."""
 
+import logging
 import sys
+import threading
 from typing import Any
 
+from conventions.core.error_text import first_line
 from conventions.tracing.spans import Tracing
 
+logger = logging.getLogger(__name__)
+
 API = "opentelemetry.trace"
-FLUSH = 2000  # milliseconds that a process of a pool gives its last spans when it ends
+FLUSH_WITHIN = 2.0  # seconds that a process of a pool gives its last spans when it ends
 
 
 def is_used() -> bool:
@@ -15,27 +20,37 @@ def is_used() -> bool:
 
 
 def has_provider() -> bool:
-    """Whether somebody has set a tracer provider in this process."""
+    """Whether somebody has set a tracer provider in this process. Raises: whatever one raises that `OTEL_PYTHON_TRACER_PROVIDER` names."""
     api: Any = sys.modules.get(API)
     return api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
 
 
 def ids_of_open_span() -> dict[str, str]:
     """`trace_id` and `span_id` of the span that is open here, in hexadecimal digits as the W3C writes them; empty where none is."""
-    if not has_provider():
+    api: Any = sys.modules.get(API)
+    if api is None:
         return {}
-    open_span = sys.modules[API].get_current_span().get_span_context()
+    open_span = api.get_current_span().get_span_context()
     if not open_span.is_valid:
         return {}
     return {"trace_id": f"{open_span.trace_id:032x}", "span_id": f"{open_span.span_id:016x}"}
 
 
 def send_last_spans(**_signal: Any) -> None:
-    """Send what the tracer provider of this process, if it has one, still holds."""
-    if is_used():
-        flush = getattr(sys.modules[API].get_tracer_provider(), "force_flush", None)
-        if flush is not None:
-            flush(FLUSH)
+    """Send what the tracer provider of this process, if it has one, still holds. Whatever the collector does, the process ends."""
+    # In a thread: the SDK's `force_flush` does not keep to its time-out.
+    flush = threading.Thread(target=_flush, name="last spans", daemon=True)
+    flush.start()
+    flush.join(FLUSH_WITHIN)
+
+
+def _flush() -> None:
+    try:
+        if has_provider():
+            provider: Any = sys.modules[API].get_tracer_provider()
+            getattr(provider, "force_flush", bool)()
+    except Exception as error:  # noqa: BLE001  # code of others
+        logger.warning("OpenTelemetry: the last spans are not sent: %s", first_line(error))
 
 
 class TracingDoor:
@@ -51,9 +66,17 @@ class TracingDoor:
         self._found: Tracing | None = None
 
     def find(self) -> Tracing | None:
-        """Who makes spans; `None`: nobody."""
-        if self._found is None and self._wanted and has_provider():
+        """Who makes spans; `None`: nobody, or what is there cannot."""
+        if self._found is None and self._wanted:
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001  # code of others: a send or a job goes on without
+                self._wanted = False
+                logger.warning("OpenTelemetry: this process makes no spans: %s", first_line(error))
+        return self._found
+
+    def _look(self) -> None:
+        if has_provider():
             from conventions.tracing.opentelemetry_spans import OpenTelemetrySpans  # noqa: PLC0415  # an extra
 
             self._found = OpenTelemetrySpans(self._broker)
-        return self._found

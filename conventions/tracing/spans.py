@@ -59,16 +59,28 @@ class SendSpan(Protocol):
 
 
 class JobSpan(Protocol):
-    """The span of an attempt."""
+    """The span of an attempt. It may have ended: what follows the job is sent after it."""
 
     def ended(self, outcome: str, error: BaseException | None = None) -> None:
         """Say how it ended; with the error, if it failed."""
 
 
-class Tracing(Protocol):
-    """Makes spans."""
+class NoSpan:
+    """Of a send or a job that nobody traces."""
 
-    def sending(self, call: Sending, after: TraceContext | None) -> AbstractContextManager[SendSpan]:
+    headers: Mapping[str, object] = {}
+
+    def sent(self, messages: int) -> None:
+        """Say nothing."""
+
+    def ended(self, outcome: str, error: BaseException | None = None) -> None:
+        """Say nothing."""
+
+
+class Tracing(Protocol):
+    """Makes spans. Whatever is wrong with it, it raises nothing: a send or a job goes on without a span."""
+
+    def sending(self, call: Sending, after: JobSpan | None) -> AbstractContextManager[SendSpan]:
         """A span around a send. `after`: of the job whose follow-up is sent; it counts where no span is open."""
 
     def running(self, attempt: Running) -> AbstractContextManager[JobSpan]:

@@ -10,6 +10,14 @@ from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, ImmediateTask,
 logger = logging.getLogger(__name__)
 
 
+class AwayError(ConnectionError):
+    """It cannot be pickled, as most errors with arguments of their own."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class Trace(ImmediateTask):
     """Say what its baggage is; fail so often before."""
 
@@ -19,7 +27,7 @@ class Trace(ImmediateTask):
     def run(self, number: int, failures: int = 0) -> int:
         logger.info("baggage of %s: %s", number, get_baggage("tenant"))
         if self.attempt <= failures:
-            raise ConnectionError("cannot reach https://me:hunter2@pay.example")
+            raise AwayError(7, "cannot reach https://me:hunter2@pay.example")
         return number
 
 

@@ -1,14 +1,16 @@
 """What a span says, and what a message carries, whoever wrote its headers. The spans of real workers: tests/integration/test_traces.py."""
 
+import functools
 import json
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from opentelemetry import baggage, context, trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -16,12 +18,13 @@ from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.simple_message import TOLD, plain
 from conventions.broker.trace_context import TraceContext
-from conventions.core.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.execution.json_log import JsonFormatter
 from conventions.tracing import door
 from conventions.tracing.opentelemetry_spans import OpenTelemetrySpans
 from conventions.tracing.spans import Running, Sending
 from tests.stored_messages import stored
+from tests.support import at_most
 from tests.workers import application, messages
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -208,3 +211,135 @@ def test_no_provider_no_spans(app: ConventionsApp, monkeypatch: pytest.MonkeyPat
     assert isinstance(app.tracing, OpenTelemetrySpans)
     assert door.TracingDoor("", wanted=False).find() is None
     provider.shutdown()
+
+
+class Raising(SpanProcessor):
+    """Code of somebody else that raises."""
+
+    def __init__(self, *steps: str) -> None:
+        self._steps = steps
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:  # noqa: ARG002  # of `SpanProcessor`
+        self._raise("start")
+
+    def on_end(self, span: Any) -> None:  # noqa: ARG002  # the same
+        self._raise("end")
+
+    def _raise(self, step: str) -> None:
+        if step in self._steps:
+            raise RuntimeError(f"the {step} of a span")
+
+
+@pytest.mark.parametrize("steps", [("start",), ("end",), ("start", "end")])
+def test_a_fault_of_a_processor_is_no_fault_of_a_job(
+    app: ConventionsApp, monkeypatch: pytest.MonkeyPatch, steps: tuple[str, ...]
+) -> None:
+    """The send is made, the job runs and ends as it ends; no context is left open; the log has it once."""
+    provider = TracerProvider()
+    provider.add_span_processor(Raising(*steps))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    for name in ("ada", "bob"):
+        Greet.delay(name=name)
+    Greet.enqueue_many([{"name": "joe"}])
+    assert len(messages(app)) == 3
+    assert Greet.apply(kwargs={"name": "ada"}).state == "SUCCESS"
+    failed = Greet.apply(kwargs={"name": "nobody"})
+    assert isinstance(failed.result, BusinessError)
+    assert not trace.get_current_span().get_span_context().is_valid
+    provider.shutdown()
+
+
+def test_a_provider_that_cannot_be_loaded(
+    app: ConventionsApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a wrong `OTEL_PYTHON_TRACER_PROVIDER`: it is said once, and nothing is traced."""
+
+    def fail() -> None:
+        raise StopIteration
+
+    monkeypatch.setattr(trace, "get_tracer_provider", fail)
+    for name in ("ada", "bob"):
+        Greet.delay(name=name)
+    assert len(messages(app)) == 2
+    assert [record.message for record in caplog.records if "OpenTelemetry" in record.message] == [
+        "OpenTelemetry: this process makes no spans: StopIteration"
+    ]
+
+
+def test_baggage_that_cannot_be_written(app: ConventionsApp, finished: InMemorySpanExporter) -> None:
+    """It stays behind; the message goes, with its trace."""
+    token = context.attach(baggage.set_baggage("tenant", "\ud800"))
+    Greet.delay(name="ada")
+    context.detach(token)
+    (sent,) = messages(app)
+    assert ("traceparent" in sent.headers, "baggage" in sent.headers) == (True, False)
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a=" + "b" * 8200, "a  =b", "a=\t1", "ä=1", " " * 8000])
+def test_hostile_baggage_is_not_read(tracing: OpenTelemetrySpans, finished: InMemorySpanExporter, value: str) -> None:
+    """Nor logged; the rest counts."""
+    with tracing.running(attempt(TraceContext.read({"traceparent": PARENT, "baggage": value}.get))):
+        assert baggage.get_all() == {}
+    assert len(only(finished).links) == 1
+
+
+def test_a_generator_that_opens_spans(app: ConventionsApp, finished: InMemorySpanExporter) -> None:
+    """And that is given up: no context is left in the thread."""
+    tracer = trace.get_tracer("rows")
+
+    def rows() -> Generator[dict[str, Any]]:
+        for name in ("ada", 7, *"abc"):
+            with tracer.start_as_current_span("row"):
+                yield {"name": name}
+
+    for send in (Greet.enqueue_many, functools.partial(Greet.enqueue_many_in, None)):
+        given = rows()
+        with pytest.raises((PayloadError, TypeError)):
+            send(given)
+        given.close()  # its own span is open until then
+        assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_a_context_of_the_start_of_a_worker(tracing: OpenTelemetrySpans, finished: InMemorySpanExporter) -> None:
+    """Is no parent of all its jobs."""
+    with (
+        trace.get_tracer("web").start_as_current_span("start"),
+        tracing.running(attempt(TraceContext.read({"traceparent": PARENT}.get))),
+    ):
+        pass
+    job, _ = finished.get_finished_spans()
+    assert job.parent is not None
+    assert f"{job.parent.span_id:016x}" == "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("sentinel://h1:1;sentinel://:secret@h2:2", {}),
+        ("redis://:12345/x@host", {}),
+        ("unix:///tmp/s", {}),
+        ("amqp://guest:guest@mq:5672//", {"server.address": "mq", "server.port": 5672}),
+    ],
+)
+def test_where_the_broker_is(finished: InMemorySpanExporter, address: str, shown: dict[str, Any]) -> None:
+    """Nothing that may be a piece of a password."""
+    with OpenTelemetrySpans(address).sending(Sending("shop.Charge", None, "m-1"), None):
+        pass
+    found = only(finished).attributes or {}
+    assert {name: value for name, value in found.items() if name.startswith("server.")} == shown
+
+
+def test_the_last_spans_wait_for_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the SDK does with its time-out."""
+    released = threading.Event()
+
+    class Hanging:
+        def force_flush(self) -> None:
+            released.wait(30)
+
+    monkeypatch.setattr(door, "FLUSH_WITHIN", 0.1)
+    monkeypatch.setattr(trace, "get_tracer_provider", Hanging)
+    with at_most(0.1):
+        door.send_last_spans()
+    released.set()
