@@ -160,7 +160,7 @@ class CancelJob(JobDetail):
     async def post(self, id_: str) -> None:
         """Cancel it; with `force`, kill the process that runs it."""
         self.check_id(id_)
-        reason, force = self.parameter("reason"), bool(self.parameter("force"))
+        reason, force = self.parameter("reason"), self.parameter("force") == "1"
         if not reason:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
             await self.show_job(id_, said=Notice("danger", "Nothing was changed: say why; the audit keeps it."))

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import datetime
 from http import HTTPStatus
 from secrets import token_urlsafe
@@ -25,6 +27,8 @@ from conventions.storage.database import utc_now
 T = TypeVar("T")
 
 SLOWEST_READ = 15  # seconds
+# Many more than asyncio has: pages that wait for a Redis that stands still are not to hold up those that need SQL alone.
+_threads = ThreadPoolExecutor(64, "page")
 POLICY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -86,7 +90,7 @@ class Page(Guarded):
             HTTPError: the database or Redis does not answer, or cannot store the given value.
         """
         try:
-            return await asyncio.to_thread(function, *args)
+            return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, function, *args)
         except SQLAlchemyError as error:
             if isinstance(error, DataError) or type(error) is StatementError:
                 raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The database cannot hold such a value.") from error
@@ -158,6 +162,7 @@ class Page(Guarded):
             clock=lambda moment: display.local_time(moment, zone),
             ago=lambda moment: display.ago(moment, now),
             sparkline=display.sparkline,
+            shown_reason=lambda reason: display.reason_text(None, reason, hidden=not self.visitor.sees_values),
             reason_text=lambda entry: display.reason_text(
                 entry.action, entry.reason, hidden=not self.visitor.sees_values
             ),

@@ -65,7 +65,9 @@ class ChangePause(QueueList):
         """Raises: ValueError: what is wrong with the form."""
         target, reason = self._target(), self.parameter("reason")
         actions = PauseActions(self.capp.store)
-        if self.parameter("do") != "resume":
+        if self.parameter("do") not in ("pause", "resume"):
+            raise ValueError("say whether to pause or to resume")
+        if self.parameter("do") == "pause":
             until = self.end("until") if self.parameter("until") else None
             made = actions.pause(target, self.visitor.name, reason, until)
             return self._said(target, made, f"The {target} is paused.")

@@ -86,7 +86,7 @@ def send(
         )
     if hasattr(task, "arguments"):
         _check(letter)
-        if fits:
+        if fits or not _is_whole(letter):  # else its message is made here
             _check_arguments(task.arguments, letter)
     if not _has_follow_ups(letter) and _has_happened(app, session, letter):
         return "happened"
@@ -127,6 +127,11 @@ def _has_follow_ups(letter: DeadLetterRow) -> bool:
     except UnreadableBody:
         return False
     return any(embed.get(name) for name in ("callbacks", "chain", "chord"))
+
+
+def _is_whole(letter: DeadLetterRow) -> bool:
+    message = dead_letters.message(letter)
+    return bool(message and "headers" in message)
 
 
 def _check_arguments(arguments: Arguments, letter: DeadLetterRow) -> None:

@@ -260,6 +260,7 @@ def test_a_queue_is_paused_and_resumed(operator: User, viewer: User, shop_app: C
         ({"reason": " "}, "say why it is paused"),
         ({"until": "soon"}, "'soon' is no length of time"),
         ({"until": "2020-01-01"}, "is not in the future"),
+        ({"do": "resum"}, "say whether to pause or to resume"),
     ],
 )
 def test_a_pause_that_is_refused(operator: User, shop_app: ConventionsApp, change: dict[str, str], fault: str) -> None:

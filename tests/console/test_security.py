@@ -239,9 +239,10 @@ def test_a_viewer_sees_no_text_that_may_hold_an_argument(
 def test_a_viewer_sees_the_class_of_a_redrives_last_error(
     viewer: User, operator: User, shop_app: ConventionsApp
 ) -> None:
-    """And what keeps it from going on, without the values that both may repeat."""
+    """And what keeps it from going on, without the values that both may repeat, and not why it was begun."""
     record(shop_app.database, failure("gone", task=TASK, arguments={"user_id": SECRET}))
-    path = operator.post("/dead-letters/redrive", {"id": "gone", "count": "1"}).headers["Location"]
+    sent = {"id": "gone", "count": "1", "reason": f"since {SECRET}"}
+    path = operator.post("/dead-letters/redrive", sent).headers["Location"]
     step(shop_app, path.rsplit("/", 1)[1])
     with shop_app.database.session() as session:
         row = session.get_one(RedriveRow, path.rsplit("/", 1)[1])
