@@ -106,6 +106,11 @@ class Attempt:
             return None
         return max(0.0, (self.started_at - self.ready_at).total_seconds())
 
+    @property
+    def ran(self) -> float | None:
+        """Seconds from its start until now. `None`: it has not begun."""
+        return None if self.started_at is None else (datetime.now(UTC) - self.started_at).total_seconds()
+
     @classmethod
     def of(cls, task: DeclaredTask, payload: Mapping[str, Any]) -> "Attempt":
         """Read a job from the task's current request; what a foreign message lacks is computed."""

@@ -1,6 +1,5 @@
 """What the journal says of one attempt, and the message of a dead one as it can be sent again."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from conventions.broker.codec import message_of, written_body
@@ -34,7 +33,7 @@ def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException |
         started_at=job.started_at,
         wait=job.waited,
         release=task.app.release,
-        runtime=(datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else None,
+        runtime=job.ran,
         failure=error_text.describe(job.task, error) if error is not None else None,
         arguments=dict(job.payload) if dead else None,
         headers=own_headers(task.request) if dead else None,

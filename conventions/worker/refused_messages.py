@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from conventions.core.deadline import Deadline
 from conventions.core.errors import UndeliverableMessage
 from conventions.core.value_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.application import Application
+from conventions.execution.attempt import Attempt
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_refusal
 from conventions.idempotency.claims import ClaimRequest, Settlement
@@ -72,7 +74,9 @@ class Refusals:
             logger.exception("a message in %s can be neither run nor refused", delivery.queue)
             return False
 
-    def message(self, message: Any, error: Exception, kind: str = "dead", which: Try = "only") -> bool:
+    def message(
+        self, message: Any, error: Exception, kind: str = "dead", which: Try = "only", begun: Attempt | None = None
+    ) -> bool:
         """End a message that Celery has in hand. False when that could not be recorded: do not acknowledge.
 
         Args:
@@ -80,6 +84,7 @@ class Refusals:
             error: why it ends.
             kind: of the journal's event.
             which: whether the caller, who says so, holds the message and tries again, and which try this is.
+            begun: the attempt that ends with it, where one runs.
         """
         delivery = _mapping(message.properties).get(DELIVERY)
         held = HeldMessage.of(delivery) if delivery else None
@@ -98,7 +103,9 @@ class Refusals:
                 "content-encoding": message.content_encoding,
             }
         )
-        return self.record(envelope, error, held, stored=held is not None, kind=kind, whole=not is_large, which=which)
+        return self.record(
+            envelope, error, held, stored=held is not None, kind=kind, whole=not is_large, which=which, begun=begun
+        )
 
     def record(
         self,
@@ -110,6 +117,7 @@ class Refusals:
         kind: str = "dead",
         whole: bool = True,
         which: Try = "only",
+        begun: Attempt | None = None,
     ) -> bool:
         """Settle a message without a claim.
 
@@ -120,10 +128,12 @@ class Refusals:
             stored: whether Redis has it, so that the script adds it to the journal.
             kind: of the journal's event.
             whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
-            which: as in `message`.
+            which, begun: as in `message`.
         """
         in_place = self._app.port.in_place(held) if whole else None
         event = _event(envelope, error, held, kind, None if stored and in_place else envelope)
+        if begun is not None:
+            event = _with_attempt(event, begun, self._app.release)
         # A name that cannot be written is one with escapes here, as in SQL.
         message_id = error_text.cut(event.message_id)
         request = ClaimRequest("", "", event.token, message_id, "", held=in_place)
@@ -178,6 +188,20 @@ def _event(
         arguments=_arguments(envelope) if dead else None,
         headers={name: headers[name] for name in OURS if name in headers},
         message=message,
+    )
+
+
+def _with_attempt(event: Event, begun: Attempt, release: str | None) -> Event:
+    """With what is known of the attempt that ends so; by its token its log is found."""
+    return replace(
+        event,
+        attempt=begun.attempt,
+        token=begun.token,
+        worker=begun.worker,
+        started_at=begun.started_at,
+        wait=begun.waited,
+        release=release,
+        runtime=begun.ran,
     )
 
 

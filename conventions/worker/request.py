@@ -536,7 +536,10 @@ class Request(PlainRequest):
                 return
         kind = "expired" if expired else "revoked"
         if not self._already_revoked and not (
-            self._chord_hears(reason) and self.app.refusals.message(self._message, RuntimeError(kind), kind)
+            self._chord_hears(reason)
+            and self.app.refusals.message(
+                self._message, RuntimeError(kind), kind, begun=self._job() if terminated else None
+            )
         ):
             self._already_revoked = True
             self.come_again(RuntimeError(f"that it is {kind} cannot be recorded"))

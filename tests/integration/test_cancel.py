@@ -1,5 +1,6 @@
 """Cancel, revoke, expire: wherever a message is, it does not run, and its end is recorded and is no dead letter."""
 
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,9 +16,12 @@ from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask, RetryPol
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.dead_letters.resend import redrive
+from conventions.jobs.job import Job
 from conventions.records import audit, executions
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, messages, told, wait_for_letter, wait_until_empty
+
+logger = logging.getLogger(__name__)
 
 QUEUE = "immediate"
 WORKER = ("-Q", f"{QUEUE},long", "-c", "3")
@@ -92,6 +96,7 @@ class Steps(LongRunningTask):
     def run(self, folder: Path, name: str, reports: bool = True) -> None:
         with (folder / name).open("a") as lines:
             lines.write("began\n")
+        logger.warning("began")
 
         def step() -> bool:
             if reports:
@@ -362,6 +367,34 @@ def test_a_running_job_is_ended_by_force(
             ]
 
     wait_until(lambda: noted() == [("u-7", "cancel by force", "it hangs", "ended")], 15, "the audit has it")
+
+
+def test_a_job_that_was_ended_by_force_keeps_its_story(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """Which attempt it was, where and since when it ran, how long, by which release, and what it had logged."""
+    with installation.worker(*WORKER, CONVENTIONS_RELEASE="r7"):
+        sent = Steps.delay(tmp_path, "one", reports=False)
+        wait_until(lambda: any(one.log for one in Job.of(sent.id, app).history()), 20, "it has logged, for a second")
+        runs = Job.of(sent.id, app)
+        found = installation.run("cancel", sent.id, "--force", "--reason", "it hangs")
+        assert found.returncode == 0, found.stdout
+        wait_for_ends(app, sent.id, "revoked")
+    job = Job.of(sent.id, app)
+    assert (job.state, job.attempts, str(job.worker).startswith("worker0@")) == ("revoked", 1, True)
+    assert job.started_at is not None
+    assert runs.started_at is not None
+    assert abs(job.started_at - runs.started_at) < timedelta(seconds=2)
+    assert job.runtime is not None
+    assert job.runtime >= 1
+    (attempt,) = job.history()
+    assert (attempt.attempt, attempt.outcome, attempt.release) == (1, "revoked", "r7")
+    assert (attempt.worker, attempt.started_at, attempt.runtime) == (job.worker, job.started_at, job.runtime)
+    assert attempt.wait is not None
+    assert [line.message for line in attempt.log] == ["began"]
+    with app.database.session() as session:
+        (row,) = executions.of_message(session, sent.id)
+        assert (row.attempt, row.worker, row.started_at, row.release) == (1, job.worker, job.started_at, "r7")
 
 
 def test_what_waits_is_cancelled_also_by_force(
