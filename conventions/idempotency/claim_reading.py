@@ -1,4 +1,4 @@
-"""`ClaimReading`: what a claim says of its job, for somebody who only looks."""
+"""`ClaimReading`, `CancelMark`: what a claim, and the mark of a cancel, say of a job, for somebody who only looks."""
 
 import json
 from typing import Any, NamedTuple
@@ -55,3 +55,21 @@ def read_claim(store: Store, claim: str) -> ClaimReading | None:
         has_result=has_result,
         result=value,
     )
+
+
+class CancelMark(NamedTuple):
+    """A message is cancelled.
+
+    Attributes:
+        due_at: when it would have been due, in seconds since the epoch, where it was moved to its queue before.
+    """
+
+    due_at: float | None
+
+
+def read_cancel(store: Store, message_id: str, generation: int) -> CancelMark | None:
+    """The mark of a message; `None`: it is not cancelled, or was before it was redriven. Raises: RedisError."""
+    mark, due = store.redis.mget(store.key("cancel", message_id), store.key("was_due", message_id))
+    if mark is None or (mark != b"any" and count_in(mark) < generation):
+        return None
+    return CancelMark(None if due is None else count_in(due) / 1000)

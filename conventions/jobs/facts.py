@@ -32,7 +32,7 @@ class Facts:
         id: of its message.
         state: one of these words.
 
-            `unsent`: in the outbox, not sent yet. `queued`: in its queue, or read by a worker that has not begun it. `delayed`: not due yet.
+            `unsent`: in the outbox, not sent yet. `queued`: in its queue, or read by a worker that has not begun it, or cancelled and not removed yet. `delayed`: not due yet.
             `retrying`: an attempt failed, and the next one is not due yet. `parked`: its idempotency key is in use. `running`.
             `succeeded`. `duplicate`: another message had done the same job, and nothing ran. `partly failed`: a batch that has ended, of which
             some chunks are dead. `dead`: in the dead letters.
@@ -45,7 +45,7 @@ class Facts:
         attempts: how many attempts have begun, since it was sent or last redriven.
         redrives: how often it was sent again as a dead letter.
         enqueued_at: when it was sent.
-        due_at: of a waiting one, the earliest moment at which it may run.
+        due_at: of a waiting one, the earliest moment at which it may run; of a cancelled one, when that would have been.
         started_at: of the last attempt.
         ended_at: when the last attempt ended.
         worker: of the last attempt that ended.

@@ -16,7 +16,7 @@ from conventions.broker.one_message import FoundMessage
 from conventions.core.units import moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
-from conventions.idempotency.claim_reading import ClaimReading, read_claim
+from conventions.idempotency.claim_reading import CancelMark, ClaimReading, read_cancel, read_claim
 from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.why_it_waits import of_waiting
 from conventions.pauses.pause_store import Pauses, Target
@@ -139,6 +139,9 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
     if state is None:
         return None
     runs = state == "running"
+    cancelled = None if runs else read_cancel(app.claims.store, message_id, message.generation)
+    if cancelled is not None:
+        state = "queued"  # it waits for nothing but a worker that removes it
     has_begun = runs or (own is not None and own.state == "running")
     attempt = message.attempt if own is None else own.attempt
     facts = Facts(
@@ -151,11 +154,23 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
         attempts=attempt if has_begun else message.attempt - 1,
         redrives=message.generation,
         enqueued_at=moment(headers.get(ENQUEUED_AT)),
-        due_at=None if message.due_at is None or message.why == "pause" else _at(message.due_at),
+        due_at=_due_at(message, cancelled),
         started_at=_at(own.began_at) if runs and own is not None else None,
-        waits_because="" if runs else of_waiting(message, claim, _pause_of(app, message), workers=_has_workers(app)),
+        waits_because=""
+        if runs
+        else of_waiting(
+            message, claim, _pause_of(app, message), workers=_has_workers(app), cancelled=cancelled is not None
+        ),
     )
-    return _with_last_error(question, facts) if state == "retrying" else facts
+    has_failed = state == "retrying" or (cancelled is not None and message.attempt > 1)
+    return _with_last_error(question, facts) if has_failed else facts
+
+
+def _due_at(message: FoundMessage, cancelled: CancelMark | None) -> datetime | None:
+    """When it may run at the earliest; of a cancelled one, when that would have been."""
+    if cancelled is not None and cancelled.due_at is not None:
+        return _at(cancelled.due_at)
+    return None if message.due_at is None or message.why == "pause" else _at(message.due_at)
 
 
 def _pause_of(app: Application, message: FoundMessage) -> str:

@@ -5,9 +5,12 @@ from conventions.broker.one_message import FoundMessage
 from conventions.idempotency.claim_reading import ClaimReading
 
 NO_WORKER = "no worker of this application runs"
+CANCELLED = "it is cancelled, and will not run: a worker removes it when its turn comes"
 
 
-def of_waiting(message: FoundMessage, claim: ClaimReading | None, paused: str = "", *, workers: bool) -> str:
+def of_waiting(
+    message: FoundMessage, claim: ClaimReading | None, paused: str = "", *, workers: bool, cancelled: bool = False
+) -> str:
     """Of a message that is ready, delayed or held.
 
     Args:
@@ -15,7 +18,10 @@ def of_waiting(message: FoundMessage, claim: ClaimReading | None, paused: str = 
         claim: of its job, where it is known.
         paused: who has paused its queue or its task; empty where nobody has.
         workers: whether any worker lives.
+        cancelled: whether it is kept from running.
     """
+    if cancelled and message.place != "later":
+        return "; ".join(part for part in (CANCELLED, paused, "" if workers else NO_WORKER) if part)
     match message.place:
         case "later":
             return "a later release has written it, and this one cannot read it"

@@ -18,11 +18,14 @@ from sqlalchemy.orm import Session
 from conventions import EVERY_ARGUMENT, ImmediateTask, Job, create_app
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import HeldMessage, Publication
+from conventions.core.error_text import describe
 from conventions.core.lease_timings import USUAL
 from conventions.idempotency.claim_answers import Parked
 from conventions.idempotency.claim_reading import read_claim
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.jobs.look import WITHIN
+from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_store import Target
 from conventions.records.journal import SEARCHED, Event
 from conventions.storage.layout_version import LAYOUT, LOWEST, member_name
 from conventions.storage.tables import DeadLetterRow
@@ -96,6 +99,55 @@ def test_a_delayed_job(app: ConventionsApp) -> None:
     assert job.due_at is not None
     assert abs(job.due_at - datetime.now(UTC) - timedelta(seconds=100)) < timedelta(seconds=30)
     assert app.AsyncResult(sent.id).state == "PENDING"
+
+
+CANCELLED = "it is cancelled, and will not run: a worker removes it when its turn comes"
+
+
+def test_a_cancelled_job_that_waits(app: ConventionsApp) -> None:
+    """It says that it will not run, where it waits, and keeps when it would have been due; also in a paused queue, and after a failure."""
+    actions = PauseActions(app.store)
+    actions.pause(Target("queue", QUEUE), "ops", "the bank is down", None)
+    plain, delayed = Note.delay("a").id, Note.apply_async(("b",), countdown=100).id
+    due_at = Job.of(delayed).due_at
+    assert due_at is not None
+    for one in (plain, delayed):
+        assert Note.cancel(one) == "queued"
+        job = Job.of(one)
+        assert (job.state, job.ended) == ("queued", False)
+        assert job.waits_because.startswith(f"{CANCELLED}; its queue is paused by ops since")
+        assert "come" not in job.waits_because.removeprefix(CANCELLED)
+    assert (Job.of(plain).due_at, Job.of(delayed).due_at) == (None, due_at)
+    actions.resume(Target("queue", QUEUE), "ops", None)
+    assert Job.of(delayed).waits_because == f"{CANCELLED}; no worker of this application runs"
+
+
+def test_a_cancelled_job_that_was_to_be_tried_again(app: ConventionsApp) -> None:
+    """Its last error stays there. A cancel of what went before a redrive says nothing of it."""
+    again = app.broker.publish([Publication("m1", QUEUE, written("m1", Note.name, retries=1), 3, wait=60)])
+    append(
+        app.store,
+        entry(Event("m1", "retried", task=Note.name, attempt=1, failure=describe(Note.name, ValueError("no")))),
+    )
+    due_at = Job.of(again[0]).due_at
+    Note.cancel("m1")
+    job = Job.of("m1")
+    assert (job.state, job.error, job.due_at) == ("queued", "ValueError", due_at)
+    assert job.waits_because.startswith(CANCELLED)
+    app.broker.publish([Publication("m2", QUEUE, written("m2", Note.name), 3, generation=2)])
+    app.store.redis.set(app.store.key("cancel", "m2"), 1)
+    assert not Job.of("m2").waits_because.startswith(CANCELLED)
+
+
+def test_a_cancelled_job_that_the_pause_of_its_task_holds_back(app: ConventionsApp) -> None:
+    """The hour after which a worker looks again is no time at which it was due."""
+    sent = Note.delay("a")
+    (delivery,) = app.broker.reserve([QUEUE], 1)
+    held = HeldMessage(delivery.tag.decode(), delivery.queue, delivery.receipt)
+    assert app.broker.hold_back([held], task=Note.name, period=0.0, why="paused") == 1
+    Note.cancel(sent.id)
+    job = Job.of(sent.id)
+    assert (job.state, job.due_at, job.waits_because.startswith(CANCELLED)) == ("queued", None, True)
 
 
 def test_a_job_in_hand(app: ConventionsApp) -> None:
