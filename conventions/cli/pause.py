@@ -8,9 +8,10 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say, written
-from conventions.cli.pause_options import existing, hear, zone_of
+from conventions.cli.pause_options import hear, named, zone_of
 from conventions.cli.schedule_options import NAME, end_of_pause, local
 from conventions.cli.shared_options import JSON
+from conventions.now.pause_targets import target_to_pause
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import KINDS, Kind, Pauses, Target
@@ -73,7 +74,7 @@ def _pause(
     if not reason.strip():
         raise click.BadParameter("say why it is paused", param_hint="--reason")
     app = app_of(context)
-    target, zone = existing(app, kind, name), zone_of(app)
+    target, zone = named(target_to_pause, app, kind, name), zone_of(app)
     now = Pauses(app.store).read()
     end = None if until is None else end_of_pause(until, now.at, zone)
     if (before := now.pauses.get(target)) is not None:

@@ -1,5 +1,6 @@
 """What `celery -A <app> pause` and `resume` share: what a name means, and which workers follow."""
 
+from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -7,7 +8,7 @@ import click
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import print_json, say
-from conventions.now.pause_targets import followers_of, known_targets, target_of
+from conventions.now.pause_targets import NoTarget, followers_of
 from conventions.pauses.actions import Change
 from conventions.pauses.pause_store import Kind, Target
 
@@ -17,13 +18,13 @@ def zone_of(app: ConventionsApp) -> ZoneInfo:
     return ZoneInfo(app.settings.timezone)
 
 
-def existing(app: ConventionsApp, kind: Kind, name: str) -> Target:
+def named(find: Callable[[ConventionsApp, Kind, str], Target], app: ConventionsApp, kind: Kind, name: str) -> Target:
     """What a name means. Raises: click.BadParameter, with those that there are."""
-    target, known = target_of(app, kind, name), known_targets(app, kind)
-    if target.name not in known:
-        there = ", ".join(sorted(known)) or "none"
-        raise click.BadParameter(f"there is no {kind} {name}; there are: {there}", param_hint="NAME")
-    return target
+    try:
+        return find(app, kind, name)
+    except NoTarget as error:
+        there = ", ".join(error.known) or "none"
+        raise click.BadParameter(f"{error}; there are: {there}", param_hint="NAME") from None
 
 
 def hear(app: ConventionsApp, target: Target, change: Change, row: dict[str, Any], *, as_json: bool) -> list[str]:

@@ -7,10 +7,10 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, print_json, say
-from conventions.cli.pause_options import hear
+from conventions.cli.pause_options import hear, named
 from conventions.cli.schedule_options import NAME
 from conventions.cli.shared_options import JSON, REASON
-from conventions.now.pause_targets import target_of
+from conventions.now.pause_targets import target_to_resume
 from conventions.pauses.actions import PauseActions, PausedAgain
 from conventions.pauses.pause_store import KINDS, Kind
 
@@ -19,7 +19,7 @@ from conventions.pauses.pause_store import KINDS, Kind
 def resume() -> None:
     """End a pause of a queue, a task or a worker.
 
-    Status 1 when there was none, or a living worker has not said that it follows.
+    Status 1 when there was none, or a living worker has not said that it follows; 2 when there is nothing of this name.
     """
 
 
@@ -37,7 +37,7 @@ def _add(kind: Kind) -> None:
 
 def _resume(context: click.Context, kind: Kind, *, name: str, reason: str | None, actor: str, as_json: bool) -> None:
     app = app_of(context)
-    target = target_of(app, kind, name)
+    target = named(target_to_resume, app, kind, name)
     row: dict[str, Any] = {"kind": kind, "name": target.name, "resumed": True}
     fault, ended = f"{target} is not paused", None
     try:

@@ -7,7 +7,7 @@ from conventions.console.notice import Notice
 from conventions.console.now import LOOKS
 from conventions.console.page import Page
 from conventions.core.durations import duration
-from conventions.now.pause_targets import followers_of, known_targets, target_of
+from conventions.now.pause_targets import followers_of, target_to_pause, target_to_resume
 from conventions.pauses.actions import Change, PauseActions, PausedAgain
 from conventions.pauses.pause_store import KINDS, Target
 
@@ -84,10 +84,8 @@ class ChangePause(QueueList):
         name = self.parameter("name")
         if kind is None or not name:
             raise ValueError("say what, and which")
-        target = target_of(self.capp, kind, name)
-        if self.parameter("do") != "resume" and target.name not in known_targets(self.capp, kind):
-            raise ValueError(f"there is no {kind} {name[:80]}")
-        return target
+        find = target_to_resume if self.parameter("do") == "resume" else target_to_pause
+        return find(self.capp, kind, name)
 
     def _said(self, target: Target, change: Change, what: str) -> Notice:
         count, late = followers_of(self.capp, target, change.revision)

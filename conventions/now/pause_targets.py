@@ -1,13 +1,17 @@
 """What people may pause: the names that there are, and which workers follow a pause; the same on the command line and on the page."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
+from conventions.core.near_names import did_you_mean
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.metrics.known_series import known_names
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
 from conventions.pauses.actions import FOLLOW_WITHIN, those_that_do_not_follow
-from conventions.pauses.pause_store import Kind, Target
+from conventions.pauses.pause_store import Kind, Pauses, Target
+
+SHOWN = 80  # characters of a name that somebody has written
 
 
 class Followers(NamedTuple):
@@ -37,13 +41,35 @@ def known_targets(app: Application, kind: Kind) -> set[str]:
     return {one for one in app.tasks if not one.startswith("celery.")}
 
 
-def target_of(app: Application, kind: Kind, name: str) -> Target:
-    """What a name means: a task may be called by an alias. Nothing says that there is one of this name."""
-    if kind != "task":
-        return Target(kind, name)
-    app.loader.import_default_modules()
-    task = app.tasks.get(name)
-    return Target(kind, name if task is None else str(task.name))
+class NoTarget(ValueError):
+    """A name means nothing that can be paused, or several. `known`: the names that there are."""
+
+    def __init__(self, said: str, known: Collection[str]) -> None:
+        super().__init__(said)
+        self.known = sorted(known)
+
+
+def target_to_pause(app: Application, kind: Kind, name: str) -> Target:
+    """What a name means: a task may be called by an alias, or by the last part of its name. Raises: NoTarget, RedisError."""
+    return _target(app, kind, name, known_targets(app, kind))
+
+
+def target_to_resume(app: Application, kind: Kind, name: str) -> Target:
+    """The same, also of what is paused and does not exist any more. Raises: NoTarget, RedisError."""
+    paused = {one.name for one in Pauses(app.store).read().pauses if one.kind == kind}
+    return _target(app, kind, name, known_targets(app, kind) | paused)
+
+
+def _target(app: Application, kind: Kind, name: str, known: set[str]) -> Target:
+    own = {one: str(app.tasks[one].name) if kind == "task" and one in app.tasks else one for one in known}
+    if name in own:
+        return Target(kind, own[name])
+    named = {own[one] for one in known if kind == "task" and one.endswith(f".{name}")}
+    if len(named) > 1:
+        raise NoTarget(f"several tasks are called {name[:SHOWN]}: {', '.join(sorted(named))}; name one in full", known)
+    if named:
+        return Target(kind, named.pop())
+    raise NoTarget(f"there is no {kind} {name[:SHOWN]}{did_you_mean(name, known)}", known)
 
 
 def followers_of(app: Application, target: Target, revision: int) -> Followers:

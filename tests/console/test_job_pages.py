@@ -252,7 +252,8 @@ def test_a_queue_is_paused_and_resumed(operator: User, viewer: User, shop_app: C
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"name": "mial"}, "there is no queue mial"),
+        ({"name": "mial"}, "there is no queue mial (did you mean mail?)"),
+        ({"name": "mial", "do": "resume"}, "there is no queue mial (did you mean mail?)"),
         ({"kind": "task", "name": "Nothing"}, "there is no task Nothing"),
         ({"kind": "worker", "name": "nobody@h"}, "there is no worker nobody@h"),
         ({"kind": "server"}, "say what, and which"),
@@ -281,6 +282,15 @@ def test_a_worker_and_a_task_are_paused(operator: User, shop_app: ConventionsApp
     worker = {"kind": "worker", "name": "w1@host", "reason": "x", "do": "pause"}
     assert "All workers follow." in text_of(operator.send("/queues/pauses", worker))
     assert {*Pauses(shop_app.store).read().pauses} == {Target("task", TASK), Target("worker", "w1@host")}
+
+
+def test_the_last_part_of_a_name_pauses_its_task(operator: User, shop_app: ConventionsApp) -> None:
+    """And resumes it."""
+    form = {"kind": "task", "name": "Charge", "reason": "x", "do": "pause"}
+    assert f"The task {Charge.name} is paused." in text_of(operator.send("/queues/pauses", form))
+    resumed = operator.send("/queues/pauses", form | {"do": "resume"})
+    assert f"The task {Charge.name} runs again." in text_of(resumed)
+    assert Pauses(shop_app.store).read().pauses == {}
 
 
 def test_an_alias_pauses_its_task(operator: User, shop_app: ConventionsApp) -> None:

@@ -353,7 +353,7 @@ def test_the_commands(alone: Installation) -> None:
         reported(app, 2)
         refused = alone.run("pause", "queue", "apar", "--reason", "x")
         assert refused.returncode == 2
-        assert "there is no queue apar; there are: " in refused.stdout
+        assert "there is no queue apar (did you mean apart?); there are: " in refused.stdout
         assert "apart" in refused.stdout
         assert alone.run("pause", "task", "old.not", "--reason", "x").returncode == 2
         assert alone.run("pause", "worker", "nobody@h", "--reason", "x").returncode == 2
