@@ -8,6 +8,7 @@ import click
 from redis.exceptions import RedisError
 
 from conventions.core.errors import ConfigurationError, PurgeStopped
+from conventions.core.near_names import did_you_mean
 from conventions.core.printable_text import printable
 from conventions.core.redis_answers import fault_of
 from conventions.execution.application import Application
@@ -46,10 +47,15 @@ def _purge(app: Application, force: bool, queues: Sequence[str] | None, excluded
     app.loader.import_default_modules()  # queues that tasks have of their own
     try:
         known = known_queues(app)
-        if unknown := set(excluded or ()) - set(known):  # what was to be kept would go
-            raise ConfigurationError([f"-X: there is no queue {_listed(unknown)}; there are {_listed(known)}"])
-        if unknown := {name for name in queues or () if name not in known and not is_reply_queue(name)}:
-            click.echo(f"there is no queue {_listed(unknown)}; there are {_listed(known)}", err=True)
+        wanted = [name for name in queues or () if not is_reply_queue(name)]
+        for option, given in (("-X", excluded or ()), ("-Q", wanted)):  # of -X what was to be kept would go
+            if unknown := sorted(set(given) - set(known)):
+                near = did_you_mean(unknown[0], known) if len(unknown) == 1 else ""
+                raise ConfigurationError(
+                    [
+                        f"{option}: there is no queue {_listed(unknown)}{near}; nothing was purged; there are {_listed(known)}"
+                    ]
+                )
         names = sorted(set(queues or known) - set(excluded or ()))
         if not names:
             click.echo("No queue is left to purge.")

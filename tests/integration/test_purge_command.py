@@ -54,9 +54,11 @@ def test_purge_in_every_form(module_installation: Installation) -> None:
         ids = send(*WAITING, "nobody-knows")
         done = run("purge", "-X", "mial", "-f")  # what was to be kept would go
         assert (done.returncode, len(messages(app))) == (2, 8), done.stdout
-        assert "-X: there is no queue mial; there are " in done.stdout
+        assert "-X: there is no queue mial (did you mean mail?); nothing was purged; there are " in done.stdout
         assert {*WAITING, "nobody-knows"} <= set(named(done.stdout))
-        done = run("purge", "-Q", "mial", "-f")
+        done = run("purge", "-Q", "mial,immediate", "-f")  # also not what is there
+        assert (done.returncode, len(messages(app))) == (2, 8), done.stdout
+        assert "-Q: there is no queue mial (did you mean mail?); nothing was purged; there are " in done.stdout
         assert {*WAITING, "nobody-knows"} <= set(named(done.stdout))
         done = run("purge", "-Q", "mail,immediate", "-X", "immediate", "-f")
         assert "Purged 2 messages from 1 known task queue." in done.stdout, done.stdout
