@@ -1,6 +1,7 @@
 """`celery -A <app> audit`: who ran what, when, with what result, and who did what, why."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
@@ -8,14 +9,17 @@ from zoneinfo import ZoneInfo
 import click
 from celery.bin.base import CeleryCommand
 from click.core import ParameterSource
+from redis.exceptions import RedisError
 
-from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json
+from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letters import say_what_waits
+from conventions.cli.unknown_names import say_unknown
 from conventions.console.display import runtime_text
 from conventions.core.csv_text import csv_line
+from conventions.core.near_names import did_you_mean
 from conventions.core.units import moment_or_age
 from conventions.records.audit_filter import AuditFilter, Of
-from conventions.records.audit_listing import FIELDS, AuditLine, listing, pages
+from conventions.records.audit_listing import FIELDS, AuditLine, action_names, listing, pages
 from conventions.records.journal import KINDS
 from conventions.storage.database import utc_now
 
@@ -68,10 +72,26 @@ def list_(
         return
     with database.session(read_only=True) as session:
         found = listing(session, which, limit)
+        actions = action_names(session) if which.action and not found else []
     if as_json:
         print_json([line.values(zone) for line in found])
     else:
         emit(_rows(found), SHOWN, as_json=False)
+    if not found:
+        _say_unknown(context, which, actions)
+
+
+def _say_unknown(context: click.Context, which: AuditFilter, actions: Sequence[str]) -> None:
+    """Say which names of a filter that has found nothing are not known."""
+    action = which.action
+    if action and not any(one == action or one.startswith(f"{action} ") for one in actions):
+        there = ", ".join(actions) or "none"
+        say(f"the audit has no action {action}{did_you_mean(action, actions)}; it has: {there}", err=True)
+    if which.task or which.queue:
+        app = app_of(context)
+        app.loader.import_default_modules()
+        with suppress(RedisError):  # the audit is in SQL, and is shown without Redis, too
+            say_unknown(app, task=which.task, queue=which.queue)
 
 
 def _moment(name: str, text: str | None, now: datetime, zone: ZoneInfo) -> datetime | None:

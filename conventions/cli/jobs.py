@@ -9,6 +9,7 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import Pair
+from conventions.cli.unknown_names import say_unknown
 from conventions.console.display import runtime_text
 from conventions.core.units import moment_or_age
 from conventions.now.job_filter import STATES, JobFilter
@@ -72,6 +73,8 @@ def list_(
             asdict(one) | {"runtime": None if one.runtime is None else runtime_text(one.runtime)} for one in found.lines
         ]
         emit(rows, COLUMNS, as_json=False)
+    if not found.lines and not found.absent:
+        say_unknown(app, task=of["task"], queue=of["queue"], arguments=of["arguments"])
     if found.is_partial:
         say(f"of {found.waiting:,} messages that wait, {found.looked:,} were looked at: name a --queue", err=True)
     for part, why in found.absent.items():

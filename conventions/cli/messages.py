@@ -18,6 +18,7 @@ from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, json_of, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import Age, Pair, confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
+from conventions.cli.unknown_names import say_unknown
 from conventions.core.durations import duration
 from conventions.core.units import moment
 from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
@@ -41,23 +42,30 @@ def messages() -> None:
     """List messages that wait in Redis; cancel some of them, or move them to another queue."""
 
 
-def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filters; the function receives them as `app` and `selection`."""
+def _selecting(function: Callable[..., int | None]) -> Callable[..., Any]:
+    """Add the filters; the function receives them as `app` and `selection`.
+
+    It returns the status with which the command ends since nothing matches: a name may be mistyped then. Else it returns `None`.
+    """
 
     @one_line_errors
     @functools.wraps(function)
-    def selecting(**options: Any) -> Any:
-        app = app_of(click.get_current_context())
+    def selecting(**options: Any) -> None:
+        context = click.get_current_context()
+        app = app_of(context)
         app.loader.import_default_modules()
-        selection = _selection(app, **{name: options.pop(name) for name in NAMES})
-        return function(app=app, selection=selection, **options)
+        of = {name: options.pop(name) for name in NAMES}
+        status = function(app=app, selection=_selection(app, **of), **options)
+        if status is not None:
+            say_unknown(app, task=of["task"], arguments=of["arguments"])
+            context.exit(status)
 
     for option in reversed(FILTERS):
         selecting = option(selecting)
     return selecting
 
 
-def _changing(function: Callable[..., Any]) -> Callable[..., Any]:
+def _changing(function: Callable[..., int | None]) -> Callable[..., Any]:
     """The same for a command that changes messages: nobody changes all of them by leaving a filter out. Raises: UsageError."""
     selecting = _selecting(function)
 
@@ -104,13 +112,14 @@ def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
 @messages.command("list", cls=CeleryCommand)
 @_selecting
 @output_options
-def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> None:
+def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> int | None:
     """List messages that wait, those that are not due first, in the order in which they come."""
     now = datetime.now(UTC)
     rows = [_row(one, now) for one in islice(found(app, selection), limit)]
     if not as_json:
         rows = [row | {"arguments": None if row["arguments"] is None else json_of(row["arguments"])} for row in rows]
     emit(rows, COLUMNS, as_json=as_json)
+    return None if rows else 0
 
 
 def _row(one: Waiting, now: datetime) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _row(one: Waiting, now: datetime) -> dict[str, Any]:
 
 @messages.command(cls=CeleryCommand)
 @_selecting
-def count(*, app: ConventionsApp, selection: Selection) -> None:
+def count(*, app: ConventionsApp, selection: Selection) -> int | None:
     """Count messages that wait, by queue and task."""
     counted = Counter((one.queue, str(one.headers.get("task"))) for one in found(app, selection))
     rows = [{"queue": queue, "task": task, "messages": count} for (queue, task), count in counted.most_common()]
@@ -140,6 +149,7 @@ def count(*, app: ConventionsApp, selection: Selection) -> None:
         _messages(counted.total())
         + (f"; {held:,} more of these queues are with workers, which run them or have read them ahead" if held else "")
     )
+    return None if counted else 0
 
 
 @messages.command(cls=CeleryCommand)
@@ -156,13 +166,14 @@ def cancel(
     yes: bool,
     as_json: bool,
     actor: str,
-) -> None:
+) -> int | None:
     """Cancel the messages that match. Each leaves a row that says so; there is no undo. Status 1 when none matches."""
     why = _reason(reason)
     if not _agreed(app, selection, "Cancel", yes=yes):
-        click.get_current_context().exit(1)
+        return 1
     done = cancel_selected(app, selection, actor, why)
     _tell(done, "cancelled", as_json=as_json)
+    return None
 
 
 @messages.command(cls=CeleryCommand)
@@ -181,7 +192,7 @@ def move(
     yes: bool,
     as_json: bool,
     actor: str,
-) -> None:
+) -> int | None:
     """Move the messages that match to another queue, in their order. Status 1 when none matches."""
     why = _reason(reason)
     _check_queue(all_queues(app), to, "--to")
@@ -190,9 +201,10 @@ def move(
         raise click.BadParameter("they are there already", param_hint="--to")
     selection = replace(selection, queues=others)
     if not _agreed(app, selection, f"Move to {to}:", yes=yes):
-        click.get_current_context().exit(1)
+        return 1
     done = move_selected(app, selection, to, actor, why)
     _tell(done, f"moved to {to}", as_json=as_json)
+    return None
 
 
 def _reason(text: str) -> str:

@@ -142,6 +142,11 @@ def task_names(session: Session, part: str) -> Sequence[str]:
     return [name for name in found if name == part or name.endswith(f".{part}")]
 
 
+def action_names(session: Session) -> list[str]:
+    """The actions of which the audit has rows."""
+    return sorted(session.scalars(select(AuditRow.action).distinct()))
+
+
 def _executions(session: Session, which: AuditFilter, limit: int, after: Position | None) -> list[AuditLine]:
     row = ExecutionRow
     pairs: tuple[tuple[ColumnElement[Any] | InstrumentedAttribute[Any], str | None], ...] = (

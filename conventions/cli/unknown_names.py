@@ -1,0 +1,42 @@
+"""Say of a listing that has found nothing which of the names that it was given are not known here: one may be mistyped."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from conventions.app import ConventionsApp
+from conventions.cli.base import say
+from conventions.core.near_names import did_you_mean
+from conventions.now.pause_targets import all_queues, known_targets
+
+
+def say_unknown(
+    app: ConventionsApp, *, task: str | None = None, queue: str | None = None, arguments: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Say it on standard error. Nothing is refused: there may be records of a task that is gone.
+
+    Args:
+        app: the application.
+        task: a task's name, or the last part of it.
+        queue: name of a queue.
+        arguments: pairs of an argument's name and its value.
+
+    Raises:
+        RedisError.
+    """
+    tasks = known_targets(app, "task") if task or arguments else set()
+    named = {one for one in tasks if not task or one == task or one.endswith(f".{task}")}
+    if task and not named:
+        say(f"there is no task {task} here{did_you_mean(task, tasks)}", err=True)
+    if queue and queue not in (queues := all_queues(app)):
+        say(f"there is no queue {queue} here{did_you_mean(queue, queues)}", err=True)
+    taken = {name for one in named for name in _arguments(app.tasks[one])}
+    for name, _ in arguments if named else ():
+        if name not in taken:
+            whose = f"the task {task} takes" if task else "no task here takes"
+            no = "no argument" if task else "an argument"
+            say(f"{whose} {no} {name}{did_you_mean(name, taken)}", err=True)
+
+
+def _arguments(task: Any) -> tuple[str, ...]:
+    """Names of a task's arguments; of a function none are known."""
+    return tuple(getattr(getattr(task, "arguments", None), "names", ()))
