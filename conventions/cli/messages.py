@@ -18,6 +18,7 @@ from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, json_of, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import Age, Pair, confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
+from conventions.cli.stopping import stop_between_steps
 from conventions.cli.unknown_names import say_unknown
 from conventions.core.durations import duration
 from conventions.core.units import moment
@@ -91,7 +92,7 @@ def _selection(
     for name in queues:
         _check_queue(known, name, "--queue")
     chosen = queues or tuple(sorted(known))
-    return Selection(chosen, _tasks(app, task), arguments, sender, older_than)
+    return Selection(chosen, _tasks(app, task), arguments, sender, older_than, task or "", all_queues=not queues)
 
 
 def _check_queue(known: set[str], name: str, option: str) -> None:
@@ -171,7 +172,8 @@ def cancel(
     why = _reason(reason)
     if not _agreed(app, selection, "Cancel", yes=yes):
         return 1
-    done = cancel_selected(app, selection, actor, why)
+    with stop_between_steps() as stops:
+        done = cancel_selected(app, selection, actor, why, stops=stops)
     _tell(done, "cancelled", as_json=as_json)
     return None
 
@@ -202,7 +204,8 @@ def move(
     selection = replace(selection, queues=others)
     if not _agreed(app, selection, f"Move to {to}:", yes=yes):
         return 1
-    done = move_selected(app, selection, to, actor, why)
+    with stop_between_steps() as stops:
+        done = move_selected(app, selection, to, actor, why, stops=stops)
     _tell(done, f"moved to {to}", as_json=as_json)
     return None
 
@@ -229,14 +232,21 @@ def _messages(count: int) -> str:
 
 
 def _tell(done: Outcome, what: str, *, as_json: bool) -> None:
+    """Say what was done. Status 1 if it was stopped before its end."""
+    left = done.left if done.complete else None
     if as_json:
-        print_json({"done": done.total, "queues": dict(done.done), "by_workers": done.told, "left": done.left})
-        return
-    say(f"{'1 message is' if done.total == 1 else f'{done.total:,} messages are'} {what}")
-    if done.told:
-        say(f"{done.told:,} of them end when a worker takes them, since a chain, a chord or a caller waits for them")
-    if done.left:
+        print_json({"done": done.total, "queues": dict(done.done), "by_workers": done.told, "left": left})
+    else:
+        say(f"{'1 message is' if done.total == 1 else f'{done.total:,} messages are'} {what}")
+        if done.told:
+            say(
+                f"{done.told:,} of them end when a worker takes them, since a chain, a chord or a caller waits for them"
+            )
+    if left is None:
+        say("stopped before its end: the same command does the rest", err=True)
+        click.get_current_context().exit(1)
+    if left and not as_json:
         say(
-            f"{done.left:,} could not be changed: workers have taken them, or another program or a later release has written them",
+            f"{left:,} could not be changed: workers have taken them, or another program or a later release has written them",
             err=True,
         )

@@ -1,7 +1,7 @@
 """Cancel messages that wait, or move them to another queue, chosen by a `Selection` (R22).
 
 Each step acts on up to 500 messages, and only on those that are where they were seen. So what a worker takes meanwhile runs, and a
-change that is killed has done a part. Pause the queue first where nothing is to run.
+change that is stopped or killed has done a part. Pause the queue first where nothing is to run.
 """
 
 from collections import Counter
@@ -32,11 +32,13 @@ class Outcome:
         done: messages by queue.
         told: of the cancelled ones, those that a worker ends, since something waits for their end.
         left: messages that moved each time that they were to be changed, or whose form is not known here.
+        complete: whether all were looked at; else nobody knows how many are left.
     """
 
     done: Counter[str] = field(default_factory=Counter)
     told: int = 0
     left: int = 0
+    complete: bool = False
 
     @property
     def total(self) -> int:
@@ -47,6 +49,18 @@ class Outcome:
 Step: TypeAlias = Callable[[Sequence[Waiting], Outcome], int]
 """Acts on messages, and returns how many are gone from their place."""
 
+Stops: TypeAlias = Callable[[], bool]
+"""Whether to stop before the next step."""
+
+
+def never() -> bool:
+    """Nobody stops it."""
+    return False
+
+
+class _Stopped(Exception):
+    """Somebody asked for it."""
+
 
 @dataclass
 class _Change:
@@ -54,11 +68,12 @@ class _Change:
     selection: Selection
     actor: str
     reason: str
+    stops: Stops
     outcome: Outcome = field(default_factory=Outcome)
 
     def run(self, action: str, step: Step, **more: Any) -> None:
         queues = self.selection.queues
-        before = self.selection.words | more
+        before = more | self.selection.words
         self._note(f"{action} begins", before)  # first: it may be killed
         try:
             for _ in range(PASSES):
@@ -68,8 +83,12 @@ class _Change:
                         self._pass(queue, place, step)
                 if self.outcome.total == changed and not self.outcome.left:
                     break
+            self.outcome.complete = True
+        except _Stopped:
+            pass
         finally:
-            self._note(action, before, {"done": dict(self.outcome.done), "left": self.outcome.left})
+            left = {"left": self.outcome.left} if self.outcome.complete else {"cut short": True}
+            self._note(action, before, {"done": dict(self.outcome.done), **left})
 
     def _pass(self, queue: str, place: WaitingPlace, step: Step) -> None:
         """Go once through one place of a queue, as far as it reached when this began. What stays there is skipped."""
@@ -77,6 +96,8 @@ class _Change:
         sizes = self.app.broker.sizes(queue)
         unseen = sizes.ready if place == "queue" else sizes.delayed
         while unseen > 0 and (some := look(self.app.broker, queue, place, stays)):
+            if self.stops():
+                raise _Stopped
             chosen = [one for one in some if self.selection.holds(one, now)]
             gone = step(chosen, self.outcome) if chosen else 0
             self.outcome.done[queue] += gone
@@ -84,12 +105,14 @@ class _Change:
             unseen -= len(some)
 
     def _note(self, action: str, before: dict[str, Any], after: dict[str, Any] | None = None) -> None:
-        target = ", ".join(self.selection.queues)
+        target = "all queues" if self.selection.all_queues else ", ".join(self.selection.queues)
         self.app.journal.note(AuditEntry(self.actor, action, target, self.reason, before, after))
 
 
-def cancel_selected(app: Application, selection: Selection, actor: str, reason: str) -> Outcome:
-    """Cancel the selected messages. Each has a row of kind `cancelled`.
+def cancel_selected(
+    app: Application, selection: Selection, actor: str, reason: str, *, stops: Stops = never
+) -> Outcome:
+    """Cancel the selected messages, until `stops`. Each has a row of kind `cancelled`.
 
     One whose end something waits for, as a chain or a chord, is marked: a worker tells those that wait. Of a function nobody is told: it has
     no claim, in which a worker would find the mark.
@@ -115,7 +138,7 @@ def cancel_selected(app: Application, selection: Selection, actor: str, reason: 
                 outcome.told += 1
         return sum(went)
 
-    change = _Change(app, selection, actor, reason)
+    change = _Change(app, selection, actor, reason, stops)
     try:
         change.run("messages cancel", step)
     except JournalFull as error:
@@ -125,8 +148,10 @@ def cancel_selected(app: Application, selection: Selection, actor: str, reason: 
     return change.outcome
 
 
-def move_selected(app: Application, selection: Selection, to: str, actor: str, reason: str) -> Outcome:
-    """Move the selected messages to another queue. Each keeps its priority, its order of arrival, and when it is due.
+def move_selected(
+    app: Application, selection: Selection, to: str, actor: str, reason: str, *, stops: Stops = never
+) -> Outcome:
+    """Move the selected messages to another queue, until `stops`. Each keeps its priority, its order of arrival, and when it is due.
 
     Raises:
         NoSelection: the broker shows none.
@@ -139,6 +164,6 @@ def move_selected(app: Application, selection: Selection, to: str, actor: str, r
         outcome.left += went.count(False)
         return sum(went)
 
-    change = _Change(app, selection, actor, reason)
+    change = _Change(app, selection, actor, reason, stops)
     change.run("messages move", step, to=to)
     return change.outcome

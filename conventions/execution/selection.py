@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,8 @@ from conventions.core.errors import ConventionError
 from conventions.core.units import moment
 from conventions.execution.application import Application
 from conventions.execution.purge import PLACES
+
+WORDS = ("task", "arguments", "actor", "older_than", "queues", "tasks")  # those that somebody has written first
 
 
 class NoSelection(ConventionError):
@@ -28,6 +30,8 @@ class Selection:
         arguments: pairs of an argument's name and its value, as text or as JSON.
         actor: who sent it; empty: anybody.
         older_than: sent so long ago, by the clock of who sent it.
+        task: how somebody has named the tasks, for the audit.
+        all_queues: whether nobody has named the queues, for the audit.
     """
 
     queues: tuple[str, ...]
@@ -35,6 +39,8 @@ class Selection:
     arguments: tuple[tuple[str, str], ...] = ()
     actor: str = ""
     older_than: timedelta | None = None
+    task: str = ""
+    all_queues: bool = False
 
     def holds(self, one: Waiting, now: datetime) -> bool:
         """Whether a message is one of them."""
@@ -54,7 +60,8 @@ class Selection:
     @property
     def words(self) -> dict[str, Any]:
         """The parts that narrow it, for the audit."""
-        found = {name: value for name, value in asdict(self).items() if value}
+        names = [name for name in WORDS if name != "queues" or not self.all_queues]
+        found = {name: value for name in names if (value := getattr(self, name))}
         if self.tasks:
             found["tasks"] = sorted(self.tasks)
         if self.older_than is not None:

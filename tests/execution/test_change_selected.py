@@ -1,6 +1,8 @@
 """Messages that wait, chosen by what they are: cancelled with a row each, or moved in their order; the others stay as they are."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +21,7 @@ from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, every
 from conventions.core.errors import PurgeStopped
 from conventions.execution import change_selected
-from conventions.execution.change_selected import cancel_selected, move_selected
+from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
 from conventions.execution.selection import Selection, found
 from conventions.jobs.job import Job
 from conventions.records import audit
@@ -212,6 +214,44 @@ def test_what_another_program_wrote_is_no_message(app: ConventionsApp) -> None:
     assert cancel_selected(app, everything, "u", "x").total == 1
     assert move_selected(app, everything, "other", "u", "x").total == 0
     assert app.broker.sizes("mail").ready == 3
+
+
+@pytest.mark.parametrize("what", ["messages cancel", "messages move"])
+def test_one_that_is_stopped(app: ConventionsApp, what: str) -> None:
+    """After the step at hand. What it has done is told, and the audit does not say that nothing is left; the next one does the rest."""
+    for number in range(3):
+        Mail.apply_async(kwargs={"number": number}, countdown=3600 * (number == 0))
+
+    def change(stops: Callable[[], bool]) -> Outcome:
+        if what == "messages cancel":
+            return cancel_selected(app, MAIL, "u", "x", stops=stops)
+        return move_selected(app, MAIL, "other", "u", "x", stops=stops)
+
+    asked = iter([False, True])  # before the delayed one, and before the others
+    done = change(lambda: next(asked))
+    assert (done.total, done.complete) == (1, False)
+    assert len(waiting(app, "mail")) == 2
+    rest = change(lambda: False)
+    assert (rest.total, rest.left, rest.complete) == (2, 0, True)
+    rows(app)
+    ended = [after for _, action, _, _, after in actions(app) if action == what]
+    assert ended == [{"done": {"mail": 1}, "cut short": True}, {"done": {"mail": 2}, "left": 0}]
+
+
+def test_the_audit_has_the_selection_as_it_was_written(app: ConventionsApp) -> None:
+    """First what narrows it; queues only where somebody has named them."""
+    Mail.delay(number=1)
+    which = replace(MAIL, queues=("immediate", "mail"), all_queues=True, task="Mail", arguments=(("number", "1"),))
+    move_selected(app, which, "other", "u", "x")
+    rows(app)
+    for _, _, target, before, _ in actions(app):
+        assert target == "all queues"
+        assert before == {
+            "to": "other",
+            "task": "Mail",
+            "arguments": [["number", "1"]],
+            "tasks": sorted(MAIL.tasks),
+        }
 
 
 def test_a_full_journal_stops_a_cancel(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
