@@ -11,7 +11,7 @@ from celery.bin.base import CeleryCommand
 from click.core import ParameterSource
 from redis.exceptions import RedisError
 
-from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
+from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, say
 from conventions.cli.dead_letters import say_what_waits
 from conventions.cli.unknown_names import say_unknown
 from conventions.console.display import runtime_text
@@ -71,12 +71,9 @@ def list_(
             click.echo("".join(csv_line(line.values(zone).values()) for line in page), nl=False)
         return
     with database.session(read_only=True) as session:
-        found = listing(session, which, limit)
+        found = listing(session, which, limit + 1)
         actions = action_names(session) if which.action and not found else []
-    if as_json:
-        print_json([line.values(zone) for line in found])
-    else:
-        emit(_rows(found), SHOWN, as_json=False)
+    emit([line.values(zone) for line in found] if as_json else _rows(found), SHOWN, as_json=as_json, limit=limit)
     if not found:
         _say_unknown(context, which, actions)
 

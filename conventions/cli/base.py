@@ -67,9 +67,22 @@ def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
     click.echo(printable(str(text), lines=True), err=err, nl=nl)
 
 
-def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Print rows: every field as JSON, or the given columns as a table."""
-    rows = list(rows)
+def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, limit: int | None = None) -> None:
+    """Print rows: every field as JSON, or the given columns as a table.
+
+    Args:
+        rows: the rows; where more match than `limit`, one more at least.
+        columns: of the table.
+        as_json: which form.
+        limit: rows at the most; a line on standard error says that there are more.
+    """
+    found = list(rows)
+    _print(found[:limit], columns, as_json=as_json)
+    if limit is not None and len(found) > limit:
+        say(f"the first {limit:,}; --limit shows more", err=True)
+
+
+def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return

@@ -63,9 +63,9 @@ def batch() -> None:
 @one_line_errors
 def list_(context: click.Context, state: str | None, as_json: bool, limit: int) -> None:
     """List batches, the newest first."""
-    found = app_of(context).batches.listing(limit, state)
+    found = app_of(context).batches.listing(limit + 1, state)
     rows = [row_of(one) if as_json else row_of(one) | {"state": _state(one)} for one in found]
-    emit(rows, COLUMNS, as_json=as_json)
+    emit(rows, COLUMNS, as_json=as_json, limit=limit)
 
 
 @batch.command(cls=CeleryCommand)
@@ -84,7 +84,7 @@ def candidates(context: click.Context, as_json: bool, limit: int) -> None:
         }
         for one in app_of(context).granularity.listing()
     ]
-    emit(rows[:limit], ("task", "count", "longest_s", "last_at", "last_id"), as_json=as_json)
+    emit(rows, ("task", "count", "longest_s", "last_at", "last_id"), as_json=as_json, limit=limit)
 
 
 @batch.command(cls=CeleryCommand)

@@ -332,9 +332,9 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
     """List redrives with their status, the newest first, and what the open ones wait for."""
     watch = Watch(app_of(context))
     with existing(app_of(context).database).session(read_only=True) as session:
-        found = watch.look(redrive_rows.listing(session, limit), session)
+        found = watch.look(redrive_rows.listing(session, limit + 1), session)
         session.expunge_all()
-    emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json)
+    emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json, limit=limit)
 
 
 @click.command(cls=CeleryCommand)

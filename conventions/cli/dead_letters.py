@@ -102,8 +102,8 @@ def list_(context: click.Context, which: Filter, as_json: bool, limit: int) -> N
     """List dead letters, the newest failure first."""
     say_what_waits(context)
     with _session(context) as session:
-        emit([row_of(letter) for letter in letters.listing(session, which, limit)],
-             COLUMNS if as_json else SHOWN, as_json=as_json)  # fmt: skip
+        rows = [row_of(letter) for letter in letters.listing(session, which, limit + 1)]
+    emit(rows, COLUMNS if as_json else SHOWN, as_json=as_json, limit=limit)
 
 
 @dead_letters.command(cls=CeleryCommand)
@@ -115,8 +115,8 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
     """List causes: letters grouped by fingerprint, the largest group first."""
     say_what_waits(context)
     with _session(context) as session:
-        rows = [asdict(group) for group in letter_groups.groups(session, which, limit)]
-        emit(rows, GROUP, as_json=as_json)
+        rows = [asdict(group) for group in letter_groups.groups(session, which, limit + 1)]
+    emit(rows, GROUP, as_json=as_json, limit=limit)
 
 
 @dead_letters.command(cls=CeleryCommand)

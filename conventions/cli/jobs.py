@@ -75,6 +75,8 @@ def list_(
         emit(rows, COLUMNS, as_json=False)
     if not found.lines and not found.absent:
         say_unknown(app, task=of["task"], queue=of["queue"], arguments=of["arguments"])
+    for part in found.more:
+        say(f"the first {limit:,} {part}; --limit shows more", err=True)
     if found.is_partial:
         say(f"of {found.waiting:,} messages that wait, {found.looked:,} were looked at: name a --queue", err=True)
     for part, why in found.absent.items():

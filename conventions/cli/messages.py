@@ -116,10 +116,10 @@ def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
 def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> int | None:
     """List messages that wait, those that are not due first, in the order in which they come."""
     now = datetime.now(UTC)
-    rows = [_row(one, now) for one in islice(found(app, selection), limit)]
+    rows = [_row(one, now) for one in islice(found(app, selection), limit + 1)]
     if not as_json:
         rows = [row | {"arguments": None if row["arguments"] is None else json_of(row["arguments"])} for row in rows]
-    emit(rows, COLUMNS, as_json=as_json)
+    emit(rows, COLUMNS, as_json=as_json, limit=limit)
     return None if rows else 0
 
 

@@ -39,8 +39,8 @@ def pause() -> None:
 def list_pauses(context: click.Context, *, as_json: bool, limit: int) -> None:
     """List what is paused; `schedule list` has the paused schedules."""
     app = app_of(context)
-    found = sorted(Pauses(app.store).read().pauses.items(), key=lambda one: one[0])[:limit]
-    emit([pause_row(target, one, zone_of(app)) for target, one in found], COLUMNS, as_json=as_json)
+    found = sorted(Pauses(app.store).read().pauses.items(), key=lambda one: one[0])
+    emit([pause_row(target, one, zone_of(app)) for target, one in found], COLUMNS, as_json=as_json, limit=limit)
 
 
 def pause_row(target: Target, one: Pause, zone: ZoneInfo) -> dict[str, Any]:

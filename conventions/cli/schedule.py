@@ -46,11 +46,11 @@ def list_(context: click.Context, as_json: bool, limit: int) -> None:
     summaries = listed.summaries()
     outcomes = _outcomes(context, listed.app, summaries)
     _say_what_is_wrong(listed.app, summaries, outcomes)
-    shown = summaries[:limit]
+    shown = summaries[: limit + 1]
     rows = [_row(summary) | {"last_outcome": _last(outcomes[summary.listed.name])} for summary in shown]
     if not as_json:
         rows = [row | {"paused": _pause(summary)} for summary, row in zip(shown, rows, strict=True)]
-    emit_local(rows, COLUMNS, listed.zone, as_json=as_json)
+    emit_local(rows, COLUMNS, listed.zone, as_json=as_json, limit=limit)
 
 
 @schedule.command(cls=CeleryCommand)
@@ -115,7 +115,7 @@ def beats(context: click.Context, as_json: bool, limit: int) -> None:
     """List the beats, the leader first. Status 1 when none leads, so that this can be a health check."""
     app = app_of(context)
     found, zone = Beats(app.store).listing(), ZoneInfo(app.settings.timezone)
-    emit_local([_beat_row(beat, zone) for beat in found[:limit]], BEATS, zone, as_json=as_json)
+    emit_local([_beat_row(beat, zone) for beat in found], BEATS, zone, as_json=as_json, limit=limit)
     fault = _beats_fault(app, found)
     if fault is not None:
         say(fault, err=True)

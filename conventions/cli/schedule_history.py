@@ -30,14 +30,14 @@ HISTORY = ("planned_at", "sent_at", "late", "outcome", "runtime", "note", "id", 
 def history(context: click.Context, name: str, as_json: bool, limit: int) -> None:
     """List what became of a schedule's slots, the newest first; `late` and `runtime` are in seconds."""
     listed = Listed(context)
-    runs = Schedules(listed.app.store).history(name, limit)
+    runs = Schedules(listed.app.store).history(name, limit + 1)
     if not runs:
         listed.find(name)  # the history of a removed schedule is kept for a month
     outcomes = read_outcomes(context, listed.app, runs)
     rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
     if not as_json:
         rows = [row | {"note": _note(run, row["note"], listed.zone)} for run, row in zip(runs, rows, strict=True)]
-    emit_local(rows, HISTORY, listed.zone, as_json=as_json)
+    emit_local(rows, HISTORY, listed.zone, as_json=as_json, limit=limit)
 
 
 def read_outcomes(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:

@@ -67,15 +67,22 @@ def naming(name: str) -> Iterator[None]:
         raise ScheduleError(f"{name}: {type(error).__name__}: {error}") from error
 
 
-def emit_local(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], zone: ZoneInfo, *, as_json: bool) -> None:
-    """Print rows. People get times in the given time zone."""
+def emit_local(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    zone: ZoneInfo,
+    *,
+    as_json: bool,
+    limit: int | None = None,
+) -> None:
+    """Print rows, see `emit`. People get times in the given time zone."""
     rows = list(rows)
     if not as_json:
         rows = [
             {name: on_the_wall(value) if isinstance(value, datetime) else value for name, value in row.items()}
             for row in rows
         ]
-    emit(rows, columns, as_json=as_json)
+    emit(rows, columns, as_json=as_json, limit=limit)
     if rows and not as_json:
         say(f"times are those of {zone}", err=True)
 

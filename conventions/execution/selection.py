@@ -88,6 +88,7 @@ class Search:
 
     Attributes:
         looked: how many messages were looked at.
+        is_cut: whether there were more than it may look at.
 
     Raises:
         NoSelection: the broker shows none.
@@ -98,7 +99,7 @@ class Search:
     ) -> None:
         check_looks(app)
         self._app, self._selection, self._most, self._places = app, selection, most, places
-        self.looked = 0
+        self.looked, self.is_cut = 0, False
 
     def __iter__(self) -> Iterator[Waiting]:
         """Look. Raises: RedisError."""
@@ -110,6 +111,7 @@ class Search:
                     seen += len(some)
                     for one in some:
                         if self._most is not None and self.looked >= self._most:
+                            self.is_cut = True
                             return
                         self.looked += 1
                         if self._selection.holds(one, now):

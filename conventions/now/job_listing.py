@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,8 +30,6 @@ from conventions.records import audit_listing
 from conventions.records.audit_filter import AuditFilter
 from conventions.records.journal import ODD
 from conventions.storage.database import utc_now
-
-T = TypeVar("T")
 
 READY_FIRST: tuple[WaitingPlace, ...] = ("queue", "delayed")
 PLACES_OF: dict[str, tuple[WaitingPlace, ...]] = {"queued": ("queue",), "delayed": ("delayed",)}
@@ -73,12 +71,14 @@ class JobListing:
         looked: messages that wait and were looked at; `None`: none were asked for.
         waiting: messages that wait in all of these queues.
         absent: what could not be asked, and why.
+        more: those of its parts of which more match than were asked for.
     """
 
     lines: list[JobLine] = field(default_factory=list)
     looked: int | None = None
     waiting: int = 0
     absent: dict[str, str] = field(default_factory=dict)
+    more: list[str] = field(default_factory=list)
 
     @property
     def is_partial(self) -> bool:
@@ -96,23 +96,26 @@ def list_jobs(app: Application, which: JobFilter, limit: int, look_at: int = LOO
         look_at: messages that wait and are looked at.
     """
     listing = JobListing()
+    asked = limit + 1
     if which.has_running:
-        listing.lines += _part(listing, "running jobs", lambda: _running(app, which, limit))
+        _add(listing, "running jobs", limit, lambda: _running(app, which, asked))
     if which.has_waiting:
-        listing.lines += _part(listing, "waiting jobs", lambda: _waiting(app, which, limit, look_at, listing))
+        _add(listing, "waiting jobs", limit, lambda: _waiting(app, which, asked, look_at, listing))
     if which.has_ended:
         name = f"jobs {hash(which) % AT_ONCE}"  # other people's questions are asked beside this one
-        ended = _part(listing, "ended jobs", lambda: SQL.call(name, lambda: _ended(app, which, limit), SQL_WITHIN))
-        listing.lines += ended
+        _add(listing, "ended jobs", limit, lambda: SQL.call(name, lambda: _ended(app, which, asked), SQL_WITHIN))
     return listing
 
 
-def _part(listing: JobListing, name: str, read: Callable[[], list[T]]) -> list[T]:
+def _add(listing: JobListing, name: str, limit: int, read: Callable[[], list[JobLine]]) -> None:
     try:
-        return read()
+        found = read()
     except (RedisError, SQLAlchemyError, OSError, StillWaits, *ODD) as error:
         listing.absent[name] = without_secrets(first_line(error))
-        return []
+        return
+    listing.lines += found[:limit]
+    if len(found) > limit:
+        listing.more.append(name)
 
 
 def _running(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
@@ -150,7 +153,8 @@ def _waiting(app: Application, which: JobFilter, limit: int, look_at: int, listi
     listing.waiting = sum(one.ready * ("queue" in places) + one.delayed * ("delayed" in places) for one in sizes)
     search = Search(app, Selection(queues, arguments=which.arguments, actor=which.actor), look_at, places)
     lines = list(islice(_of_messages(which, search), limit))
-    listing.looked = listing.waiting if len(lines) >= limit else min(search.looked, listing.waiting)
+    # Workers take some meanwhile, so fewer may be found than were counted.
+    listing.looked = min(search.looked, listing.waiting) if search.is_cut else listing.waiting
     return lines
 
 
