@@ -1,7 +1,7 @@
 """`Look`: all that the rules see at one moment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from redis.exceptions import RedisError
 
@@ -9,7 +9,7 @@ from conventions.core.alert_thresholds import Thresholds
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
 from conventions.execution.application import Application
-from conventions.metrics.counts import Counts
+from conventions.metrics.counts import KEPT_MINUTES, Counts, Failed
 from conventions.metrics.figures import Figures, by_series
 from conventions.metrics.known_series import known_names, known_series
 from conventions.metrics.levels import REDIS_WITHIN, LevelReader, Levels
@@ -25,11 +25,15 @@ class Look:
         levels: see `Levels`; what could not be read is `None` there.
         recent: the figures of each series over the window of the thresholds; `None`: they could not be read.
         letters: the same over the window of new dead letters.
+        failed: how many attempts failed by which cause, by minute since the epoch, for two hours.
+        minute: the present one, since the epoch.
     """
 
     levels: Levels
     recent: Mapping[Series, Figures] | None = None
     letters: Mapping[Series, Figures] | None = None
+    failed: Mapping[int, Mapping[Failed, int]] = field(default_factory=dict)
+    minute: int = 0
 
 
 def look_at(app: Application, thresholds: Thresholds) -> Look:
@@ -44,6 +48,8 @@ def look_at(app: Application, thresholds: Thresholds) -> Look:
             counts = Counts(app.store)
             recent = by_series(counts, thresholds.window, series)
             letters = by_series(counts, thresholds.letters_window, series)
+            minute = counts.this_minute()
+            failed = counts.failed(minute - KEPT_MINUTES + 1, minute) if levels.causes else {}
     except (RedisError, *ODD) as error:
         return Look(replace(levels, absent={**levels.absent, "counts": first_line(error)}))
-    return Look(levels, recent, letters)
+    return Look(levels, recent, letters, failed, minute)

@@ -3,7 +3,7 @@
 The first three are those of the convention document (R14). A part that could not be read judges nothing, but for `unreadable`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -52,19 +52,32 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _cause_of(look: Look, series: Series, counts: Callable[[CauseNow], tuple[int, ...]]) -> tuple[float | None, str]:
-    """Since when a task fails by the cause with the highest `counts`, and by what; nothing where they are 0 for all."""
-    of_task = [one for one in look.levels.causes or () if one.task == series.task and any(counts(one))]
-    cause = max(of_task, key=counts, default=None)
-    return (None, "") if cause is None else (cause.since, f"{cause.error}: {cause.message}")
+def _cause_of(look: Look, task: str, kind: str, minutes: int) -> tuple[float | None, str]:
+    """By what most attempts of a task ended so within the last minutes, and since when; nothing where no cause of them is known.
+
+    Since when: the first failure of this cause after which it was never quiet for so many minutes.
+    """
+    of_task = {one.fingerprint: one for one in look.levels.causes or () if one.task == task}
+    within: Counter[str] = Counter()
+    for minute in range(look.minute - minutes + 1, look.minute + 1):
+        for failed, times in look.failed.get(minute, {}).items():
+            if failed.kind == kind and failed.fingerprint in of_task:
+                within[failed.fingerprint] += times
+    if not within:
+        return None, ""
+    cause = of_task[max(within, key=lambda one: (within[one], of_task[one].last))]
+    return _since(look, cause, minutes), f"{cause.error}: {cause.message}"
 
 
-def _dead(cause: CauseNow) -> tuple[int, ...]:
-    return (cause.dead,)
-
-
-def _retrying(cause: CauseNow) -> tuple[int, ...]:
-    return cause.retrying, cause.retried
+def _since(look: Look, cause: CauseNow, quiet: int) -> float:
+    """When a cause began, after the last time that it was quiet for so many minutes. Of an earlier minute only the minute is known."""
+    begins = look.minute
+    for minute in sorted(look.failed, reverse=True):
+        if any(one.fingerprint == cause.fingerprint for one in look.failed[minute]):
+            if begins - minute > quiet:
+                break
+            begins = minute
+    return max(cause.since, begins * 60.0)
 
 
 def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
@@ -86,7 +99,7 @@ def failure_rate(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "failure rate", series.task, "critical",
                 f"{_short(series.task)}: {_percent(rate)} of {figures.ended:,} jobs died within {thresholds.window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit, *_cause_of(look, series, _dead),
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit, *_cause_of(look, series.task, "dead", thresholds.window),
             )  # fmt: skip
 
 
@@ -112,7 +125,7 @@ def retrying(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         yield Finding(
             "retrying", series.task, "warning", f"{_short(series.task)}: {waits:,} messages are retrying",
             "look at what it calls: a service that is down, a password that was changed", "/", rate, limit,
-            *_cause_of(look, series, _retrying),
+            *_cause_of(look, series.task, "retried", thresholds.window),
         )  # fmt: skip
 
 
@@ -135,7 +148,8 @@ def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "dead letters", series.task, "warning",
                 f"{_short(series.task)}: {dead:,} dead letters within {thresholds.letters_window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit, *_cause_of(look, series, _dead),
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit,
+                *_cause_of(look, series.task, "dead", thresholds.letters_window),
             )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from conventions.core.units import count_in
 from conventions.metrics.measures import MINUTE, Series
@@ -41,6 +41,13 @@ class CauseNow:
     releases: Mapping[str, int]
 
 
+class Failed(NamedTuple):
+    """Attempts that failed by one cause: by its fingerprint, and `retried` or `dead`."""
+
+    fingerprint: str
+    kind: str
+
+
 class Counts:
     """What was counted of one application. Each method raises RedisError."""
 
@@ -66,6 +73,19 @@ class Counts:
             series, *minutes = pipe.execute()
         known = _numbered(series)
         return {first + index: _by_series(known, counts) for index, counts in enumerate(minutes) if counts}
+
+    def failed(self, first: int, last: int) -> dict[int, dict[Failed, int]]:
+        """How many attempts failed by which cause in each minute since the epoch, both included; those without failures are missing."""
+        redis: Any = self._store.redis
+        with redis.pipeline(transaction=False) as pipe:
+            for minute in range(first, last + 1):
+                pipe.hgetall(self._key("failed", str(minute)))
+            found = pipe.execute()
+        return {
+            first + index: {_failed(name): count_in(count) for name, count in counts.items()}
+            for index, counts in enumerate(found)
+            if counts
+        }
 
     def this_minute(self) -> int:
         """The present minute since the epoch, by the server's clock."""
@@ -126,6 +146,11 @@ def _numbered(series: Mapping[bytes, bytes]) -> dict[bytes, Series]:
         task, _, queue = name.decode(errors="replace").partition(BETWEEN)
         known[number] = Series(task, queue)
     return known
+
+
+def _failed(name: bytes) -> Failed:
+    fingerprint, _, kind = name.decode(errors="replace").rpartition(" ")
+    return Failed(fingerprint, kind)
 
 
 def _by_series(known: Mapping[bytes, Series], counts: Mapping[bytes, bytes]) -> dict[Series, dict[str, int]]:

@@ -178,6 +178,7 @@ def _arguments(last: bytes, newest: bytes, sums: Sums) -> Iterator[str | bytes |
         yield from (_name(cause.example), cause.retried, cause.dead)
         by_whom = [(f"worker {name}", count) for name, count in cause.workers.items()]
         by_whom += [(f"release {name}", count) for name, count in cause.releases.items()]
+        by_whom += [(f"minute {minute} {kind}", count) for (minute, kind), count in cause.minutes.items()]
         yield len(by_whom)
         for name, count in by_whom:
             yield from (_name(name), count)

@@ -51,6 +51,7 @@ class Cause:
         example: id of the latest message.
         retried, dead: how many attempts failed, and were the last.
         workers, releases: failures by worker, and by release.
+        minutes: failures by minute since the epoch and kind.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Cause:
     dead: int = 0
     workers: dict[str, int] = field(default_factory=dict)
     releases: dict[str, int] = field(default_factory=dict)
+    minutes: dict[tuple[int, str], int] = field(default_factory=dict)
 
 
 class Sums:
@@ -132,6 +134,8 @@ class Sums:
             cause.dead += 1
         else:
             cause.retried += 1
+        minute = (at // MINUTE, event.kind)
+        cause.minutes[minute] = cause.minutes.get(minute, 0) + 1
         for known, name in ((cause.workers, event.worker), (cause.releases, event.release)):
             if name:
                 known[name] = known.get(name, 0) + 1

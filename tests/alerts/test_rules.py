@@ -12,7 +12,7 @@ from conventions.alerts.look import Look
 from conventions.alerts.rules import RULES, findings
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
-from conventions.metrics.counts import CauseNow
+from conventions.metrics.counts import CauseNow, Failed
 from conventions.metrics.figures import Figures
 from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.measures import Series
@@ -178,10 +178,11 @@ def test_retrying_says_since_when_how_many_and_why() -> None:
     cause = CauseNow(
         "f", MAIL.task, "mail", "ConnectionRefusedError", "refused", 2600, 9000, 0, 100.0, 200.0, "id", {}, {}
     )
-    look = Look(Levels(AT, causes=[cause]), recent={MAIL: Figures({"retried": 100})})
+    failed = {9: {Failed("f", "retried"): 100}}
+    look = Look(Levels(AT, causes=[cause]), recent={MAIL: Figures({"retried": 100})}, failed=failed, minute=10)
     (one,) = found(look, "retrying")
     assert (one.says, one.detail) == ("Mail: 2,600 messages are retrying", "ConnectionRefusedError: refused")
-    assert one.since == 100.0
+    assert one.since == 540.0  # the minute in which it came back
 
 
 def test_what_is_critical_comes_first() -> None:

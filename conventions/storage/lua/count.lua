@@ -4,7 +4,7 @@
 -- ARGV: id of the entry before the part, id of its last entry; how many runs of counts, and for each: minute since the epoch,
 --       task, queue, how many counts, and these, each as name and number; how many causes, and for each: fingerprint, task, queue,
 --       error, message, ms of its first and of its last failure, id of a message, attempts that were tried again, attempts that were
---       the last, how many numbers by worker and release, and these; how many messages that failed or ended, and for each: id, and
+--       the last, how many numbers by worker, release and minute, and these; how many messages that failed or ended, and for each: id, and
 --       fingerprint, '\31' and queue if it is tried again, else ''; for each release: its name, and ms of its first attempt
 -- Returns the id of the last entry that is counted: that of the part, or another one if the part was not added
 local call, P = redis.call, KEYS[1]
@@ -75,7 +75,14 @@ local function add_cause(fingerprint, task, queue, error, message, first, last, 
   call('HINCRBY', key, 'dead', dead)
   for _ = 1, tonumber(fields) do
     local name, count = take(2)
-    if call('HLEN', key) < MOST_FIELDS or call('HEXISTS', key, name) == 1 then call('HINCRBY', key, name, count) end
+    local minute, kind = string.match(name, '^minute (%d+) (%a+)$')
+    if minute then
+      local failed = P .. 'counts:failed:' .. minute
+      if call('HLEN', failed) < 2 * MOST_CAUSES then call('HINCRBY', failed, fingerprint .. ' ' .. kind, count) end
+      call('PEXPIRE', failed, MINUTES)
+    elseif call('HLEN', key) < MOST_FIELDS or call('HEXISTS', key, name) == 1 then
+      call('HINCRBY', key, name, count)
+    end
   end
   call('ZADD', P .. 'causes', last, fingerprint)
   call('PEXPIRE', P .. 'causes', LONG)
