@@ -277,6 +277,14 @@ class Broker:
         found: Any = self.store.redis.smembers(self.store.key(why))
         return {name.decode(errors="replace") for name in found}
 
+    def held_back(self, tasks: Collection[str], why: HeldBack = "limited") -> int:
+        """How many messages of these tasks are held back; at the most, since some may have ended meanwhile."""
+        redis: Any = self.store.redis
+        with redis.pipeline(transaction=False) as pipe:
+            for task in sorted(tasks):
+                pipe.zcard(self.store.key(why, task))
+            return sum(pipe.execute())
+
     def sweep(self, queues: Collection[str] = ()) -> Swept:
         """Make due messages ready, and those of dead workers. Repair messages that are in no place.
 

@@ -85,10 +85,10 @@ def _parts(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
 
 def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
     paused = [
-        (target.kind, target.name, _clock(one.since.timestamp(), zone), "" if one.until is None else _clock(one.until.timestamp(), zone), one.actor, one.reason)
+        (target.kind, target.name, _number(overview.waits_for(target)), _clock(one.since.timestamp(), zone), "" if one.until is None else _clock(one.until.timestamp(), zone), one.actor, one.reason)
         for target, one in overview.pauses
     ]  # fmt: skip
-    yield from _table("paused", ("what", "which", "since", "until", "by", "why"), paused)
+    yield from _table("paused", ("what", "which", "waiting", "since", "until", "by", "why"), paused)
     queues = [_queue(one, overview.flows.get(one.name)) for one in overview.queues]
     yield from _table(
         "queues",

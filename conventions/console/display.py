@@ -51,8 +51,10 @@ def content_version(parts: object) -> str:
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
-def rate_text(rate: float) -> str:
-    """Items per second. For a slow rate: items per minute or per hour, so that the number is readable."""
+def rate_text(rate: float | None) -> str:
+    """Items per second. For a slow rate: items per minute or per hour, so that the number is readable. Nothing for one that is unknown."""
+    if rate is None:
+        return ""
     sizes = ((1, "s"), (60, "min"), (3600, "h"))
     size, unit = next((one for one in sizes if not rate or rate * one[0] >= 1), sizes[-1])
     number = rate * size

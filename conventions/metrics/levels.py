@@ -41,6 +41,7 @@ from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 from conventions.storage.layout_version import living
 from conventions.storage.tables import DeadLetterRow
+from conventions.tasks.names import names_of
 
 T = TypeVar("T")
 
@@ -111,7 +112,11 @@ class MemoryNow:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """How things stand. A part that could not be read is `None`, and `absent` has the reason by its name."""
+    """How things stand. A part that could not be read is `None`, and `absent` has the reason by its name.
+
+    Attributes:
+        held: by paused task, how many messages workers hold back; `None` also where the broker does not tell it.
+    """
 
     at: datetime
     queues: Mapping[str, QueueNow] | None = None
@@ -120,6 +125,7 @@ class Levels:
     causes: Sequence[CauseNow] | None = None
     releases: Mapping[str, float] | None = None
     pauses: Mapping[Target, Pause] | None = None
+    held: Mapping[str, int] | None = None
     journal: JournalNow | None = None
     beats: Sequence[Beat] | None = None
     schedules: Sequence[ScheduleSummary] | None = None
@@ -160,15 +166,18 @@ class LevelReader:
         counts, reports = Counts(store), WorkerReports(store)
         workers = self._part("workers", reports.listing)
         schedules = self._part("schedules", lambda: summaries_of(app, load_schedule(app)))
+        pauses = self._part("pauses", lambda: Pauses(store).read().pauses)
+        queues = self._part("queues", lambda: self._queues(counts, workers))
         of_sql = self._part("letters", lambda: SQL.call("letters", lambda: _of_sql(app, schedules or ()), SQL_WITHIN))
         return Levels(
             at=datetime.now(UTC),
-            queues=self._part("queues", lambda: self._queues(counts, workers)),
+            queues=queues,
             workers=workers,
             running=None if workers is None else self._part("running", lambda: running_jobs(app, workers)),
             causes=self._part("causes", counts.causes),
             releases=self._part("releases", counts.releases),
-            pauses=self._part("pauses", lambda: Pauses(store).read().pauses),
+            pauses=pauses,
+            held=self._part("pauses", lambda: _held(app, pauses or {}, queues or {})) if app.port.can.looks else None,
             journal=self._part("journal", lambda: _journal(app, counts)),
             beats=self._part("beats", lambda: Beats(store).listing()),
             schedules=schedules,
@@ -201,6 +210,15 @@ class LevelReader:
             )
             for name in sorted(names)
         }
+
+
+def _held(app: Application, pauses: Mapping[Target, Pause], queues: Mapping[str, QueueNow]) -> dict[str, int]:
+    """How many messages are held back, by paused task: no more than are not due."""
+    delayed = sum(one.level.delayed or 0 for one in queues.values())
+    tasks = [target.name for target in pauses if target.kind == "task"]
+    return {
+        one: min(delayed, app.broker.held_back({one} | names_of(app.tasks, frozenset([one])), "paused")) for one in tasks
+    }
 
 
 def _unheard(app: Application, workers: Sequence[WorkerNow]) -> bool:

@@ -23,6 +23,7 @@ from conventions.metrics.figures import Figures
 from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
 from conventions.metrics.measures import Series, added
 from conventions.metrics.worker_reports import WorkerNow
+from conventions.now.flows import Flow, Minutes, first_minute, flows_of
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target
 from conventions.records import audit
@@ -32,12 +33,7 @@ from conventions.schedules.schedule_summary import ScheduleSummary
 T = TypeVar("T")
 
 MINUTES = 60
-RATE_MINUTES = 2  # full minutes over which rates are taken
 ACTIONS, MARKED = 10, 200  # actions that are shown, and that may be marks
-LEFT = (
-    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "purged", "duplicate", "superseded",
-)  # fmt: skip
-"""Kinds after which a message has left the queue, for a while or for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +49,6 @@ class MinuteNow:
     minute: int
     figures: Figures
     marks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """How fast a queue fills and empties, over the last full minutes.
-
-    Attributes:
-        comes, goes: messages a second.
-        empty_in: seconds until it is empty at this pace; `None`: it is empty, or it grows, or nothing goes.
-    """
-
-    comes: float
-    goes: float
-    empty_in: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +69,7 @@ class Overview:
     Attributes:
         findings: what is wrong, what is critical first.
         minutes: the last hour, the present minute last; empty if it could not be read.
-        flows: by queue; a queue of which nothing is known is missing.
+        flows: how fast they fill and empty, by queue; one of which nothing is known is missing.
         actions: the last ones, newest first; `None`: they could not be read.
         absent: what could not be read, and why.
     """
@@ -143,6 +125,13 @@ class Overview:
         """What people have paused, by kind and name."""
         return sorted((self.levels.pauses or {}).items(), key=lambda one: one[0])
 
+    def waits_for(self, target: Target) -> int | None:
+        """How many messages wait because it is paused: those of a task are held back, and not due. `None`: nobody can tell."""
+        if target.kind == "task":
+            return (self.levels.held or {}).get(target.name)
+        queue = (self.levels.queues or {}).get(target.name) if target.kind == "queue" else None
+        return None if queue is None else queue.level.ready
+
     @property
     def schedules_to_look_at(self) -> Sequence[ScheduleSummary]:
         """Those that are paused, overdue, or cannot be sent."""
@@ -190,13 +179,15 @@ def _minutes(app: Application, look: Look, actions: Sequence[ActionNow]) -> tupl
     counts = Counts(app.store)
     last = counts.this_minute()
     first = last - MINUTES + 1
-    found, depths = counts.minutes(first, last), Depths(app.store).read(last - RATE_MINUTES - 1, last)
+    found, depths = counts.minutes(first, last), Depths(app.store)
     marks = _marks(look.levels.releases or {}, actions)
     minutes = [
         MinuteNow(minute, Figures(added(list(found.get(minute, {}).values()))), tuple(marks.get(minute, ())))
         for minute in range(first, last + 1)
     ]
-    return minutes, _flows(found, depths, last, look.levels)
+    begins = first_minute(last)
+    known = Minutes(found, depths.read(begins, last), depths.moved(begins, last), last)
+    return minutes, flows_of(known, look.levels, actions)
 
 
 def _marks(releases: Mapping[str, float], actions: Sequence[ActionNow]) -> dict[int, list[str]]:
@@ -207,34 +198,3 @@ def _marks(releases: Mapping[str, float], actions: Sequence[ActionNow]) -> dict[
     for one in actions:
         marks.setdefault(int(one.at.timestamp() // 60), []).append(f"{one.action} by {one.actor}")
     return marks
-
-
-def _flows(
-    counts: Mapping[int, Mapping[Series, Mapping[str, int]]],
-    depths: Mapping[int, Mapping[str, int]],
-    last: int,
-    levels: Levels,
-) -> dict[str, Flow]:
-    """By queue. What came in is what went out, and by how much the queue is longer."""
-    full = range(last - RATE_MINUTES, last)
-    flows = {}
-    for name, queue in (levels.queues or {}).items():
-        gone = sum(
-            counted.get(kind, 0)
-            for minute in full
-            for series, counted in counts.get(minute, {}).items()
-            for kind in LEFT
-            if series.queue == name
-        )
-        before, after = depths.get(last - RATE_MINUTES - 1), depths.get(last - 1)
-        if before is None or after is None:
-            continue
-        seconds = RATE_MINUTES * 60
-        longer = (after.get(name, 0) - before.get(name, 0)) / seconds
-        # Of functions no end is recorded: as many have gone, at the least, as the queue is shorter.
-        goes = max(gone / seconds, -longer)
-        comes = max(0.0, goes + longer)
-        ready = queue.level.ready or 0
-        empty_in = ready / (goes - comes) if ready and goes > comes else None
-        flows[name] = Flow(comes, goes, empty_in)
-    return flows

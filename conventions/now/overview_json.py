@@ -35,7 +35,7 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         "running": None if levels.running is None else [_running(one) for one in overview.running],
         "workers": None if levels.workers is None else [_worker(overview, one) for one in overview.workers],
         "beats": None if levels.beats is None else [_beat(one) for one in levels.beats],
-        "pauses": None if levels.pauses is None else [_pause(target, one, zone) for target, one in overview.pauses],
+        "pauses": None if levels.pauses is None else [_pause(target, one, zone) | {"waiting": overview.waits_for(target)} for target, one in overview.pauses],
         "schedules": None if levels.schedules is None else [_schedule(one) for one in overview.schedules_to_look_at],
         "journal": None if levels.journal is None else asdict(levels.journal),
         "actions": None
@@ -93,7 +93,11 @@ def _flow(overview: Overview, queue: str) -> Mapping[str, float | None]:
     flow = overview.flows.get(queue)
     if flow is None:
         return {"comes": None, "goes": None, "empty_in": None}
-    return {"comes": round(flow.comes, 2), "goes": round(flow.goes, 2), "empty_in": flow.empty_in}
+    return {"comes": _rate(flow.comes), "goes": _rate(flow.goes), "empty_in": flow.empty_in}
+
+
+def _rate(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 2)
 
 
 def _running(one: RunningNow) -> dict[str, Any]:

@@ -11,11 +11,18 @@ import pytest
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.queue_level import QueueLevel
+from conventions.broker.redis_broker import HeldMessage
+from conventions.execution.change_selected import move_selected
+from conventions.execution.selection import Selection
 from conventions.metrics.counts import Counts
-from conventions.metrics.depths import Depths
+from conventions.metrics.depths import Depth, Depths
 from conventions.metrics.event_counter import EventCounter
-from conventions.now.overview import Flow, Overview, overview_of
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
+from conventions.now.flows import Flow
+from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
+from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_store import Target
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database
@@ -33,6 +40,13 @@ class Mail(ImmediateTask):
         """Do nothing."""
 
 
+@pytest.fixture(autouse=True)
+def one_minute(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No minute passes during a test."""
+    minute = Counts(app.store).this_minute()
+    monkeypatch.setattr(Counts, "this_minute", lambda _: minute)
+
+
 def ended(app: ConventionsApp, minutes_ago: int, number: int, **values: Any) -> None:
     """So many jobs ended so many minutes ago, each with an id of its own."""
     now = Counts(app.store).this_minute() * 60_000
@@ -42,10 +56,17 @@ def ended(app: ConventionsApp, minutes_ago: int, number: int, **values: Any) -> 
     EventCounter(app.store).count_all()
 
 
-def depth(app: ConventionsApp, minutes_ago: int, ready: int) -> None:
+def depth(app: ConventionsApp, minutes_ago: int, ready: int, delayed: int | None = 0) -> None:
     """The queue was so long at the end of a minute."""
-    minute = Counts(app.store).this_minute() - minutes_ago
-    app.store.redis.hset(app.store.key("counts", "depth", str(minute)), mapping={"mail": ready})
+    minute = str(Counts(app.store).this_minute() - minutes_ago)
+    app.store.redis.hset(app.store.key("counts", "depth", minute), mapping={"mail": ready})
+    if delayed is not None:
+        app.store.redis.hset(app.store.key("counts", "delayed", minute), mapping={"mail": delayed})
+
+
+def consume(app: ConventionsApp) -> None:
+    """A worker lives that takes the queue."""
+    WorkerReports(app.store).say("w1", WorkerReport(queues=("mail",), processes=1))
 
 
 def flow(app: ConventionsApp) -> Flow | None:
@@ -56,6 +77,7 @@ def flow(app: ConventionsApp) -> Flow | None:
 def test_how_fast_a_queue_fills_and_empties(app: ConventionsApp) -> None:
     """What came is what went, and by how much it is longer; both over the last two full minutes."""
     assert flow(app) is None  # nobody has looked yet
+    consume(app)
     Mail.enqueue_many([{"number": number} for number in range(30)])
     depth(app, 3, 150)
     depth(app, 1, 30)
@@ -92,7 +114,122 @@ def test_the_depth_is_that_of_the_last_look_of_a_minute(app: ConventionsApp) -> 
     depths.note({"mail": QueueLevel(5, 100, 0, 2, None)})
     depths.note({"mail": QueueLevel(7, 100, 0, 2, None), "unknown": QueueLevel()})
     found = {**depths.read(minute, minute + 1)}
-    assert found[max(found)] == {"mail": 9, "unknown": 0}
+    assert found[max(found)] == {"mail": Depth(9, 100), "unknown": Depth(0, 0)}
+
+
+def test_what_waits_for_later_or_is_tried_again_is_no_end(app: ConventionsApp) -> None:
+    """It stays in its queue. A recorder of the release before does not note it: then it goes, and comes once more."""
+    depth(app, 3, 240, 0)
+    depth(app, 1, 0, 240)
+    ended(app, 1, 240, kind="retried")
+    found = flow(app)
+    assert found is not None
+    assert (found.goes, found.comes) == (0.0, 0.0)
+    for minutes_ago in (1, 3):
+        app.store.redis.delete(app.store.key("counts", "delayed", str(Counts(app.store).this_minute() - minutes_ago)))
+    found = flow(app)
+    assert found is not None
+    assert (found.goes, found.comes) == (2.0, 0.0)
+
+
+def test_a_paused_task_makes_no_pace(app: ConventionsApp) -> None:
+    """Its messages are held back, and not due; what is ready of others is worked on as ever."""
+    Mail.enqueue_many([{"number": number} for number in range(60)])
+    consume(app)
+    depth(app, 3, 1000, 0)
+    depth(app, 1, 60, 820)
+    ended(app, 1, 120)
+    found = flow(app)
+    assert found is not None
+    assert (found.goes, found.comes, found.empty_in) == (1.0, 0.0, pytest.approx(60))
+    depth(app, 1, 1000, 0)  # it was resumed
+    found = flow(app)
+    assert found is not None
+    assert (found.goes, found.comes, found.empty_in) == (1.0, 1.0, None)
+
+
+def shrinks(app: ConventionsApp) -> float | None:
+    """When a queue of 60 is empty that gets shorter by one a second."""
+    depth(app, 3, 180)
+    depth(app, 1, 60)
+    found = flow(app)
+    assert found is not None
+    return found.empty_in
+
+
+def test_a_queue_that_nobody_takes_is_not_empty_soon(app: ConventionsApp) -> None:
+    """Without a worker, or paused; also for a while after somebody has let it run."""
+    Mail.enqueue_many([{"number": number} for number in range(60)])
+    assert shrinks(app) is None
+    consume(app)
+    assert shrinks(app) == pytest.approx(60)
+    pauses = PauseActions(app.store)
+    pauses.pause(Target("queue", "mail"), "ann", "the bank is down")
+    assert shrinks(app) is None
+
+
+@pytest.mark.parametrize(
+    ("action", "target", "there"),
+    [
+        ("queue resume", "mail", False),
+        ("queue resume", "other", True),
+        ("task pause", Mail.name, False),
+        ("task resume", "another", True),
+        ("worker resume", "w1", False),
+        ("schedule pause", "mail", True),
+    ],
+)
+def test_a_pause_or_resume_disturbs_the_pace(app: ConventionsApp, action: str, target: str, there: bool) -> None:
+    """Of the queue that it concerns, as the audit says it."""
+    Mail.enqueue_many([{"number": number} for number in range(60)])
+    consume(app)
+    ended(app, 1, 120)
+    with app.database.session() as session:
+        audit.record(session, AuditEntry("ann", action, target, "the bank is down"))
+    assert (shrinks(app) is not None) is there
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "purged"])
+def test_what_people_remove_is_no_work(app: ConventionsApp, kind: str) -> None:
+    """Nobody knows then how much was sent. A few among many are nothing."""
+    Mail.enqueue_many([{"number": number} for number in range(60)])
+    consume(app)
+    ended(app, 2, 120)
+    ended(app, 1, 6, kind=kind)
+    assert shrinks(app) == pytest.approx(60)
+    ended(app, 3, 7000, kind=kind)
+    depth(app, 3, 7180)
+    found = flow(app)
+    assert found == Flow(None, 1.0, None)
+
+
+def test_what_people_move_is_neither_sent_nor_work(app: ConventionsApp) -> None:
+    """In both queues."""
+    Mail.enqueue_many([{"number": number} for number in range(60)])
+    move_selected(app, Selection(("mail",)), "other", "ann", "a worker of its own")
+    minute = Counts(app.store).this_minute()
+    moved = Depths(app.store).moved(minute - 1, minute)
+    assert {queue: count for one in moved.values() for queue, count in one.items()} == {"mail": 60, "other": 60}
+    depth(app, 3, 60)
+    depth(app, 1, 0)
+    flows = overview_of(app).flows
+    assert flows["mail"] == flows["other"] == Flow(None, None, None)
+
+
+def test_how_many_wait_because_of_a_pause(app: ConventionsApp) -> None:
+    """Of a queue what is ready; of a task what workers hold back, which is not due."""
+    Mail.enqueue_many([{"number": number} for number in range(5)])
+    pauses = PauseActions(app.store)
+    for target in (Target("queue", "mail"), Target("task", Mail.name)):
+        pauses.pause(target, "ann", "the bank is down")
+    for one in app.broker.reserve(["mail"], 2):
+        app.broker.hold_back([HeldMessage(one.tag, one.queue, one.receipt)], task=Mail.name, period=3600, why="paused")
+    found = overview_of(app)
+    assert (found.waits_for(Target("queue", "mail")), found.waits_for(Target("task", Mail.name))) == (3, 2)
+    assert [one["waiting"] for one in overview_json(found, ZoneInfo("UTC"))["pauses"]] == [3, 2]
+    assert found.waits_for(Target("worker", "w1")) is None
+    app.broker.drop("mail")
+    assert overview_of(app).waits_for(Target("task", Mail.name)) == 0
 
 
 def test_the_last_hour_by_the_minute(app: ConventionsApp) -> None:

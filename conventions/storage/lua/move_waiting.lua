@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- uses layout queues claims common
 -- Move waiting messages to other queues. Each keeps its priority, its place among all messages by order of arrival, and when it is due.
+-- How many went out of a queue and into one is counted by minute: the rates of these queues are no work then.
 -- KEYS: prefix
 -- ARGV: for each message: queue, place ('queue' | 'delayed'), tag, score, the other queue, and the message as it is written for that one
 -- Returns for each message 1; or 0, and does nothing, if the message has moved or its form is not known here
@@ -37,5 +38,14 @@ local function move(queue, place, tag, score, to, payload)
 end
 
 local answers = {}
-for i = 1, #ARGV, 6 do answers[#answers + 1] = move(unpack(ARGV, i, i + 5)) end
+local moved = P .. 'counts:moved:' .. integer(math.floor(now / 60000))
+for i = 1, #ARGV, 6 do
+  local went = move(unpack(ARGV, i, i + 5))
+  if went == 1 then
+    redis.call('HINCRBY', moved, ARGV[i], 1)
+    redis.call('HINCRBY', moved, ARGV[i + 4], 1)
+    redis.call('PEXPIRE', moved, 7800000)
+  end
+  answers[#answers + 1] = went
+end
 return answers
