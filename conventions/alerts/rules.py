@@ -168,6 +168,20 @@ def _alive(workers: Sequence[WorkerNow] | None) -> list[WorkerNow]:
     return [one for one in workers or () if not one.silent]
 
 
+def no_worker(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """Nobody consumes anything, whatever waits: no worker lives, as far as all of them report."""
+    workers = look.levels.workers
+    if workers is None or look.levels.unheard is not False or _alive(workers):
+        return
+    silent = (
+        "" if not workers else ": the last one is silent" if len(workers) == 1 else f": all {len(workers)} are silent"
+    )
+    yield Finding(
+        "no worker", "", "critical", f"no worker runs{silent}",
+        "start one with `celery worker`: what is sent waits for it until then", "/#workers",
+    )  # fmt: skip
+
+
 def worker_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
     """A worker has died, or stands still: one that ends in order says so."""
     severity: Severity = "warning" if _alive(look.levels.workers) else "critical"
@@ -314,14 +328,14 @@ def unreadable(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa
 
 
 RULES: tuple[Rule, ...] = (
-    unreadable, no_consumer, worker_silent, not_consuming, beat_silent, schedule_overdue, memory, failure_rate, retrying, busy_with_one,
+    unreadable, no_worker, no_consumer, worker_silent, not_consuming, beat_silent, schedule_overdue, memory, failure_rate, retrying, busy_with_one,
     backlog, oldest, mean_delay, new_letters, recording_late, schedule_failing, batch_stalled, redrive_stopped,
 )  # fmt: skip
 
 
 RULE_NAMES = (
     "backlog", "batch stalled", "busy with one task", "beat silent", "counting late", "dead letters", "evicts", "failure rate", "mean delay", "memory",
-    "no consumer", "not consuming", "oldest", "recording late", "redrive stopped", "rejected events", "retrying", "schedule failing", "schedule overdue", "unreadable",
+    "no consumer", "no worker", "not consuming", "oldest", "recording late", "redrive stopped", "rejected events", "retrying", "schedule failing", "schedule overdue", "unreadable",
     "worker silent",
 )  # fmt: skip
 """The names of all findings."""

@@ -18,7 +18,8 @@ from conventions.console.display import rate_text, short_duration
 from conventions.core.durations import duration
 from conventions.core.printable_text import printable
 from conventions.metrics.levels import QueueNow
-from conventions.now.overview import Flow, Overview, overview_of
+from conventions.now.flows import Flow
+from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
 
 EVERY = 2.0  # seconds
@@ -80,6 +81,8 @@ def _parts(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
         yield Text(f"  and {len(overview.findings) - MOST_FINDINGS:,} more: --json has all", style="dim")
     for part, why in overview.absent.items():
         yield Text(printable(f"  unknown: {part}: {why}"), style="dim")
+    if overview.judge == "":
+        yield Text("  nobody judges alerts: start `celery beat`, or `celery metrics --port`", style="dim")
     yield from _tables(overview, zone)
 
 
@@ -112,6 +115,7 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
         for one in overview.workers
     ]  # fmt: skip
     yield from _table("workers", ("worker", "state", "release", "busy", "with", "consumes"), workers)
+    yield from _beats(overview)
     schedules = [
         (
             one.listed.name,
@@ -126,6 +130,14 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
         for one in overview.actions or ()
     ]
     yield from _table("last actions", ("at", "who", "what", "which", "why"), actions)
+
+
+def _beats(overview: Overview) -> Iterator[RenderableType]:
+    if overview.levels.beats is not None:
+        said = [
+            f"beat {one.name} {one.state}, looked {short_duration(one.tick_age)} ago" for one in overview.levels.beats
+        ]
+        yield Text(printable("; ".join(said) or "no beat runs"), style="dim")
 
 
 def _queue(one: QueueNow, flow: Flow | None) -> tuple[str, ...]:

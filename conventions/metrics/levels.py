@@ -115,12 +115,14 @@ class Levels:
     """How things stand. A part that could not be read is `None`, and `absent` has the reason by its name.
 
     Attributes:
+        unheard: whether a worker lives that reports nothing, as one of the release before; `None`: unknown.
         held: by paused task, how many messages workers hold back; `None` also where the broker does not tell it.
     """
 
     at: datetime
     queues: Mapping[str, QueueNow] | None = None
     workers: Sequence[WorkerNow] | None = None
+    unheard: bool | None = None
     running: Sequence[RunningNow] | None = None
     causes: Sequence[CauseNow] | None = None
     releases: Mapping[str, float] | None = None
@@ -167,12 +169,14 @@ class LevelReader:
         workers = self._part("workers", reports.listing)
         schedules = self._part("schedules", lambda: summaries_of(app, load_schedule(app)))
         pauses = self._part("pauses", lambda: Pauses(store).read().pauses)
-        queues = self._part("queues", lambda: self._queues(counts, workers))
+        unheard = None if workers is None else self._part("workers", lambda: _unheard(app, workers))
+        queues = self._part("queues", lambda: self._queues(counts, workers, unheard))
         of_sql = self._part("letters", lambda: SQL.call("letters", lambda: _of_sql(app, schedules or ()), SQL_WITHIN))
         return Levels(
             at=datetime.now(UTC),
             queues=queues,
             workers=workers,
+            unheard=unheard,
             running=None if workers is None else self._part("running", lambda: running_jobs(app, workers)),
             causes=self._part("causes", counts.causes),
             releases=self._part("releases", counts.releases),
@@ -195,9 +199,8 @@ class LevelReader:
             self._absent[name] = without_secrets(first_line(error))
             return None
 
-    def _queues(self, counts: Counts, workers: Sequence[WorkerNow] | None) -> dict[str, QueueNow]:
+    def _queues(self, counts: Counts, workers: Sequence[WorkerNow] | None, unheard: bool | None) -> dict[str, QueueNow]:
         consumed = None if workers is None else consumers(workers)
-        unheard = workers is None or _unheard(self._app, workers)
         retrying = self._part("retrying", counts.retrying)
         names = {*self._known, *known_queues(self._app), *(consumed or ()), *(retrying or ())}
         levels = self._app.port.levels(sorted(names))
@@ -206,7 +209,7 @@ class LevelReader:
                 name,
                 levels[name],
                 None if retrying is None else retrying.get(name, 0),
-                None if consumed is None or (unheard and not consumed[name]) else consumed[name],
+                None if consumed is None or (unheard is not False and not consumed[name]) else consumed[name],
             )
             for name in sorted(names)
         }
@@ -217,7 +220,8 @@ def _held(app: Application, pauses: Mapping[Target, Pause], queues: Mapping[str,
     delayed = sum(one.level.delayed or 0 for one in queues.values())
     tasks = [target.name for target in pauses if target.kind == "task"]
     return {
-        one: min(delayed, app.broker.held_back({one} | names_of(app.tasks, frozenset([one])), "paused")) for one in tasks
+        one: min(delayed, app.broker.held_back({one} | names_of(app.tasks, frozenset([one])), "paused"))
+        for one in tasks
     }
 
 

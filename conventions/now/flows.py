@@ -93,7 +93,9 @@ def _flow(minutes: Minutes, before: Depth, after: Depth, queue: QueueNow, still:
     ended, removed = _counted(minutes, queue.name, BEGUN), _counted(minutes, queue.name, REMOVED)
     since = range(first_minute(minutes.last), minutes.last + 1)
     # The looks at a queue are not at the edges of the minutes, so what was removed in the minute before may be seen in this one.
-    changed = _counted(minutes, queue.name, REMOVED, since) + sum(minutes.moved.get(one, {}).get(queue.name, 0) for one in since)
+    changed = _counted(minutes, queue.name, REMOVED, since) + sum(
+        minutes.moved.get(one, {}).get(queue.name, 0) for one in since
+    )
     if changed > LITTLE * ended:
         return Flow(None, ended / seconds if ended else None, None)
     # Of functions no end is recorded: as many have gone, at the least, as the queue is shorter.

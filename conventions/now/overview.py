@@ -9,6 +9,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from conventions.alerts.alert_store import AlertStore
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
 from conventions.alerts.rules import findings
@@ -21,7 +22,7 @@ from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.depths import Depths
 from conventions.metrics.figures import Figures
 from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
-from conventions.metrics.measures import Series, added
+from conventions.metrics.measures import added
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.flows import Flow, Minutes, first_minute, flows_of
 from conventions.pauses.pause import Pause
@@ -70,6 +71,7 @@ class Overview:
         findings: what is wrong, what is critical first.
         minutes: the last hour, the present minute last; empty if it could not be read.
         flows: how fast they fill and empty, by queue; one of which nothing is known is missing.
+        judge: who judges alerts; empty: nobody; `None`: it could not be read.
         actions: the last ones, newest first; `None`: they could not be read.
         absent: what could not be read, and why.
     """
@@ -78,6 +80,7 @@ class Overview:
     findings: Sequence[Finding]
     minutes: Sequence[MinuteNow] = ()
     flows: Mapping[str, Flow] = field(default_factory=dict)
+    judge: str | None = None
     actions: Sequence[ActionNow] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
 
@@ -154,8 +157,11 @@ def overview_of(app: Application) -> Overview:
     else:
         found = _part(absent, "minutes", lambda: _minutes(app, look, actions or ()))
     minutes, flows = found if found is not None else ((), {})
+    judge = (
+        None if look.levels.workers is None else _part(absent, "judge", lambda: AlertStore(app.store).leader() or "")
+    )
     shown = None if actions is None else actions[:ACTIONS]
-    return Overview(look.levels, findings(look, thresholds), minutes, flows, shown, absent)
+    return Overview(look.levels, findings(look, thresholds), minutes, flows, judge, shown, absent)
 
 
 def _part(absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:

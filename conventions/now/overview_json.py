@@ -34,8 +34,11 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         else [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
         "running": None if levels.running is None else [_running(one) for one in overview.running],
         "workers": None if levels.workers is None else [_worker(overview, one) for one in overview.workers],
+        "judge": overview.judge,
         "beats": None if levels.beats is None else [_beat(one) for one in levels.beats],
-        "pauses": None if levels.pauses is None else [_pause(target, one, zone) | {"waiting": overview.waits_for(target)} for target, one in overview.pauses],
+        "pauses": None
+        if levels.pauses is None
+        else [_pause(target, one, zone) | {"waiting": overview.waits_for(target)} for target, one in overview.pauses],
         "schedules": None if levels.schedules is None else [_schedule(one) for one in overview.schedules_to_look_at],
         "journal": None if levels.journal is None else asdict(levels.journal),
         "actions": None

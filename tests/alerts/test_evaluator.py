@@ -20,6 +20,7 @@ from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, post
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.records.journal import AuditJournalEntry, read_entry
 from tests.support import wait_until
 
@@ -32,6 +33,13 @@ class Mail(ImmediateTask):
 
     def run(self, number: int) -> None:
         """Do nothing."""
+
+
+@pytest.fixture(autouse=True)
+def a_worker_elsewhere(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lives, and does not take the queue."""
+    monkeypatch.setattr("conventions.metrics.worker_reports.SILENT_AFTER", 3600.0)
+    WorkerReports(app.store).say("w1", WorkerReport(queues=("elsewhere",), processes=1))
 
 
 class Receiver:

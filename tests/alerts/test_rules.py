@@ -79,6 +79,13 @@ EDGES: dict[str, tuple[str, Look, Look]] = {
     "no consumer": ("no consumer", Look(queue(ready=0, consumers=0)), Look(queue(ready=1, consumers=0))),
     "a consumer": ("no consumer", Look(queue(ready=1, consumers=1)), Look(queue(ready=1, consumers=0))),
     "unknown consumers": ("no consumer", Look(queue(ready=1, consumers=None)), Look(queue(ready=1, consumers=0))),
+    "no worker": (
+        "no worker", Look(Levels(AT, workers=[worker(), worker("w2", age=60)], unheard=False)),
+        Look(Levels(AT, workers=[worker(age=15.1)], unheard=False)),
+    ),
+    "no worker, and none before": ("no worker", Look(Levels(AT, workers=[worker()], unheard=False)), Look(Levels(AT, workers=[], unheard=False))),
+    "a worker that does not report": ("no worker", Look(Levels(AT, workers=[], unheard=True)), Look(Levels(AT, workers=[], unheard=False))),
+    "unknown workers": ("no worker", Look(Levels(AT, workers=[])), Look(Levels(AT, workers=[], unheard=False))),
     "worker silent": ("worker silent", Look(Levels(AT, workers=[worker(age=15)])), Look(Levels(AT, workers=[worker(age=15.1)]))),
     "not consuming": ("not consuming", Look(Levels(AT, workers=[worker()])), Look(Levels(AT, workers=[worker(queues=())]))),
     "just started": (
@@ -142,7 +149,7 @@ def test_each_rule_has_an_edge_here() -> None:
     of = {rule for rule, _, _ in EDGES.values()} | {"beat silent", "schedule overdue"}
     everything = {one.rule for _, _, at in EDGES.values() for one in findings(at, USUAL)}
     assert everything <= of
-    assert len(RULES) == 18
+    assert len(RULES) == 19
 
 
 def test_a_queue_may_have_thresholds_of_its_own() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.alerts.alert_store import AlertStore
+from conventions.alerts.episode import HOLDS_FOR
 from conventions.alerts.evaluator import EVERY
 from conventions.metrics.worker_reports import SILENT_AFTER
 from tests.alerts.test_evaluator import receiving
@@ -45,11 +46,14 @@ def test_all_workers_killed(alone: Installation, command: tuple[str, ...]) -> No
             wait_until(lambda: heart.bodies, 30, "the heartbeat")
             one.kill()
             other.kill()
-            wait_until(lambda: len(alerts.bodies) == 2, SILENT_AFTER + 2 * EVERY + 10, "both are told of")
-            assert alerts.told == [("firing", "worker silent")] * 2
+            within = SILENT_AFTER + HOLDS_FOR + 3 * EVERY + 10
+            wait_until(lambda: len(alerts.bodies) == 3, within, "both are told of, and that no other runs")
+            assert alerts.told == [("firing", "worker silent")] * 2 + [("firing", "no worker")]
             assert {body["severity"] for body in alerts.bodies} <= {"critical", "warning"}
             listed = json.loads(alone.run("alerts", "list", "--json").stdout)
-            assert [(row["state"], row["rule"]) for row in listed] == [("firing", "worker silent")] * 2
+            assert {(row["state"], row["severity"], row["rule"]) for row in listed} == {
+                ("firing", "critical", "worker silent"), ("firing", "critical", "no worker"),
+            }  # fmt: skip
 
 
 @pytest.mark.everyday

@@ -72,13 +72,25 @@ def now(installation: Installation) -> tuple[Any, int]:
 
 
 @pytest.mark.everyday
-def test_an_installation_without_a_worker_is_well(alone: Installation) -> None:
-    """Nothing waits for anybody. Nothing has been recorded."""
+def test_an_installation_without_a_worker(alone: Installation) -> None:
+    """Nothing waits for anybody, and nothing would run: it says how to begin, and that nobody judges."""
     found, status = now(alone)
-    assert (found["findings"], found["absent"], status) == ([], {}, 0)
+    assert ([one["rule"] for one in found["findings"]], found["absent"], found["judge"], status) == (
+        ["no worker"],
+        {},
+        "",
+        1,
+    )
     assert {one["ready"] for one in found["queues"]} == {0}
-    text = alone.run("now")
-    assert (text.returncode, "All is well" in text.stdout) == (0, True)
+    text = alone.run("now").stdout
+    for said in (
+        "1 thing is wrong",
+        "no worker runs",
+        "start one with `celery worker`",
+        "nobody judges alerts",
+        "no beat runs",
+    ):
+        assert said in text
 
 
 @pytest.mark.everyday
@@ -108,6 +120,7 @@ def test_what_is_wrong_is_said_on_all_surfaces(alone: Installation) -> None:
             {"r9": 40},
         )
         assert causes["BusinessError"]["dead"] == 25
+        assert found["judge"] == ""
         total = {kind: sum(one[kind] for one in found["minutes"]) for kind in ("succeeded", "retried", "dead")}
         assert total == {"succeeded": 60, "retried": 40, "dead": 25}
 
@@ -121,6 +134,8 @@ def test_what_is_wrong_is_said_on_all_surfaces(alone: Installation) -> None:
             }
             assert httpx.get(f"{address}/", timeout=patient(10)).status_code == 401
             assert httpx.get(f"{address}/workers", auth=("alice", "a"), timeout=patient(10)).status_code == 200
+        assert "Nobody judges alerts" in pages["vera"]
+        assert "No beat runs." in pages["vera"]
         for one in found["findings"]:
             assert one["says"] in pages["alice"]
             assert one["says"] in pages["vera"]
@@ -138,11 +153,11 @@ def test_all_workers_killed(alone: Installation) -> None:
         other.kill()
         Fine.delay(number=1)
         found = wait_until(
-            lambda: (found := now(alone)[0]["findings"]) and len(found) == 3 and found,
+            lambda: (found := now(alone)[0]["findings"]) and len(found) == 4 and found,
             SILENT_AFTER + 15,
             "both are missed",
         )
-        assert sorted(one["rule"] for one in found) == ["no consumer", "worker silent", "worker silent"]
+        assert sorted(one["rule"] for one in found) == ["no consumer", "no worker", "worker silent", "worker silent"]
         assert {one["severity"] for one in found} == {"critical"}
         assert app.store
 
@@ -159,11 +174,11 @@ def test_watch_needs_a_terminal_and_no_json(alone: Installation) -> None:
 def test_thresholds_are_settings(alone: Installation) -> None:
     """And one that does not exist is refused by its name."""
     ended = alone.run("now", "--json", CONVENTIONS_ALERTS='{"backlog": 1}')
-    assert ended.returncode == 0
+    assert [one["rule"] for one in json.loads(ended.stdout)["findings"]] == ["no worker"]
     with alone.application():
         Fine.delay(number=1)
     found = json.loads(alone.run("now", "--json", CONVENTIONS_ALERTS='{"backlog": 1}').stdout)["findings"]
-    assert [one["rule"] for one in found] == ["no consumer"]
+    assert [one["rule"] for one in found] == ["no worker", "no consumer"]
     refused = alone.run("now", CONVENTIONS_ALERTS='{"queues": {"mail": {"backlogg": 1}}}')
     assert refused.returncode == 2
     assert "CONVENTIONS_ALERTS: queues.mail.backlogg:" in refused.stdout
