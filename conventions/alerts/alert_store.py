@@ -1,7 +1,7 @@
 """`AlertStore`: episodes, silences and what is to be told, in Redis. They outlive every process that evaluates."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,16 @@ class Silence:
     until: datetime
     reason: str
     actor: str
+
+    @classmethod
+    def key_of(cls, rule: str, subject: str) -> str:
+        """The key of the findings of a rule, or of one subject."""
+        return f"{rule} {subject}".rstrip()
+
+    def parts(self, rules: Iterable[str]) -> tuple[str, str]:
+        """The rule and the subject of its key; both may have spaces, so it takes the names of the rules."""
+        rule = next((one for one in rules if f"{self.key} ".startswith(f"{one} ")), self.key)
+        return rule, self.key[len(rule) + 1 :]
 
     def covers(self, finding: Finding) -> bool:
         """Whether it is meant."""

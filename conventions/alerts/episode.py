@@ -57,6 +57,11 @@ class Episode:
         return "pending" if self.fired is None else "firing"
 
 
+def urgency(episode: Episode) -> tuple[bool, bool, float]:
+    """Sorts episodes: what is critical first, then what fires, then what began first."""
+    return episode.finding.severity != "critical", episode.fired is None, episode.began
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """An episode that fires, or is over."""

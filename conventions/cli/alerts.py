@@ -9,20 +9,27 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.alerts.alert_store import AlertStore, Silence
-from conventions.alerts.episode import Episode, Transition
+from conventions.alerts.episode import Episode, Transition, urgency
 from conventions.alerts.evaluator import body_of
 from conventions.alerts.finding import Finding
 from conventions.alerts.receivers import receivers
 from conventions.alerts.rules import RULE_NAMES
+from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say, written
 from conventions.cli.schedule_options import end_of_pause
 from conventions.cli.shared_options import NEEDED_REASON, REASON
 from conventions.core.errors import ConfigurationError
+from conventions.now.alert_subjects import Subject, subject_of
 
 COLUMNS = ("state", "severity", "rule", "subject", "says", "began", "fired", "silent_until")
 RULE = click.argument("rule", type=click.Choice(RULE_NAMES))
-SUBJECT = click.option("--subject", help="Only of this queue, task, worker, schedule or server; default: all.")
+SUBJECT = click.option(
+    "--subject",
+    default="",
+    help="Only of this queue, task, worker, schedule or server, as the alert names it; default: all.",
+)
+SILENCE_COLUMNS = ("silenced", "until", "by", "reason")
 
 
 @click.group()
@@ -36,17 +43,21 @@ def alerts() -> None:
 @click.pass_context
 @one_line_errors
 def list_alerts(context: click.Context, *, over: bool, as_json: bool, limit: int) -> None:
-    """List alerts: those that fire, those that will fire if they hold, and with --over those that are over."""
+    """List alerts: those that fire, those that will fire if they hold, and with --over those that are over; and the silences."""
     app = app_of(context)
     store, zone = AlertStore(app.store), ZoneInfo(app.settings.timezone)
     silences = store.silences(datetime.now(UTC))
-    found = sorted(store.episodes().values(), key=lambda one: (one.fired is None, one.began))
+    found = sorted(store.episodes().values(), key=urgency)
     rows = [_row(one, one.state, silences, zone) for one in found]
     if over:
         rows += [_row(one, "over", (), zone) for one in store.over(limit)]
     if store.leader() is None:
         say("nobody judges now: start `celery beat`, or `celery metrics --port`", err=True)
-    emit(rows[:limit], COLUMNS, as_json=as_json)
+    silent = [_silence_row(one, zone) for one in silences]
+    emit([*rows[:limit], *silent] if as_json else rows[:limit], COLUMNS, as_json=as_json)
+    if silent and not as_json:
+        say()
+        emit(silent, SILENCE_COLUMNS, as_json=False)
 
 
 @alerts.command(cls=CeleryCommand)
@@ -82,14 +93,17 @@ def test(context: click.Context) -> None:
 @actor_option
 @click.pass_context
 @one_line_errors
-def silence(context: click.Context, *, rule: str, subject: str | None, until: str, reason: str, actor: str) -> None:
+def silence(context: click.Context, *, rule: str, subject: str, until: str, reason: str, actor: str) -> None:
     """Tell nobody of these alerts until then. They are still judged, listed, and shown on the page."""
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")
     app = app_of(context)
     end = end_of_pause(until, datetime.now(UTC), ZoneInfo(app.settings.timezone))
-    one = Silence(f"{rule} {subject or ''}".rstrip(), end, reason.strip(), actor)
+    meant = _meant(app, rule, subject)
+    one = Silence(Silence.key_of(rule, meant.name), end, reason.strip(), actor)
     AlertStore(app.store).silence(one)
+    if meant.doubt:
+        say(f"this silences nothing now: {meant.doubt}", err=True)
     say(f"nobody is told of {one.key!r} until {written(end)}")
 
 
@@ -100,12 +114,35 @@ def silence(context: click.Context, *, rule: str, subject: str | None, until: st
 @actor_option
 @click.pass_context
 @one_line_errors
-def unsilence(context: click.Context, *, rule: str, subject: str | None, reason: str | None, actor: str) -> None:
+def unsilence(context: click.Context, *, rule: str, subject: str, reason: str | None, actor: str) -> None:
     """Tell of these alerts again. Status 1 when they were not silent."""
-    key = f"{rule} {subject or ''}".rstrip()
-    ended = AlertStore(app_of(context).store).end_silence(key, actor, reason)
+    app, key = app_of(context), Silence.key_of(rule, subject)
+    store = AlertStore(app.store)
+    if all(one.key != key for one in store.silences(datetime.now(UTC))):
+        key = Silence.key_of(rule, _meant(app, rule, subject).name)
+    ended = store.end_silence(key, actor, reason)
     say(f"{key!r} is told again" if ended else f"{key!r} was not silent")
     context.exit(0 if ended else 1)
+
+
+def _meant(app: ConventionsApp, rule: str, subject: str) -> Subject:
+    try:
+        return subject_of(app, rule, subject)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--subject") from None
+
+
+def _silence_row(one: Silence, zone: ZoneInfo) -> dict[str, Any]:
+    rule, subject = one.parts(RULE_NAMES)
+    return {
+        "state": "silence",
+        "rule": rule,
+        "subject": subject,
+        "silenced": one.key,
+        "until": one.until.astimezone(zone),
+        "by": one.actor,
+        "reason": one.reason,
+    }
 
 
 def _row(episode: Episode, state: str, silences: Any, zone: ZoneInfo) -> dict[str, Any]:

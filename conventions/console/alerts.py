@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from conventions.alerts.alert_store import AlertStore, Silence
-from conventions.alerts.episode import Episode
+from conventions.alerts.episode import Episode, urgency
 from conventions.alerts.receivers import receivers
 from conventions.alerts.rules import RULE_NAMES
 from conventions.console.notice import Notice
@@ -13,6 +13,7 @@ from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.core.error_text import first_line
 from conventions.core.errors import ConfigurationError
+from conventions.now.alert_subjects import subject_of
 
 OVER = 50  # episodes that are over
 LONGEST_REASON = 2000  # characters
@@ -46,7 +47,7 @@ class AlertList(Page):
 
     def _find(self) -> dict[str, Any]:
         store = AlertStore(self.capp.store)
-        found = sorted(store.episodes().values(), key=lambda one: (one.fired is None, -one.began))
+        found = sorted(store.episodes().values(), key=urgency)
         silences = store.silences(datetime.now(UTC))
 
         def silent(one: Episode) -> Silence | None:
@@ -97,6 +98,9 @@ class ChangeSilence(AlertList):
             raise ValueError("say which rule")
         if not reason or len(reason) > LONGEST_REASON:
             raise ValueError(f"say why, in {LONGEST_REASON:,} characters at the most")
-        key = f"{rule} {self.parameter('subject')}".rstrip()
-        store.silence(Silence(key, self.end("until"), reason, actor))
+        end, meant = self.end("until"), subject_of(self.capp, rule, self.parameter("subject"))
+        key = Silence.key_of(rule, meant.name)
+        store.silence(Silence(key, end, reason, actor))
+        if meant.doubt:
+            return Notice("warning", f"Nobody is told of {key} until then. This silences nothing now: {meant.doubt}.")
         return Notice("success", f"Nobody is told of {key} until then. It is still judged and shown.")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, next_episodes
+from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, next_episodes, urgency
 from conventions.alerts.finding import Finding
 from conventions.alerts.rules import RULE_NAMES
 
@@ -91,3 +91,10 @@ def test_it_says_what_was_seen_last() -> None:
 def test_a_silence_names_a_rule_or_one_subject(name: str) -> None:
     """No name is the beginning of another one's key."""
     assert not any(other.startswith(f"{name} ") for other in RULE_NAMES)
+
+
+def test_what_is_critical_comes_first() -> None:
+    """Then what fires, then what began first."""
+    blind, old, new = Episode("1", BLIND, 9.0), Episode("2", BACKLOG, 1.0, 2.0), Episode("3", LETTERS, 3.0, 3.0)
+    pending = Episode("4", BACKLOG, 0.0)
+    assert sorted([pending, new, old, blind], key=urgency) == [blind, old, new, pending]

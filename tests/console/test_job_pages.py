@@ -349,6 +349,9 @@ def test_an_alert_is_silenced(operator: User, shop_app: ConventionsApp) -> None:
     ):  # fmt: skip
         answer = operator.post("/alerts/silences", form | change)
         assert (answer.status_code, fault in text_of(answer.text)) == (422, True), fault
+    doubt = text_of(operator.send("/alerts/silences", form | {"subject": "archve"}))
+    assert "This silences nothing now: no queue 'archve' is known" in doubt
+    assert operator.send("/alerts/silences", {"end": "backlog archve"})
     assert "told of backlog q1 again" in text_of(operator.send("/alerts/silences", {"end": "backlog q1"}))
     assert AlertStore(shop_app.store).silences(utc_now()) == []
 

@@ -71,14 +71,25 @@ def test_the_commands(alone: Installation) -> None:
     assert "not delivered" in refused.stdout
     assert alone.run("alerts", "silence", "nonsense", "--until", "2h", "--reason", "x").returncode == 2
     silent = alone.run(
-        "alerts", "silence", "backlog", "--subject", "mail", "--until", "2h", "--reason", "known", "--actor", "ann"
+        "alerts", "silence", "backlog", "--subject", "mial", "--until", "2h", "--reason", "known", "--actor", "ann"
     )
-    assert "nobody is told of 'backlog mail' until" in silent.stdout
+    assert "nobody is told of 'backlog mial' until" in silent.stdout
+    assert "this silences nothing now: no queue 'mial' is known; did you mean 'mail'?" in silent.stdout
+    listed = alone.run("alerts", "list").stdout
+    assert all(said in listed for said in ("backlog mial", "known", "ann"))
+    (row,) = json.loads(alone.run("alerts", "list", "--json").stdout.partition("\n")[2])
+    assert (row["state"], row["rule"], row["subject"], row["by"], row["reason"]) == (
+        "silence", "backlog", "mial", "ann", "known",
+    )  # fmt: skip
+    task = alone.run("alerts", "silence", "dead letters", "--subject", "Fine", "--until", "2h", "--reason", "known")
+    assert f"nobody is told of 'dead letters {Fine.name}' until" in task.stdout
+    assert "silences nothing" not in task.stdout
+    assert alone.run("alerts", "unsilence", "dead letters", "--subject", "Fine").returncode == 0
     with alone.application() as app:
         (one,) = AlertStore(app.store).silences(datetime.now(UTC))
-        assert (one.key, one.reason, one.actor) == ("backlog mail", "known", "ann")
-    assert alone.run("alerts", "unsilence", "backlog", "--subject", "mail").returncode == 0
-    assert alone.run("alerts", "unsilence", "backlog", "--subject", "mail").returncode == 1
+        assert (one.key, one.reason, one.actor) == ("backlog mial", "known", "ann")
+    assert alone.run("alerts", "unsilence", "backlog", "--subject", "mial").returncode == 0
+    assert alone.run("alerts", "unsilence", "backlog", "--subject", "mial").returncode == 1
 
 
 @pytest.mark.everyday
