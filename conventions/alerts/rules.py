@@ -6,6 +6,7 @@ The first three are those of the convention document (R14). A part that could no
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
+from urllib.parse import quote
 
 from conventions.alerts.finding import Finding, Severity
 from conventions.alerts.look import Look
@@ -15,6 +16,7 @@ from conventions.metrics.counts import CauseNow
 from conventions.metrics.figures import Figures, together
 from conventions.metrics.levels import QueueNow
 from conventions.metrics.measures import Series
+from conventions.metrics.troubles import NewLetters
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.schedules.beat_liveness import beats_fault
 
@@ -36,6 +38,11 @@ def _figures_of_queues(figures: Mapping[Series, Figures] | None) -> dict[str, Fi
 
 def _short(task: str) -> str:
     return task.rpartition(".")[2] or "unknown tasks"
+
+
+def _of_task(page: str, task: str) -> str:
+    """A page, for one task."""
+    return f"{page}{'&' if '?' in page else '?'}task={quote(task)}" if task else page
 
 
 def _wait(count: int) -> str:
@@ -99,7 +106,7 @@ def failure_rate(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "failure rate", series.task, "critical",
                 f"{_short(series.task)}: {_percent(rate)} of {figures.ended:,} jobs died within {thresholds.window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit, *_cause_of(look, series.task, "dead", thresholds.window),
+                "look at the causes, correct them, and redrive the letters", _of_task("/dead-letters", series.task), rate, limit, *_cause_of(look, series.task, "dead", thresholds.window),
             )  # fmt: skip
 
 
@@ -121,12 +128,24 @@ def retrying(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         rate, limit = figures.retry_rate, thresholds.retry_rate_of(series.queue)
         if rate is None or attempts < thresholds.sample or rate < limit:
             continue
-        waits = sum(one.retrying for one in look.levels.causes or () if one.task == series.task)
+        waits = _retrying(look, series.task)
+        if waits == 0:  # all of them have ended since
+            continue
+        failed = f"{_percent(rate)} of {attempts:,} attempts failed and are tried again"
+        says = (
+            failed if waits is None else "1 message is retrying" if waits == 1 else f"{waits:,} messages are retrying"
+        )
         yield Finding(
-            "retrying", series.task, "warning", f"{_short(series.task)}: {waits:,} messages are retrying",
-            "look at what it calls: a service that is down, a password that was changed", "/", rate, limit,
+            "retrying", series.task, "warning", f"{_short(series.task)}: {says}",
+            "look at what it calls: a service that is down, a password that was changed", _of_task("/jobs?state=retrying", series.task), rate, limit,
             *_cause_of(look, series.task, "retried", thresholds.window),
         )  # fmt: skip
+
+
+def _retrying(look: Look, task: str) -> int | None:
+    """How many messages of a task have failed and have not ended. `None`: unknown."""
+    causes = look.levels.causes
+    return None if causes is None else sum(one.retrying for one in causes if one.task == task)
 
 
 def oldest(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
@@ -140,15 +159,24 @@ def oldest(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _still_dead(look: Look, series: Series, died: int) -> int:
+    """How many of those that died are dead still, as far as SQL tells it: nothing is to be done about the others."""
+    letters, journal = look.levels.new_letters, look.levels.journal
+    if letters is None or journal is None:
+        return died
+    dead, settled = letters.get(series, NewLetters(0, 0))
+    return max(0, min(died - settled, dead + journal.events))  # what is on its way to SQL may be one more each
+
+
 def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     """So many jobs of a task became dead letters."""
     for series, figures in (look.letters or {}).items():
-        dead, limit = figures.of("dead"), thresholds.new_letters
+        dead, limit = _still_dead(look, series, figures.of("dead")), thresholds.new_letters
         if dead >= limit:
             yield Finding(
                 "dead letters", series.task, "warning",
                 f"{_short(series.task)}: {dead:,} dead letters within {thresholds.letters_window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit,
+                "look at the causes, correct them, and redrive the letters", _of_task("/dead-letters", series.task), dead, limit,
                 *_cause_of(look, series.task, "dead", thresholds.letters_window),
             )  # fmt: skip
 

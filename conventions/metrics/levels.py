@@ -25,9 +25,11 @@ from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.measures import Series
 from conventions.metrics.troubles import (
+    NewLetters,
     StalledBatch,
     StoppedRedrive,
     failing_schedules,
+    new_letters,
     stalled_batches,
     stopped_redrives,
 )
@@ -116,6 +118,7 @@ class Levels:
 
     Attributes:
         unheard: whether a worker lives that reports nothing, as one of the release before; `None`: unknown.
+        new_letters: what became of those that failed within the window of the thresholds.
         held: by paused task, how many messages workers hold back; `None` also where the broker does not tell it.
     """
 
@@ -132,6 +135,7 @@ class Levels:
     beats: Sequence[Beat] | None = None
     schedules: Sequence[ScheduleSummary] | None = None
     letters: Mapping[Series, int] | None = None
+    new_letters: Mapping[Series, NewLetters] | None = None
     memory: Mapping[str, MemoryNow] | None = None
     stalled: Sequence[StalledBatch] | None = None
     redrives: Sequence[StoppedRedrive] | None = None
@@ -186,6 +190,7 @@ class LevelReader:
             beats=self._part("beats", lambda: Beats(store).listing()),
             schedules=schedules,
             letters=None if of_sql is None else of_sql.letters,
+            new_letters=None if of_sql is None else of_sql.new_letters,
             redrives=None if of_sql is None else of_sql.redrives,
             failing=None if of_sql is None else of_sql.failing,
             stalled=self._part("stalled batches", lambda: stalled_batches(app)),
@@ -261,16 +266,18 @@ class _OfSql(NamedTuple):
     """What is in SQL, read together: a database that stands still is waited for once."""
 
     letters: Mapping[Series, int]
+    new_letters: Mapping[Series, NewLetters]
     redrives: Sequence[StoppedRedrive]
     failing: Mapping[str, str]
 
 
 def _of_sql(app: Application, schedules: Sequence[ScheduleSummary]) -> _OfSql:
     if not app.database.is_there:
-        return _OfSql({}, (), {})
+        return _OfSql({}, {}, (), {})
     with app.database.session(read_only=True, within=SQL_WITHIN) as session:
         failing = failing_schedules(app, session, schedules) if schedules else {}
-        return _OfSql(_letters(session), stopped_redrives(session), failing)
+        new = new_letters(session, app.settings.thresholds.letters_window)
+        return _OfSql(_letters(session), new, stopped_redrives(session), failing)
 
 
 def _letters(session: Session) -> dict[Series, int]:

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import NamedTuple, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from conventions.batches.application import BatchApplication
 from conventions.batches.batch_state import Batches
+from conventions.dead_letters import redrive_rows
+from conventions.dead_letters.letters import STATES
 from conventions.execution.application import Application
+from conventions.metrics.measures import Series
 from conventions.schedules.run_history import FAILING, outcomes_of
 from conventions.schedules.schedule_summary import ScheduleSummary
 from conventions.storage.database import utc_now
-from conventions.storage.tables import RedriveRow
+from conventions.storage.tables import DeadLetterRow, RedriveRow
 
 OPEN_AT_MOST = 200  # batches that are looked at, the latest first
 STOPPED_WITHIN = timedelta(hours=1)  # a redrive that stopped is told of for so long
@@ -50,12 +53,46 @@ def stalled_batches(app: Application) -> list[StalledBatch]:
 
 
 def stopped_redrives(session: Session) -> list[StoppedRedrive]:
-    """Those that stopped within the last hour. Raises: SQLAlchemyError."""
+    """Those that stopped within the last hour, and have letters that are dead still: sent and failed again, or not sent. Raises: SQLAlchemyError."""
     row = RedriveRow
     query = select(row).where(row.state == "stopped", row.ended_at >= utc_now() - STOPPED_WITHIN)
     return [
-        StoppedRedrive(one.id, one.note, one.ended_at.timestamp()) for one in session.scalars(query) if one.ended_at
+        StoppedRedrive(one.id, one.note, one.ended_at.timestamp())
+        for one in session.scalars(query)
+        if one.ended_at and _has_dead_letters(session, one)
     ]
+
+
+def _has_dead_letters(session: Session, redrive: RedriveRow) -> bool:
+    row = DeadLetterRow
+    sent = select(row.id).where(row.redrive_id == redrive.id, row.state == "dead").limit(1)
+    if session.scalar(sent) is not None:
+        return True
+    try:
+        return redrive_rows.has_left(session, redrive)
+    except TypeError:  # a later release wrote the selection
+        return True
+
+
+class NewLetters(NamedTuple):
+    """Letters whose last failure is recent: those that are dead still, and those that a person has redriven or discarded since."""
+
+    dead: int
+    settled: int
+
+
+def new_letters(session: Session, minutes: int) -> dict[Series, NewLetters]:
+    """By task and queue, those that failed within the last so many minutes, the present one included. Raises: SQLAlchemyError."""
+    row, now = DeadLetterRow, utc_now()
+    since = now.replace(second=0, microsecond=0) - timedelta(minutes=minutes - 1)
+    groups = (row.task, row.queue, row.state)
+    query = select(*groups, func.count()).where(row.state.in_(STATES), row.last_failed_at >= since).group_by(*groups)
+    found: dict[Series, NewLetters] = {}
+    for task, queue, state, number in session.execute(query):
+        series = Series(task or "", queue or "")
+        dead, settled = found.get(series, NewLetters(0, 0))
+        found[series] = NewLetters(dead + number, settled) if state == "dead" else NewLetters(dead, settled + number)
+    return found
 
 
 def failing_schedules(app: Application, session: Session, schedules: Sequence[ScheduleSummary]) -> dict[str, str]:

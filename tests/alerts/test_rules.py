@@ -16,7 +16,7 @@ from conventions.metrics.counts import CauseNow, Failed
 from conventions.metrics.figures import Figures
 from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.measures import Series
-from conventions.metrics.troubles import StalledBatch, StoppedRedrive
+from conventions.metrics.troubles import NewLetters, StalledBatch, StoppedRedrive
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target
@@ -59,6 +59,12 @@ def journal(**values: Any) -> Look:
 def busy(*jobs: RunningNow, ready: int = 1) -> Look:
     """Two processes, what they run, and what waits."""
     return Look(replace(queue(ready=ready), workers=[worker()], running=jobs))
+
+
+def letters(*, died: int, dead: int, settled: int, coming: int = 0) -> Look:
+    """So many jobs died, so many letters are dead and settled, and so many events are on their way to SQL."""
+    levels = replace(journal(events=coming).levels, new_letters={MAIL: NewLetters(dead, settled)})
+    return Look(levels, letters={MAIL: Figures({"dead": died})})
 
 
 def waits(seconds: int, count: int = 1) -> Mapping[str, int]:
@@ -121,6 +127,15 @@ EDGES: dict[str, tuple[str, Look, Look]] = {
         "redrive stopped", Look(Levels(AT, redrives=[])), Look(Levels(AT, redrives=[StoppedRedrive("r1", "too many failed again", 1.0)])),
     ),
     "unreadable": ("unreadable", Look(Levels(AT)), Look(Levels(AT, absent={"letters": "no answer"}))),
+    "letters that are dead still": (
+        "dead letters", letters(died=15, dead=9, settled=6), letters(died=16, dead=10, settled=6),
+    ),
+    "letters that are not recorded": (
+        "dead letters", letters(died=15, dead=0, settled=6, coming=15), letters(died=16, dead=1, settled=6, coming=9),
+    ),
+    "none waits": (
+        "retrying", replace(counted({"retried": 100}), levels=Levels(AT, causes=[])), counted({"retried": 100}),
+    ),
     "letters": (
         "dead letters", Look(Levels(AT), letters={MAIL: Figures({"dead": 9})}), Look(Levels(AT), letters={MAIL: Figures({"dead": 10})}),
     ),
@@ -189,6 +204,7 @@ def test_retrying_says_since_when_how_many_and_why() -> None:
     look = Look(Levels(AT, causes=[cause]), recent={MAIL: Figures({"retried": 100})}, failed=failed, minute=10)
     (one,) = found(look, "retrying")
     assert (one.says, one.detail) == ("Mail: 2,600 messages are retrying", "ConnectionRefusedError: refused")
+    assert one.page == "/jobs?state=retrying&task=tasks.Mail"
     assert one.since == 540.0  # the minute in which it came back
 
 

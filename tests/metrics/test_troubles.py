@@ -15,12 +15,14 @@ from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_pace import Plan, Tally
 from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.metrics.measures import Series
+from conventions.metrics.troubles import NewLetters, new_letters
 from conventions.records.journal import Event
 from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules
-from conventions.storage.tables import RedriveRow
+from conventions.storage.tables import DeadLetterRow, RedriveRow
 from tests.failures import failure, record
 from tests.recorded import drain, recorder
 
@@ -66,6 +68,36 @@ def test_a_redrive_that_stopped(app: ConventionsApp, state: str, expected: bool)
     with app.database.session() as session:
         session.get_one(RedriveRow, id_).ended_at = datetime.now(UTC) - timedelta(hours=2)
     assert found(app, "redrive stopped") == []
+
+
+def test_a_stopped_redrive_whose_letters_have_all_succeeded(app: ConventionsApp) -> None:
+    """Nothing is left to do: one was sent and failed again, and one was not sent; both succeed later."""
+    record(app.database, *(failure(one, ValueError("x"), task=str(Import.name)) for one in ("m1", "m2")))
+    with app.database.session() as session:
+        row = redrive_rows.start(session, RedriveOrder(Filter(), "u-9", canary=1))
+        redrive_rows.move(session, row, Plan("stopped", "1 of the last 1 failed again"), Tally())
+        session.get_one(DeadLetterRow, "m1").redrive_id = id_ = row.id
+    pages = [f"/dead-letters/redrives/{id_}"]
+    for letter, expected in (("m1", pages), ("m2", [])):
+        assert found(app, "redrive stopped") == pages
+        with app.database.session() as session:
+            session.get_one(DeadLetterRow, letter).state = "redriven"
+        assert found(app, "redrive stopped") == expected
+    with app.database.session() as session:
+        session.get_one(DeadLetterRow, "m1").state = "dead"
+    assert found(app, "redrive stopped") == pages
+
+
+def test_what_became_of_new_letters(app: ConventionsApp) -> None:
+    """Of those that failed within the window; by task and queue."""
+    now = datetime.now(UTC)
+    for number, minutes in enumerate((0, 1, 2, 30)):
+        at = now - timedelta(minutes=minutes)
+        record(app.database, failure(f"m{number}", ValueError("x"), task=str(Import.name), at=at))
+    with app.database.session() as session:
+        session.get_one(DeadLetterRow, "m1").state = "redriven"
+        assert new_letters(session, 15) == {Series(str(Import.name), "mail"): NewLetters(2, 1)}
+    assert look_at(app, Thresholds()).levels.new_letters == {Series(str(Import.name), "mail"): NewLetters(2, 1)}
 
 
 def test_a_schedule_whose_last_run_failed(app: ConventionsApp) -> None:
