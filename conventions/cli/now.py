@@ -111,7 +111,7 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
     ]  # fmt: skip
     yield from _table("running", ("task", "id", "worker", "for", "done", "note"), running)
     workers = [
-        (one.name, "silent" if one.silent else "alive", one.report.release or "", f"{sum(overview.busy(one.name).values())} of {one.report.processes}", _most(overview.busy(one.name)), " ".join(one.report.queues))
+        (one.name, "silent" if one.silent else "alive", one.report.release or "", f"{one.busy.total()} of {one.report.processes}", _most(one.busy), " ".join(one.report.queues))
         for one in overview.workers
     ]  # fmt: skip
     yield from _table("workers", ("worker", "state", "release", "busy", "with", "consumes"), workers)

@@ -1,5 +1,6 @@
 """Metrics for Prometheus, by its conventions: seconds and bytes, counters that end with `_total`, few labels, and none with a host's name."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
@@ -44,7 +45,7 @@ class MetricsCollector(Collector):
         levels = self._levels.read()
         yield from _of_attempts(totals)
         yield from _of_queues(levels)
-        yield from _of_workers(levels)
+        yield from _of_workers(levels, {one.task for one in totals if one.task})
         yield from _of_records(levels)
         yield from _of_schedules(levels)
         yield from _of_memory(levels)
@@ -125,7 +126,7 @@ def _of_queues(levels: Levels) -> Iterator[Metric]:
     yield from gauges.values()
 
 
-def _of_workers(levels: Levels) -> Iterator[Metric]:
+def _of_workers(levels: Levels, tasks: set[str]) -> Iterator[Metric]:
     if levels.workers is not None:
         alive = [one.report for one in levels.workers if not one.silent]
         workers = GaugeMetricFamily("conventions_workers", "Workers by whether they report.", labels=["state"])
@@ -134,10 +135,14 @@ def _of_workers(levels: Levels) -> Iterator[Metric]:
         yield workers
         processes = sum(one.processes for one in alive)
         yield GaugeMetricFamily("conventions_worker_processes", "Jobs that living workers can run at once.", processes)
-    if levels.running is not None:
-        running = GaugeMetricFamily("conventions_running_jobs", "Jobs that run.", labels=["task"])
-        for task in sorted({one.task for one in levels.running}):
-            running.add_metric([task], sum(one.task == task for one in levels.running))
+        busy = sum((one.busy for one in levels.workers), Counter[str]())
+        running = GaugeMetricFamily(
+            "conventions_running_jobs",
+            "Jobs that ran when their workers last reported, every two seconds.",
+            labels=["task"],
+        )
+        for task in sorted(tasks | busy.keys()):
+            running.add_metric([task], busy[task])
         yield running
 
 

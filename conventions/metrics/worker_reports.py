@@ -91,6 +91,11 @@ class WorkerNow:
         return sum(self.report.busy.values()) <= len(self.report.running)
 
     @property
+    def busy(self) -> Counter[str]:
+        """How many jobs of each task it ran when it reported; nothing of one that is silent. A short job may have ended since."""
+        return Counter() if self.silent else Counter(self.report.busy)
+
+    @property
     def pauses(self) -> int:
         """The revision of the pauses that it follows."""
         return self.report.pauses

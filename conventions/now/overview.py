@@ -1,6 +1,5 @@
 """`Overview`: what is wrong, the last hour by the minute, and how queues, failures, jobs, workers and schedules stand now."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -115,13 +114,6 @@ class Overview:
     def workers(self) -> Sequence[WorkerNow]:
         """The workers by name."""
         return self.levels.workers or ()
-
-    def busy(self, worker: str) -> Counter[str]:
-        """How many jobs of each task a worker runs."""
-        for one in self.workers:
-            if one.name == worker and not one.is_whole:
-                return Counter(one.report.busy)
-        return Counter(one.task for one in self.running if one.worker == worker)
 
     @property
     def pauses(self) -> Sequence[tuple[Target, Pause]]:

@@ -33,7 +33,7 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         if levels.causes is None
         else [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
         "running": None if levels.running is None else [_running(one) for one in overview.running],
-        "workers": None if levels.workers is None else [_worker(overview, one) for one in overview.workers],
+        "workers": None if levels.workers is None else [_worker(one) for one in overview.workers],
         "judge": overview.judge,
         "beats": None if levels.beats is None else [_beat(one) for one in levels.beats],
         "pauses": None
@@ -63,13 +63,13 @@ def _queue(overview: Overview, one: QueueNow) -> dict[str, Any]:
     return {**of_level, "retrying": one.retrying, "consumers": one.consumers, **_flow(overview, one.name)}
 
 
-def _worker(overview: Overview, one: WorkerNow) -> dict[str, Any]:
+def _worker(one: WorkerNow) -> dict[str, Any]:
     return {
         "name": one.name,
         "release": one.report.release,
         "pool": one.report.pool,
         "processes": one.report.processes,
-        "busy": dict(overview.busy(one.name)),
+        "busy": dict(one.busy),
         "queues": one.report.queues,
         "stops": one.report.stops,
         "silent": one.silent,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ class Fine(ImmediateTask):
     idempotent_on = EVERY_ARGUMENT
 
     def run(self, number: int) -> int:
+        return number
+
+
+class Short(ImmediateTask):
+    """Takes less time than there is between two reports of a worker."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> int:
+        time.sleep(0.2)
         return number
 
 
@@ -142,6 +153,14 @@ def test_what_is_wrong_is_said_on_all_surfaces(alone: Installation) -> None:
         assert "payments.internal refused &lt;b&gt;4111&lt;/b&gt;" in pages["alice"]
         assert "4111" not in pages["vera"]
         assert re.search("Attempts by the minute: 60 succeeded, 40 retried, 25 dead", pages["alice"])
+
+
+@pytest.mark.everyday
+def test_short_jobs_keep_a_worker_busy(alone: Installation) -> None:
+    """They have ended when somebody looks; what ran at the last report is said."""
+    with alone.application(), alone.worker("--queues=immediate", "--concurrency=2"):
+        Short.enqueue_many([{"number": number} for number in range(2000)])
+        wait_until(lambda: [one["busy"] for one in now(alone)[0]["workers"]] == [{Short.name: 2}])
 
 
 @pytest.mark.everyday

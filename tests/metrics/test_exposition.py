@@ -12,6 +12,7 @@ from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.known_series import known_names, known_series
 from conventions.metrics.measures import Series
 from conventions.metrics.prometheus_server import text_of
+from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from conventions.records.journal import KINDS
 from conventions.storage.database import Database
 from tests.recorded import append, entry, event
@@ -57,6 +58,22 @@ def test_what_is_known_says_zero(app: ConventionsApp) -> None:
     for name in ("parked_messages", "retrying_messages", "oldest_seconds", "consumers"):
         assert values(found[f"conventions_queue_{name}"])[labels(queue="idle")] == 0
     assert values(found["conventions_journal_events"]) == {(): 0}
+
+
+def test_running_jobs_are_those_of_the_last_reports(app: ConventionsApp) -> None:
+    """0 for each registered task; also short ones, which have ended since; those of a silent worker are not known."""
+    name = str(Idle.name)
+    assert values(families(app)["conventions_running_jobs"])[labels(task=name)] == 0
+    job = RunningJob(task=name, claim=f"{name}:ended")
+    WorkerReports(app.store).say("w1", WorkerReport(processes=2, running=(job, job), busy={name: 2}))
+    WorkerReports(app.store).say("w2", WorkerReport(processes=2, busy={name: 1, "elsewhere": 1}))
+    running = values(families(app)["conventions_running_jobs"])
+    assert (running[labels(task=name)], running[labels(task="elsewhere")]) == (3, 1)
+    assert [one.busy.total() for one in WorkerReports(app.store).listing()] == [2, 2]
+    app.store.redis.hset(
+        app.store.key("workers"), "w1", b"1 " + WorkerReport(busy={name: 2}).model_dump_json().encode()
+    )
+    assert values(families(app)["conventions_running_jobs"])[labels(task=name)] == 1
 
 
 def test_buckets_are_cumulative(app: ConventionsApp) -> None:
