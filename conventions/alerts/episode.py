@@ -52,6 +52,11 @@ class Episode:
     away_since: float | None = None
 
     @property
+    def since(self) -> float:
+        """Since when it is so, in seconds since the epoch: as the finding knows it, or since it was first seen."""
+        return self.began if self.finding.since is None else self.finding.since
+
+    @property
     def state(self) -> EpisodeState:
         """Whether it was told."""
         return "pending" if self.fired is None else "firing"

@@ -162,6 +162,7 @@ def body_of(application: str, one: Transition) -> dict[str, Any]:
         "page": finding.page,
         "value": finding.value,
         "threshold": finding.threshold,
+        "since": datetime.fromtimestamp(one.episode.since, UTC).isoformat(),
         "began": datetime.fromtimestamp(one.episode.began, UTC).isoformat(),
     }
 

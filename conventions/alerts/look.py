@@ -7,12 +7,11 @@ from redis.exceptions import RedisError
 
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.deadline import Deadline
-from conventions.core.error_text import first_line
 from conventions.execution.application import Application
 from conventions.metrics.counts import KEPT_MINUTES, Counts, Failed
 from conventions.metrics.figures import Figures, by_series
 from conventions.metrics.known_series import known_names, known_series
-from conventions.metrics.levels import REDIS_WITHIN, LevelReader, Levels
+from conventions.metrics.levels import REDIS_WITHIN, LevelReader, Levels, fault_in_words
 from conventions.metrics.measures import Series
 from conventions.records.journal import ODD
 
@@ -51,5 +50,5 @@ def look_at(app: Application, thresholds: Thresholds) -> Look:
             minute = counts.this_minute()
             failed = counts.failed(minute - KEPT_MINUTES + 1, minute) if levels.causes else {}
     except (RedisError, *ODD) as error:
-        return Look(replace(levels, absent={**levels.absent, "counts": first_line(error)}))
+        return Look(replace(levels, absent={**levels.absent, "counts": fault_in_words(error, app.store)}))
     return Look(levels, recent, letters, failed, minute)

@@ -22,7 +22,7 @@ from conventions.cli.shared_options import NEEDED_REASON, REASON
 from conventions.core.errors import ConfigurationError
 from conventions.now.alert_subjects import Subject, subject_of
 
-COLUMNS = ("state", "severity", "rule", "subject", "says", "began", "fired", "silent_until")
+COLUMNS = ("state", "severity", "rule", "subject", "says", "since", "began", "fired", "away_since", "silent_until")
 RULE = click.argument("rule", type=click.Choice(RULE_NAMES))
 SUBJECT = click.option(
     "--subject",
@@ -159,7 +159,9 @@ def _row(episode: Episode, state: str, silences: Any, zone: ZoneInfo) -> dict[st
         "page": finding.page,
         "value": finding.value,
         "threshold": finding.threshold,
+        "since": datetime.fromtimestamp(episode.since, zone),
         "began": datetime.fromtimestamp(episode.began, zone),
         "fired": None if episode.fired is None else datetime.fromtimestamp(episode.fired, zone),
+        "away_since": None if episode.away_since is None else datetime.fromtimestamp(episode.away_since, zone),
         "silent_until": max(covering).astimezone(zone) if covering else None,
     }

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -18,6 +20,8 @@ from conventions.core.bounded_call import BoundedCalls, StillWaits
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
 from conventions.core.errors import ConventionError
+from conventions.core.redis_address import shown
+from conventions.core.redis_answers import advice_on, fault_of
 from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.application import Application, broker_outages
 from conventions.execution.purge import known_queues
@@ -42,6 +46,7 @@ from conventions.schedules.beat_liveness import Beat, Beats
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 from conventions.storage.layout_version import living
+from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
 from conventions.tasks.names import names_of
 
@@ -49,6 +54,7 @@ T = TypeVar("T")
 
 SQL = BoundedCalls()  # of this process: one that waits for a database holds up no further one
 REDIS_WITHIN, SQL_WITHIN = 6.0, 5.0  # seconds for all parts of Redis together, and for one question to SQL
+AWAY = (RedisConnectionError, RedisTimeoutError)
 LOOKED_AT = 500  # running jobs that are looked at; more are counted by their workers
 
 
@@ -158,10 +164,11 @@ class LevelReader:
     def __init__(self, app: Application, known: Sequence[str] = ()) -> None:
         self._app, self._known = app, tuple(known)
         self._absent: dict[str, str] = {}
+        self._away = ""
 
     def read(self) -> Levels:
         """Read all parts. Never raises what a server that is away raises."""
-        self._absent = {}
+        self._absent, self._away = {}, ""
         # One server that stands still is asked by every part: together they wait once.
         with Deadline(REDIS_WITHIN, once=False):
             levels = self._read()
@@ -201,7 +208,10 @@ class LevelReader:
         try:
             return read()
         except broker_outages(self._app, SQLAlchemyError, OSError, ConventionError, StillWaits, *ODD) as error:
-            self._absent[name] = without_secrets(first_line(error))
+            said = fault_in_words(error, self._app.store)
+            if isinstance(error, AWAY):  # it is away once, by whichever error that is seen
+                said = self._away = self._away or said
+            self._absent[name] = said
             return None
 
     def _queues(self, counts: Counts, workers: Sequence[WorkerNow] | None, unheard: bool | None) -> dict[str, QueueNow]:
@@ -218,6 +228,14 @@ class LevelReader:
             )
             for name in sorted(names)
         }
+
+
+def fault_in_words(error: Exception, store: Store) -> str:
+    """Why a part cannot be read, without secrets. Of an error of Redis: which server that is, the one of `store`."""
+    server = f"Redis at {shown(store.url)}"
+    if isinstance(error, AWAY):
+        return f"{server} does not answer: {without_secrets(first_line(error))}"
+    return fault_of(error, server) if advice_on(error) else without_secrets(first_line(error))
 
 
 def _held(app: Application, pauses: Mapping[Target, Pause], queues: Mapping[str, QueueNow]) -> dict[str, int]:

@@ -14,13 +14,11 @@ from conventions.alerts.look import Look, look_at
 from conventions.alerts.rules import findings
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
-from conventions.core.error_text import first_line
-from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.application import Application
 from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.depths import Depths
 from conventions.metrics.figures import Figures
-from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
+from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow, fault_in_words
 from conventions.metrics.measures import added
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.flows import Flow, Minutes, first_minute, flows_of
@@ -29,6 +27,7 @@ from conventions.pauses.pause_store import Target
 from conventions.records import audit
 from conventions.records.journal import ODD
 from conventions.schedules.schedule_summary import ScheduleSummary
+from conventions.storage.redis_store import Store
 
 T = TypeVar("T")
 
@@ -142,26 +141,28 @@ def overview_of(app: Application) -> Overview:
     thresholds = app.settings.thresholds
     look = look_at(app, thresholds)
     absent = dict(look.levels.absent)
-    actions = _part(absent, "actions", lambda: SQL.call("actions", lambda: _actions(app), SQL_WITHIN))
+    actions = _part(app.store, absent, "actions", lambda: SQL.call("actions", lambda: _actions(app), SQL_WITHIN))
     found = None
     if look.recent is None:
         absent["minutes"] = absent.get("counts", "")
     else:
-        found = _part(absent, "minutes", lambda: _minutes(app, look, actions or ()))
+        found = _part(app.store, absent, "minutes", lambda: _minutes(app, look, actions or ()))
     minutes, flows = found if found is not None else ((), {})
     judge = (
-        None if look.levels.workers is None else _part(absent, "judge", lambda: AlertStore(app.store).leader() or "")
+        None
+        if look.levels.workers is None
+        else _part(app.store, absent, "judge", lambda: AlertStore(app.store).leader() or "")
     )
     shown = None if actions is None else actions[:ACTIONS]
     return Overview(look.levels, findings(look, thresholds), minutes, flows, judge, shown, absent)
 
 
-def _part(absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:
+def _part(store: Store, absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:
     try:
         with Deadline(REDIS_WITHIN, once=False):
             return read()
     except (RedisError, SQLAlchemyError, OSError, StillWaits, *ODD) as error:
-        absent[name] = without_secrets(first_line(error))
+        absent[name] = fault_in_words(error, store)
         return None
 
 

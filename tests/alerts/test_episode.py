@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, next_episodes, urgency
+from conventions.alerts.evaluator import body_of
 from conventions.alerts.finding import Finding
 from conventions.alerts.rules import RULE_NAMES
 
@@ -98,3 +99,12 @@ def test_what_is_critical_comes_first() -> None:
     blind, old, new = Episode("1", BLIND, 9.0), Episode("2", BACKLOG, 1.0, 2.0), Episode("3", LETTERS, 3.0, 3.0)
     pending = Episode("4", BACKLOG, 0.0)
     assert sorted([pending, new, old, blind], key=urgency) == [blind, old, new, pending]
+
+
+def test_since_when_it_is_so() -> None:
+    """As its finding knows it; else since it was first seen. What is told has both."""
+    seen = Episode("1", BACKLOG, 9.0)
+    known = Episode("2", replace(BACKLOG, since=3.0), 9.0)
+    assert (seen.since, known.since, known.began) == (9.0, 3.0, 9.0)
+    body = body_of("shop", Transition("firing", known))
+    assert (body["since"], body["began"]) == ("1970-01-01T00:00:03+00:00", "1970-01-01T00:00:09+00:00")

@@ -160,6 +160,7 @@ def test_a_change_is_told_once(app: ConventionsApp, receiver: Receiver, clock: C
     assert receiver.told == [("firing", "no consumer")]
     (body,) = receiver.bodies
     assert (body["subject"], body["severity"], body["application"]) == ("mail", "critical", "tests")
+    assert body["since"] == body["began"]
     assert body["says"] in body["text"]
     assert body["do"] in body["text"]
     app.broker.drop("mail")

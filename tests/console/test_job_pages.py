@@ -3,9 +3,11 @@
 import html
 import json
 import re
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import chain
@@ -333,7 +335,25 @@ def test_alerts(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
     ):
         assert words in shown, words
     assert 'href="/queues"' in page
+    assert "the alert began" not in shown
     assert SECRET not in viewer.get("/alerts").text
+
+
+def test_an_alert_says_since_when_and_whether_it_is_seen(viewer: User, shop_app: ConventionsApp) -> None:
+    """Since when it is so, when it was first seen, and that its words are not of now."""
+    store, one = AlertStore(shop_app.store), episode(1)
+    since = replace(one.finding, since=1_789_999_000.0)
+    assert store.lead("beat@h", 60)
+    assert store.save("beat@h", 60, {since.key: replace(one, finding=since, away_since=1_790_000_060.0)}, [], [])
+    shown = text_of(viewer.get("/alerts").text)
+    times = [
+        datetime.fromtimestamp(at, UTC).astimezone(ZoneInfo(shop_app.settings.timezone)).strftime("%H:%M:%S")
+        for at in (1_789_999_000, 1_790_000_000, 1_790_000_060)
+    ]
+    wanted = (
+        f"since .*{times[0]}.*; the alert began .*{times[1]}.*. Not seen since .*{times[2]}.*: these words are of then"
+    )
+    assert re.search(wanted, shown)
 
 
 def test_an_alert_is_silenced(operator: User, shop_app: ConventionsApp) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.alerts.alert_store import AlertStore
-from conventions.alerts.episode import HOLDS_FOR
+from conventions.alerts.episode import HOLDS_FOR, Episode
 from conventions.alerts.evaluator import EVERY
+from conventions.alerts.finding import Finding
 from conventions.metrics.worker_reports import SILENT_AFTER
 from tests.alerts.test_evaluator import receiving
 from tests.side_process import beside
@@ -70,6 +71,15 @@ def test_the_commands(alone: Installation) -> None:
     assert refused.returncode == 1
     assert "not delivered" in refused.stdout
     assert alone.run("alerts", "silence", "nonsense", "--until", "2h", "--reason", "x").returncode == 2
+    with alone.application() as app:
+        store, finding = AlertStore(app.store), Finding("backlog", "q", "warning", "it waits", "look", "/", since=60.0)
+        assert store.lead("beat@h", 60)
+        assert store.save("beat@h", 60, {finding.key: Episode("1", finding, 120.0, 180.0, 240.0)}, [], [])
+        (row,) = json.loads(alone.run("alerts", "list", "--json").stdout)
+        times = [datetime.fromisoformat(row[name]).timestamp() for name in ("since", "began", "fired", "away_since")]
+        assert times == [60, 120, 180, 240]
+        assert store.save("beat@h", 60, {}, [], [])
+        store.leave("beat@h")
     silent = alone.run(
         "alerts", "silence", "backlog", "--subject", "mial", "--until", "2h", "--reason", "known", "--actor", "ann"
     )

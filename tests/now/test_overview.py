@@ -278,7 +278,21 @@ def test_without_redis(new_database: Callable[[Path], str], tmp_path: Path) -> N
     with application(broker_url=f"unix://{tmp_path / 's'}", database_url=new_database(tmp_path)) as app:
         found = overview_of(app)
     assert {"queues", "workers", "minutes"} <= found.absent.keys()
-    assert [one.rule for one in found.findings] == ["unreadable"], found.findings
+    (one,) = found.findings
+    assert (one.rule, f"Redis at unix://{tmp_path}/s does not answer: ConnectionError" in one.says) == (
+        "unreadable",
+        True,
+    )
+
+
+def test_a_redis_that_is_away_is_named(new_database: Callable[[Path], str], tmp_path: Path) -> None:
+    """Once, by its address without the password."""
+    address = "redis://me:hunter2@127.0.0.1:1/0"
+    with application(broker_url=address, database_url=new_database(tmp_path)) as app:
+        found = overview_of(app)
+    (one,) = found.findings
+    assert "Redis at redis://me:**@127.0.0.1:1/0 does not answer" in one.says
+    assert "hunter2" not in repr(overview_json(found, ZoneInfo("UTC")))
 
 
 def test_json_has_all_of_it(app: ConventionsApp) -> None:
