@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -15,14 +17,15 @@ from conventions.console.page import Page
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
 from conventions.core.priority import Priority
+from conventions.core.units import moment
 from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import dropped, edit, editable, version
-from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.filter import BOUNDS, Filter
 from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
+from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
 from conventions.records import audit
 from conventions.storage.database import utc_now
@@ -36,7 +39,6 @@ KNOWN_PARAMETERS = {*FILTERS, "arg", "id", "after", "said"}
 SAVED = Notice("success", "The arguments were changed.")
 SAME = Notice("success", "Nothing was different.")
 NOTED = Notice("success", "The note was written.")
-DISCARDED = Notice("success", "Given up.")
 
 
 class LetterList(Page):
@@ -181,9 +183,29 @@ class EditableLetterDetail(LetterDetail):
 
 
 async def start(page: Page, wanted: RedriveOrder) -> None:
-    """Begin a redrive, and go to its page."""
-    id_ = await page.in_thread(begin, page.capp, wanted)
-    page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
+    """Begin a redrive, and go to its page, which says so, or that another one of the same letters is under way."""
+    begun = await page.in_thread(begin_or_join, page.capp, wanted)
+    page.lead_to(page.reverse_url("conventions-redrive", begun.id), _said_of(begun))
+
+
+def _said_of(begun: Begun) -> Notice:
+    if begun.is_new:
+        return Notice("success", f"The redrive of {letters_text(begun.total)} was begun.{_left_text(begun.newer)}")
+    return Notice(
+        "warning",
+        "Nothing new was begun: this redrive of the same letters is under way. Of your form nothing was taken, neither numbers, priority nor reason.",
+    )
+
+
+def letters_text(number: int) -> str:
+    """So many letters, in words."""
+    return f"{number:,} {'letter' if number == 1 else 'letters'}"
+
+
+def _left_text(newer: int) -> str:
+    if not newer:
+        return ""
+    return f" {newer:,} newer {'one' if newer == 1 else 'ones'} came after you opened the form, and {'was' if newer == 1 else 'were'} left."
 
 
 class ConfirmedAction(Page, ABC):
@@ -196,10 +218,10 @@ class ConfirmedAction(Page, ABC):
         await self._ask(self._query(), "")
 
     async def post(self) -> None:
-        """Act, unless the number of letters has changed since it was shown."""
+        """Act on the letters that were shown. Newer ones are left; where some of those shown are gone, nothing is done."""
         query = self._query()
         try:
-            await self.act(query, self.number("count", -1, int))
+            await self.act(self._shown(query), self.number("count", -1, int))
         except (ValueError, SelectionChanged) as error:
             self.set_status(HTTPStatus.BAD_REQUEST)
             await self._ask(query, str(error))
@@ -210,8 +232,20 @@ class ConfirmedAction(Page, ABC):
         return query.filter
 
     @abstractmethod
-    async def act(self, query: Query, expected: int) -> None:
+    async def act(self, which: Filter, expected: int) -> None:
         """Perform the action. Raises: SelectionChanged; ValueError, with what is wrong in the form."""
+
+    def _shown(self, query: Query) -> Filter:
+        """The letters that were there when the form was made. Raises: ValueError."""
+        found = {name: self._moment(name) for name in BOUNDS}
+        return replace(self.which(query), counted_at=found["counted_at"], newest=found["newest"])
+
+    def _moment(self, name: str) -> datetime | None:
+        text = self.parameter(name)
+        found = moment(text)
+        if text and found is None:
+            raise ValueError(f"{name} is {text[:40]!r}, which is no moment; open the form again")
+        return found
 
     def number(self, name: str, default: T, kind: type[T]) -> T:
         """A number of the form. Raises: ValueError."""
@@ -244,13 +278,15 @@ class ConfirmedAction(Page, ABC):
     def _look(self, query: Query) -> dict[str, Any]:
         which = self.which(query)
         with self.reading() as session:
-            count, held = dead_letters.count(session, which), redrive_rows.held_back(session, which)
+            count, seen = dead_letters.seen(session, which)
+            held = redrive_rows.held_back(session, seen)
         sends = self.verb == "redrive"
         warnings: list[str] = []
         if count and sends:
             with self.reading() as session:
                 warnings = doubts(self.capp, session, which)
-        return {"count": count, "held": held if sends else 0, "warnings": warnings}
+        bounds = {name: value for name, value in seen.words().items() if name in BOUNDS}
+        return {"count": count, "held": held if sends else 0, "bounds": bounds, "warnings": warnings}
 
 
 class RedriveLetters(ConfirmedAction):
@@ -258,11 +294,11 @@ class RedriveLetters(ConfirmedAction):
 
     verb = "redrive"
 
-    async def act(self, query: Query, expected: int) -> None:
+    async def act(self, which: Filter, expected: int) -> None:
         """Begin the redrive."""
         again = bool(self.parameter("again"))
         wanted = RedriveOrder(
-            query.filter,
+            which,
             self.visitor.name,
             self.parameter("reason") or None,
             canary=self.number("canary", redrive_rows.CANARY, int),
@@ -299,14 +335,16 @@ class DiscardLetters(ConfirmedAction):
         """Letters in the state `dead` only: others are being redriven, or were discarded before."""
         return query.dead
 
-    async def act(self, query: Query, expected: int) -> None:
+    async def act(self, which: Filter, expected: int) -> None:
         """Discard the letters."""
-        await self.in_thread(self._discard, query, self.visitor.name, self.parameter("reason"), expected)
-        self.lead_to(self.reverse_url("conventions-letters"), DISCARDED)
+        gone, newer = await self.in_thread(self._discard, which, self.visitor.name, self.parameter("reason"), expected)
+        said = f"{letters_text(gone)} {'was' if gone == 1 else 'were'} given up.{_left_text(newer)}"
+        self.lead_to(self.reverse_url("conventions-letters"), Notice("success", said))
 
-    def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
+    def _discard(self, which: Filter, actor: str, reason: str, expected: int) -> tuple[int, int]:
         with self.capp.database.session() as session:
-            return discard_letters.discard(session, self.which(query), actor, reason, expected)
+            gone = discard_letters.discard(session, which, actor, reason, expected)
+            return gone, dead_letters.newer(session, which)
 
 
 class WriteGroupNote(Page):

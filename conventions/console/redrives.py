@@ -6,12 +6,16 @@ from typing import Any
 from tornado import web
 
 from conventions.console.display import HIDDEN
+from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.dead_letters import redrive_rows
+from conventions.dead_letters.filter import BOUNDS, Filter
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 
 MOST_LISTED = 50
 MOST_CHARACTERS = 300  # characters of the last error
+STOPPED = Notice("success", "The redrive is stopped: it sends no more letters. Those that it has sent go on.")
+ENDED = Notice("warning", "Nothing was changed: the redrive had ended before.")
 FIELDS_WITH_VALUES = ("text", "arguments")  # filter fields that may contain values of arguments
 
 
@@ -78,8 +82,10 @@ class RedriveDetail(_RedrivesPage):
         selection = {
             name: value if sees_values or name not in FIELDS_WITH_VALUES else HIDDEN
             for name, value in row.selection.items()
+            if name not in BOUNDS
         }
-        self.show("conventions_redrive.html", row=row, values=values, selection=selection)
+        counted_at = Filter.of(row.selection).counted_at
+        self.show("conventions_redrive.html", row=row, values=values, selection=selection, counted_at=counted_at)
 
 
 class StopRedrive(Page):
@@ -87,8 +93,8 @@ class StopRedrive(Page):
 
     async def post(self, id_: str) -> None:
         """Stop the redrive: send no more of its letters."""
-        await self.in_thread(self._stop, id_, self.visitor.name, self.parameter("reason") or None)
-        self.redirect(self.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
+        stopped = await self.in_thread(self._stop, id_, self.visitor.name, self.parameter("reason") or None)
+        self.lead_to(self.reverse_url("conventions-redrive", id_), STOPPED if stopped else ENDED)
 
     def _stop(self, id_: str, actor: str, reason: str | None) -> bool:
         with self.capp.database.session() as session:

@@ -30,10 +30,11 @@ def discard(session: Session, which: Filter, actor: str, reason: str, expected: 
     """
     if not reason.strip():
         raise ValueError("say why: a letter that is given up without a reason cannot be explained later")
-    conditions = replace(which, state="dead").conditions(utc_now())
+    which = replace(which, state="dead")
+    conditions = which.conditions(utc_now())
     named = session.scalars(select(DeadLetterRow.id).where(*conditions).limit(NAMED_AT_MOST + 1)).all()
     gone = session.connection().execute(update(DeadLetterRow).where(*conditions).values(state="discarded")).rowcount
-    check_agreed(expected, gone)
+    check_agreed(which, expected, gone)
     if gone:
         after = {"discarded": gone} | ({"ids": list(named)} if len(named) <= NAMED_AT_MOST else {})
         audit.record(session, AuditEntry(actor, "dead-letters discard", which.name, reason, which.words(), after))

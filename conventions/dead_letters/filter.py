@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -10,6 +10,8 @@ from sqlalchemy import ColumnElement, Text, cast, literal, or_
 
 from conventions.core.errors import SelectionChanged
 from conventions.storage.tables import DeadLetterRow
+
+BOUNDS = ("counted_at", "newest")  # fields of a filter for letters that were counted before
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Filter:
         older_than: the last failure was longer ago than this.
         newer_than: the last failure was at most this long ago.
         ids: the letter has one of these ids.
+        counted_at: when somebody counted them, by the clock of who counted: ages count from then.
+        newest: the newest last failure that was counted: later ones do not match.
     """
 
     state: str | None = "dead"
@@ -39,10 +43,12 @@ class Filter:
     newer_than: timedelta | None = None
     ids: tuple[str, ...] = ()
     redrive: str | None = None
+    counted_at: datetime | None = None
+    newest: datetime | None = None
 
     def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
-        """The filter as SQL conditions. Ages count from `now`."""
-        row = DeadLetterRow
+        """The filter as SQL conditions. Ages count from `now`, unless the letters were counted before."""
+        row, now = DeadLetterRow, self.counted_at or now
         pairs = (
             (row.state, self.state),
             (row.queue, self.queue),
@@ -60,14 +66,21 @@ class Filter:
             found.append(row.last_failed_at < now - self.older_than)
         if self.newer_than is not None:
             found.append(row.last_failed_at >= now - self.newer_than)
+        if self.newest is not None:
+            found.append(row.last_failed_at <= self.newest)
         return [*found, row.id.in_(self.ids)] if self.ids else found
+
+    @property
+    def open(self) -> Self:
+        """The same filter for whenever it is asked: letters that have died since the count match, too."""
+        return replace(self, counted_at=None, newest=None)
 
     @property
     def name(self) -> str:
         """The audit's name for the letters: an id, a group, or "a selection"."""
         if len(self.ids) == 1:
             return self.ids[0]
-        if self.words().keys() == {"group"}:
+        if self.open.words().keys() == {"group"}:
             return f"group {self.group}"
         return "a selection"
 
@@ -77,7 +90,7 @@ class Filter:
         for one in fields(self):
             value = getattr(self, one.name)
             if value != one.default:
-                found[one.name] = value.total_seconds() if isinstance(value, timedelta) else value
+                found[one.name] = _word(value)
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # tuples become lists
 
     @classmethod
@@ -87,11 +100,24 @@ class Filter:
         for name in ("older_than", "newer_than"):
             if name in values:
                 values[name] = timedelta(seconds=values[name])
+        for name in BOUNDS:
+            if name in values:
+                values[name] = datetime.fromisoformat(values[name])
         if "arguments" in values:
             values["arguments"] = tuple((name, value) for name, value in values["arguments"])
         if "ids" in values:
             values["ids"] = tuple(values["ids"])
         return cls(**values)
+
+
+def _word(value: Any) -> Any:
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value
 
 
 def _ends(task: str) -> ColumnElement[bool]:
@@ -115,8 +141,12 @@ def _argument(name: str, value: str) -> ColumnElement[bool]:
     return found.in_([json.dumps(value), value])
 
 
-def check_agreed(expected: int | None, found: int) -> None:
+def check_agreed(which: Filter, expected: int | None, found: int) -> None:
     """Refuse to act on other letters than somebody confirmed. Raises: SelectionChanged; the transaction must end."""
+    if expected is not None and found < expected and which.newest is not None:  # newer ones are not among those found
+        raise SelectionChanged(
+            f"of the {expected:,} dead letters to which you agreed, {found:,} are still there; nothing was done"
+        )
     if expected is not None and found != expected:
         raise SelectionChanged(
             f"there are {found:,} dead letters now, and were {expected:,} when you agreed; nothing was done"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -70,6 +71,28 @@ def every(session: Session, which: Filter) -> Iterator[DeadLetterRow]:
 def count(session: Session, which: Filter) -> int:
     """How many letters match."""
     query = select(func.count()).select_from(DeadLetterRow).where(*which.conditions(utc_now()))
+    return session.scalar(query) or 0
+
+
+def seen(session: Session, which: Filter) -> tuple[int, Filter]:
+    """How many letters match now, and the filter of just these: it matches none that dies or becomes old enough later.
+
+    Its bound is the newest failure that was counted. So it is by the one clock that stamps failures, the server's of
+    the journal, and a letter that was on its way into SQL during the count is newer. Letters of that very millisecond
+    alone may still come.
+    """
+    row, now = DeadLetterRow, utc_now()
+    query = select(func.count(), func.max(row.last_failed_at)).where(*which.conditions(now))  # one look for both
+    number, newest = session.execute(query).one()
+    return number, replace(which, counted_at=now, newest=newest)
+
+
+def newer(session: Session, which: Filter) -> int:
+    """How many letters match by now that are newer than those that were seen."""
+    if which.newest is None:
+        return 0
+    later = DeadLetterRow.last_failed_at > which.newest
+    query = select(func.count()).select_from(DeadLetterRow).where(*which.open.conditions(utc_now()), later)
     return session.scalar(query) or 0
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
 from conventions.core.priority import Priority
-from conventions.dead_letters.filter import Filter, check_agreed
+from conventions.dead_letters.filter import BOUNDS, Filter, check_agreed
 from conventions.dead_letters.redrive_pace import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
 from conventions.records import audit
@@ -93,7 +93,7 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
         created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
     row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
-    check_agreed(wanted.expected, row.total)
+    check_agreed(which, wanted.expected, row.total)
     session.add(row)
     how: dict[str, Any] = {
         "canary": row.canary,
@@ -109,10 +109,14 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
 
 
 def under_way(session: Session, which: Filter) -> RedriveRow | None:
-    """The open redrive of the same selection, for example after a second click."""
-    words = _stated(which).words()
+    """The open redrive of the same selection, whenever it was counted: for example after a second click."""
+    words = _stated(which).open.words()
     open_ones = session.scalars(select(RedriveRow).where(RedriveRow.state.in_(OPEN)))
-    return next((one for one in open_ones if one.selection == words), None)
+    return next((one for one in open_ones if _open_words(one.selection) == words), None)
+
+
+def _open_words(selection: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in selection.items() if name not in BOUNDS}
 
 
 def _stated(which: Filter) -> Filter:
@@ -218,12 +222,14 @@ def give_back(session: Session, redrive: RedriveRow) -> None:
 
 
 def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
-    """Letters of the selection that this redrive has not sent. Letters that died after its start do not belong to it."""
+    """Letters of the selection that this redrive has not sent. Those that died after its start, or after they were counted, do not belong to it."""
     row = DeadLetterRow
     not_sent = or_(row.redrive_id.is_(None), row.redrive_id != redrive.id)
     not_taken = or_(row.answer.is_(None), row.answer != TAKEN)
-    found = [*Filter.of(redrive.selection).conditions(redrive.created_at), row.last_failed_at <= redrive.created_at]
-    found += [not_sent, not_taken]
+    which = Filter.of(redrive.selection)
+    found = [*which.conditions(redrive.created_at), not_sent, not_taken]
+    if which.newest is None:  # that is the closer bound, and by the clock of the failures
+        found.append(row.last_failed_at <= redrive.created_at)
     return found if redrive.again else [*found, row.generation < REDRIVE_LIMIT]
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -40,21 +40,43 @@ AWAY = (BrokerUnavailable, NewerLayout, RedisError)  # errors that are not about
 STALE_AFTER = 30  # seconds after which PostgreSQL ends the transaction of a process that hangs
 
 
-def begin(app: Application, wanted: "RedriveOrder") -> str:
-    """Write the row of a redrive, which the leading recorder carries out. Returns its id.
+class Begun(NamedTuple):
+    """A redrive, and what became of the order for it.
 
-    If a redrive of the same selection is under way, its id is returned and nothing begins.
+    Attributes:
+        id: of the redrive.
+        is_new: false if one of the same selection was under way: nothing of the order was taken.
+        total: how many letters it sends.
+        newer: how many match by now that came after those that somebody counted; it leaves them.
+    """
+
+    id: str
+    is_new: bool
+    total: int
+    newer: int
+
+
+def begin(app: Application, wanted: "RedriveOrder") -> str:
+    """As `begin_or_join`. Returns the id alone."""
+    return begin_or_join(app, wanted).id
+
+
+def begin_or_join(app: Application, wanted: "RedriveOrder") -> Begun:
+    """Write the row of a redrive, which the leading recorder carries out.
+
+    If a redrive of the same selection is under way, that one is returned and nothing begins.
 
     Raises:
         SelectionChanged: there are more or fewer letters than expected; there is no row.
         RedisError: there is no row.
     """
-    from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+    from conventions.dead_letters import letters, redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     app.store.redis.ping()  # fail at once if nothing can be sent
     with app.database.session() as session:
         other = redrive_rows.under_way(session, wanted.which)
-        return other.id if other is not None else redrive_rows.start(session, wanted).id
+        row = other if other is not None else redrive_rows.start(session, wanted)
+        return Begun(row.id, other is None, row.total, letters.newer(session, wanted.which))
 
 
 def who_steps(app: Application) -> str | None:

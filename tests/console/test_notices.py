@@ -24,7 +24,7 @@ FORMS = [
     ("/alerts/silences", SILENCE, "/alerts", "Nobody is told of backlog q1 until then."),
     ("/alerts/silences", {"end": "backlog <b>"}, "/alerts", "backlog &lt;b&gt; was not silent."),
     (LETTER, {"argument:user_id": "1", "argument:day": '"2026-01-06"', "do": "save"}, LETTER, "The arguments were changed."),
-    ("/dead-letters/discard", {"count": "9", "reason": "why"}, "/dead-letters", "Given up."),
+    ("/dead-letters/discard", {"count": "9", "reason": "why"}, "/dead-letters", "9 letters were given up."),
     (f"/batches/{BATCH}/cancel", {"reason": "why"}, f"/batches/{BATCH}", "The batch was cancelled."),
     (f"/batches/{BATCH}/retry-failed", {}, f"/batches/{BATCH}", "Sent again: 0 of 1 failed chunks."),
     ("/schedules/daily-mail/pause", {"reason": "why"}, "/schedules/daily-mail", "The schedule is paused."),

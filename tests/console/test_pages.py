@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 import pytest
@@ -157,7 +157,7 @@ def test_edit_and_redrive(operator: User, shop_app: ConventionsApp) -> None:
     form = {"argument:user_id": "70", "argument:day": '"2026-01-05"', "do": "redrive"}
     answer = operator.post(LETTER, form)
     assert answer.status_code == 303
-    path = answer.headers["Location"]
+    path = answer.headers["Location"].partition("?")[0]
     assert operator.get(path).status_code == 200
     values = operator.get(path, **{"as": "json"}).json()
     assert (values["total"], values["open"], values["state"]) == (1, True, "waiting")
@@ -201,6 +201,59 @@ def test_what_was_confirmed_is_what_is_sent(operator: User, shop_app: Convention
     assert audited(shop_app) == []
 
 
+def hidden_fields(page: str) -> dict[str, str]:
+    """What a form sends beside what is written into it; the token comes with `post`."""
+    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
+    return {name: unescape(text) for name, text in found if name != "_xsrf"}
+
+
+def test_a_redrive_sends_what_was_there_when_its_form_was_opened(operator: User, shop_app: ConventionsApp) -> None:
+    """A cause that grows can be redriven: what came meanwhile is left, and named."""
+    form = hidden_fields(operator.get("/dead-letters/redrive", error="KeyError").text)
+    record(shop_app.database, *(failure(f"late-{n}", KeyError("address"), task=TASK) for n in range(2)))
+    answer = operator.post("/dead-letters/redrive", form)
+    page = operator.get(answer.headers["Location"]).text
+    assert f"The redrive of {PER_CAUSE} letters was begun. 2 newer ones came after you opened the form" in page
+    path = answer.headers["Location"].partition("?")[0]
+    id_ = path.rsplit("/", 1)[1]
+    step(shop_app, id_)  # their arguments no longer fit: it takes them, and leaves them again
+    taken = {f"KeyError-{n}" for n in range(PER_CAUSE)}
+    assert {one for one in (*taken, "late-0", "late-1") if get(shop_app.database, one).redrive_id == id_} == taken
+    assert operator.get(path, **{"as": "json"}).json()["total"] == PER_CAUSE
+    assert "that were there on" in page
+
+
+def test_what_was_there_when_its_form_was_opened_is_given_up(admin: User, shop_app: ConventionsApp) -> None:
+    """And nothing that came meanwhile."""
+    form = hidden_fields(admin.get("/dead-letters/discard", error="KeyError").text)
+    record(shop_app.database, failure("late", KeyError("address"), task=TASK))
+    page = admin.send("/dead-letters/discard", form | {"reason": "test orders"})
+    assert f"{PER_CAUSE} letters were given up. 1 newer one came after you opened the form, and was left." in page
+    assert get(shop_app.database, "late").state == "dead"
+
+
+@pytest.mark.parametrize("verb", ["redrive", "discard"])
+def test_nothing_is_done_where_others_took_some(admin: User, shop_app: ConventionsApp, verb: str) -> None:
+    """Also where as many came meanwhile; the form then has the present number."""
+    form = hidden_fields(admin.get(f"/dead-letters/{verb}", error="KeyError").text)
+    admin.send("/dead-letters/discard", {"id": "KeyError-0", "count": "1", "reason": "mine"})
+    record(shop_app.database, *(failure(f"late-{n}", KeyError("address"), task=TASK) for n in range(2)))
+    answer = admin.post(f"/dead-letters/{verb}", form | {"reason": "why"})
+    assert answer.status_code == 400
+    assert "of the 3 dead letters to which you agreed, 2 are still there; nothing was done" in answer.text
+    assert admin.post(f"/dead-letters/{verb}", hidden_fields(answer.text) | {"reason": "why"}).status_code == 303
+
+
+def test_a_moment_that_is_none(operator: User, shop_app: ConventionsApp) -> None:
+    """Is named, and nothing is done."""
+    form = hidden_fields(operator.get("/dead-letters/redrive").text)
+    for name in ("counted_at", "newest"):
+        for text in ("soon", "2026-01-01", "9" * 50):
+            answer = operator.post("/dead-letters/redrive", form | {name: text})
+            assert (answer.status_code, f"{name} is" in answer.text) == (400, True)
+    assert audited(shop_app) == []
+
+
 NO_NUMBERS = {
     "canary": ("few", "-1", "9" * 20),
     "rate": ("0", "inf", "nan", "1e-300", "1e9"),
@@ -220,9 +273,13 @@ def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp, most: i
 
 def test_a_second_click_leads_to_the_first_redrive(operator: User, shop_app: ConventionsApp) -> None:
     """And begins nothing."""
-    first, second = (operator.post("/dead-letters/redrive", {"count": "9"}) for _ in range(2))
-    assert first.headers["Location"] == second.headers["Location"]
-    assert f"redrive={first.headers['Location'].rsplit('/', 1)[1]}" in operator.get(first.headers["Location"]).text
+    forms = [hidden_fields(operator.get("/dead-letters/redrive").text) for _ in range(2)]
+    addresses = [operator.post("/dead-letters/redrive", form).headers["Location"] for form in forms]
+    first, second = (address.partition("?")[0] for address in addresses)
+    assert first == second
+    page = operator.get(addresses[1]).text
+    assert "Nothing new was begun: this redrive of the same letters is under way" in page
+    assert f"redrive={first.rsplit('/', 1)[1]}" in page
     assert len(audited(shop_app)) == 1
 
 
@@ -254,8 +311,9 @@ def test_a_note(operator: User, shop_app: ConventionsApp) -> None:
 
 def test_a_redrive_is_stopped(operator: User, shop_app: ConventionsApp) -> None:
     """What was not sent stays."""
-    path = operator.post("/dead-letters/redrive", {"count": "9"}).headers["Location"]
-    assert operator.post(f"{path}/stop").status_code == 303
+    path = operator.post("/dead-letters/redrive", {"count": "9"}).headers["Location"].partition("?")[0]
+    assert "The redrive is stopped: it sends no more letters." in operator.send(f"{path}/stop")
+    assert "Nothing was changed: the redrive had ended before." in operator.send(f"{path}/stop")
     values = operator.get(path, **{"as": "json"}).json()
     assert (values["state"], values["note"]) == ("cancelled", "stopped by oscar")
     assert count(shop_app) == 9
@@ -367,7 +425,7 @@ def test_live_values_go_on_until_everything_has_ended(operator: User, shop_app: 
         arguments = {"user_id": number, "day": "2026-01-05"}
         record(shop_app.database, failure(f"new-{number}", RuntimeError("x"), task=TASK, arguments=arguments))
     form = {"error": "RuntimeError", "count": str(redrive_rows.CANARY + 1)}
-    path = operator.post("/dead-letters/redrive", form).headers["Location"]
+    path = operator.post("/dead-letters/redrive", form).headers["Location"].partition("?")[0]
     id_ = path.rsplit("/", 1)[1]
     step(shop_app, id_)
     operator.post(f"{path}/stop")

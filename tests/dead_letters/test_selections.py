@@ -3,6 +3,7 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import CANARY_AT_MOST, RATES, RedriveOrder
 from conventions.dead_letters.redrive_sender import begin
 from conventions.records import audit
-from conventions.storage.database import Database
+from conventions.storage.database import Database, utc_now
 from conventions.storage.redis_store import Store
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, ids, record
@@ -60,6 +61,42 @@ def test_no_redrive_of_letters_that_nobody_saw(database: Database) -> None:
         assert not redrive_rows.listing(session, 9)
         assert redrive_rows.start(session, RedriveOrder(Filter(), "u-9", expected=1)).total == 1
         assert redrive_rows.start(session, RedriveOrder(Filter(), "u-9", again=True, expected=2)).total == 2
+
+
+@pytest.mark.parametrize("which", [Filter(), Filter(newer_than=timedelta(hours=1)), Filter(ids=("m0", "m1"))])
+def test_what_was_seen_stays_what_it_was(database: Database, monkeypatch: pytest.MonkeyPatch, which: Filter) -> None:
+    """Whatever dies, dies again or becomes older meanwhile; whatever this machine's clock says beside that of the failures."""
+    counted_at = utc_now()
+    server = counted_at + timedelta(minutes=9)  # its clock is before ours
+    record(database, *(failure(f"m{n}", at=server - timedelta(minutes=68)) for n in range(2)))
+    with database.session() as session:
+        number, seen = dead_letters.seen(session, which)
+    assert (number, Filter.of(seen.words()), seen.open, seen.name) == (2, seen, which, which.name)
+    monkeypatch.setattr(dead_letters, "utc_now", lambda: counted_at + timedelta(minutes=2))
+    monkeypatch.setattr(discard_letters, "utc_now", lambda: counted_at + timedelta(minutes=2))
+    record(database, failure("late", at=server))
+    with database.session() as session:
+        assert dead_letters.newer(session, seen) == (0 if which.ids else 1)
+        assert dead_letters.newer(session, which) == 0, "nobody has counted these"
+    assert ids(database, seen) == ["m1", "m0"]
+    with database.session() as session:
+        assert redrive_rows.start(session, RedriveOrder(seen, "u-9", expected=2)).total == 2
+        assert redrive_rows.under_way(session, which) is not None, "also for who has opened the form at another moment"
+    record(database, failure("m0", attempts=6, at=server + timedelta(seconds=1)))
+    with pytest.raises(SelectionChanged, match=r"of the 2 .* 1 are still there"), database.session() as session:
+        discard_letters.discard(session, seen, "u-9", "why", 2)
+    with database.session() as session:
+        assert discard_letters.discard(session, seen, "u-9", "why", 1) == 1
+
+
+def test_nothing_that_was_seen(database: Database) -> None:
+    """Has no newest: what comes then was not counted."""
+    with database.session() as session:
+        assert dead_letters.seen(session, Filter())[0] == 0
+        seen = dead_letters.seen(session, Filter())[1]
+    record(database, failure("m1"))
+    with pytest.raises(SelectionChanged, match="1 dead letters now"), database.session() as session:
+        discard_letters.discard(session, seen, "u-9", "why", 0)
 
 
 @pytest.mark.parametrize(
