@@ -46,6 +46,11 @@ class Page(Guarded):
     may_read: Role = "viewer"
     may_write: Role = "operator"
 
+    def initialize(self, **kwargs: Any) -> None:
+        """Note when the request came: what its page shows is of then, or newer."""
+        super().initialize(**kwargs)
+        self.begun_at = utc_now()
+
     def set_default_headers(self) -> None:
         """Forbid frames, foreign and inline scripts, and caching on disk."""
         super().set_default_headers()
@@ -172,6 +177,11 @@ class Page(Guarded):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Show the error page."""
         error = (kwargs.get("exc_info") or (None, None))[1]
+        asked_by_script = self.request.headers.get("Sec-Fetch-Dest") == "empty"
+        if status_code == HTTPStatus.UNAUTHORIZED and asked_by_script and "Authorization" in self.request.headers:
+            # Without a challenge: the browser would ask for a password again and again while a page renews itself.
+            self.finish("Access denied")
+            return
         if status_code == HTTPStatus.UNAUTHORIZED or not isinstance(error, web.HTTPError):
             super().write_error(status_code, **kwargs)
             return

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -19,6 +20,13 @@ LOOPBACK = ("--address=127.0.0.1",)
 LOGINS = "alice:a,oscar:o,vera:v,nobody:n"
 
 
+class Running(NamedTuple):
+    """A Flower that answers."""
+
+    address: str
+    pid: int  # of its process group, too
+
+
 @contextmanager
 def flower(
     installation: Installation,
@@ -28,10 +36,24 @@ def flower(
     **variables: str,
 ) -> Iterator[str]:
     """Run `celery flower` on a free port; gives its address."""
+    with running_flower(installation, *arguments, app=app, listen=listen, port=0, **variables) as running:
+        yield running.address
+
+
+@contextmanager
+def running_flower(
+    installation: Installation,
+    *arguments: str,
+    app: str = "installed",
+    listen: Sequence[str] = LOOPBACK,
+    port: int = 0,
+    **variables: str,
+) -> Iterator[Running]:
+    """Run `celery flower` on this port, or on a free one; for who stops it, or ends it before its time."""
     log_path = installation.folder / f"flower-{uuid4().hex[:8]}.log"
     with log_path.open("w") as log:
         process = subprocess.Popen(
-            installation.celery("flower", *listen, "--port=0", *arguments, app=app),
+            installation.celery("flower", *listen, f"--port={port}", *arguments, app=app),
             cwd=installation.folder,
             env=installation.environment | variables,
             stdout=log,
@@ -46,7 +68,7 @@ def flower(
             match = ADDRESS.search(text)
             return match[1] if match else None
 
-        yield wait_until(found, 30, "Flower answers")
+        yield Running(wait_until(found, 30, "Flower answers"), process.pid)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

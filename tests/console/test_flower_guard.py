@@ -150,7 +150,11 @@ def test_whoever_has_no_role_sees_nothing(watched: Watched) -> None:
             assert nobody.get(path).status_code == 403, path
             assert unknown.get(path).status_code == 401, path
         assert nobody.post("/tasks/datatable", data=DATATABLE).status_code == 403
-        assert wrong.get("/").status_code == 401
+        assert "WWW-Authenticate" in wrong.get("/").headers
+        by_script = wrong.get("/", headers={"Sec-Fetch-Dest": "empty"})
+        assert (by_script.status_code, "WWW-Authenticate" in by_script.headers) == (401, False)
+        by_script = unknown.get("/", headers={"Sec-Fetch-Dest": "empty"})
+        assert (by_script.status_code, "WWW-Authenticate" in by_script.headers) == (401, True)
         for path in ("/healthcheck", "/static/css/flower.css"):
             assert unknown.get(path).status_code == 200
 

@@ -69,9 +69,11 @@ def test_a_job_is_found_and_ended_by_force(
 ) -> None:
     """By the search box of the overview, and by the button of its page."""
     (held.folder / "go").unlink(missing_ok=True)
+    ran = held.folder / "ran"
+    ran.touch()
     sent = Hold.delay(folder=held.folder, number=2)
     with held.worker("-c", "1"):
-        wait_until(lambda: "hold 2" in (held.folder / "ran").read_text(), 30, "it runs")
+        wait_until(lambda: "hold 2" in ran.read_text(), 30, "it runs")
         log_in(browser, address)
         browser.get(f"{address}/")
         search = one(browser, ".conventions-search input")

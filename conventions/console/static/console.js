@@ -9,6 +9,10 @@
   var NOW_EVERY = 2000; // the same for the overview
   var IDLE_EVERY = 5000; // the same when all have ended: another one may begin, or a dead chunk may be repaired
   var COPIED_FOR = 1500; // milliseconds that a button says so
+  var ANSWER_WITHIN = 10000; // milliseconds until a request that hangs is given up
+  var SILENT_AFTER = 6000; // milliseconds without an answer until the page says that it is old
+  var MISSED = 2; // requests in a row that failed, after which it says so, too
+  var LONGEST_PAUSE = 8000; // milliseconds between two requests of which none is answered
   var FILTER_AFTER = 300; // milliseconds after the last key
   var ATTRIBUTES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // on the element that shows one
 
@@ -61,24 +65,71 @@
   }
 
   // From the origin: if the address of the page contains the login, a relative address cannot be fetched.
-  function ask(path) {
-    return fetch(window.location.origin + path, { credentials: "same-origin" }).then(function (answer) {
-      if (answer.status >= 400 && answer.status < 500) { return null; } // another try would fail, too
-      if (!answer.ok) { throw new Error(answer.status); }
-      return answer;
-    });
+  // A redirect leads to the login: none of the pages that are asked for here has moved.
+  function ask(path, form) {
+    var patience = new AbortController();
+    var timer = window.setTimeout(function () { patience.abort(); }, ANSWER_WITHIN);
+    return fetch(window.location.origin + path, { credentials: "same-origin", redirect: "manual", signal: patience.signal })
+      .then(function (answer) {
+        var isOut = answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403;
+        if (isOut || !answer.ok) { throw Object.assign(new Error("status " + answer.status), { isOut: isOut }); }
+        var at = Date.parse(answer.headers.get("Date"));
+        return answer[form]().then(function (body) { return { body: body, at: at }; });
+      })
+      .finally(function () { window.clearTimeout(timer); });
   }
 
-  // Ask for values again and again. `show` returns the milliseconds until the next request, or 0 to stop.
-  function poll(path, wait, show) {
+  // Whether what the page shows is of now. If not, it says since when, by the server's clock and in the zone of the page.
+  function renewal() {
+    var root = document.querySelector("[data-conventions-at]");
+    var at = Date.parse(root.getAttribute("data-conventions-at"));
+    var asked = 0; // when the first of the requests was sent of which none is answered
+    var missed = 0;
+    var banner = document.createElement("p"); // there from the start, so that a screen reader reads what comes
+    banner.className = "conventions-stale";
+    banner.setAttribute("role", "status");
+    root.prepend(banner);
+    function since() {
+      var words = { timeZone: root.getAttribute("data-conventions-zone"), hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+      return "Not renewed since " + new Intl.DateTimeFormat("en-GB", words).format(at) + ".";
+    }
+    function say(text) { if (banner.textContent !== text) { banner.textContent = text; } }
     function look() {
-      ask(path)
-        .then(function (answer) { return answer && answer.json(); })
-        .then(function (values) {
-          var next = values ? show(values) : 0;
-          if (next) { window.setTimeout(look, next); }
+      if (asked && (missed >= MISSED || Date.now() - asked >= SILENT_AFTER)) { say(since() + " It is tried again."); }
+    }
+    var timer = window.setInterval(look, 1000);
+    return {
+      isAsked: function () { asked = asked || Date.now(); },
+      isNew: function (moment) { asked = missed = 0; at = moment || at; say(""); },
+      isMissed: function () { missed += 1; look(); return missed; },
+      isOut: function () {
+        window.clearInterval(timer);
+        var link = document.createElement("a");
+        link.href = window.location.href;
+        link.textContent = "Log in again";
+        say(since() + " ");
+        banner.append(link);
+      },
+    };
+  }
+
+  // Ask for values again and again. `show` returns the milliseconds until the next request, or 0 to stop; or a promise of them.
+  function poll(path, form, wait, show) {
+    var state = renewal();
+    function look() {
+      if (document.hidden) { window.setTimeout(look, wait); return; }
+      state.isAsked();
+      ask(path, form)
+        .then(function (answer) {
+          return Promise.resolve(show(answer.body)).then(function (next) {
+            state.isNew(answer.at);
+            if (next) { window.setTimeout(look, next); }
+          });
         })
-        .catch(function () { window.setTimeout(look, 4 * wait); });
+        .catch(function (error) {
+          if (error.isOut) { state.isOut(); return; } // a wrong login that is tried again is locked out
+          window.setTimeout(look, Math.max(wait, Math.min(wait * state.isMissed(), LONGEST_PAUSE)));
+        });
     }
     window.setTimeout(look, wait);
   }
@@ -93,7 +144,7 @@
   function redrives() {
     var card = document.querySelector("[data-conventions-redrives]");
     if (!card || !card.querySelector("[data-moves=yes]")) { return; }
-    poll(card.getAttribute("data-conventions-redrives"), LIST_EVERY, function (rows) {
+    poll(card.getAttribute("data-conventions-redrives"), "json", LIST_EVERY, function (rows) {
       var moves = false;
       all("[data-redrive]", card).forEach(function (row) {
         var values = rows[row.getAttribute("data-redrive")];
@@ -106,7 +157,7 @@
   function redrive() {
     var card = document.querySelector("[data-conventions-redrive]");
     if (!card || card.getAttribute("data-moves") !== "yes") { return; }
-    poll(card.getAttribute("data-conventions-redrive"), REDRIVE_EVERY, function (values) {
+    poll(card.getAttribute("data-conventions-redrive"), "json", REDRIVE_EVERY, function (values) {
       writeValues(values, card);
       var bar = card.querySelector("progress");
       bar.max = Math.max(values.total, 1);
@@ -114,6 +165,13 @@
       if (!values.open) { all("[data-conventions-stop]").forEach(function (form) { form.remove(); }); }
       return values.moves ? REDRIVE_EVERY : 0;
     });
+  }
+
+  // The element of a page as it was answered. What is another page, such as one of a proxy, is none of ours.
+  function parsed(text, selector) {
+    var found = new DOMParser().parseFromString(text, "text/html").querySelector(selector);
+    if (!found) { throw new Error("another page"); }
+    return found;
   }
 
   function drawBar(bar, values) {
@@ -145,27 +203,22 @@
   // Rows and links come and go. Take them from a fresh copy of the page, unless one of them has the focus.
   function replaceParts(root, path) {
     var parts = all("[data-part]", root);
-    if (parts.some(function (part) { return part.contains(document.activeElement); })) { return; }
-    ask(path)
-      .then(function (answer) { return answer && answer.text(); })
-      .then(function (text) {
-        var page = text && new DOMParser().parseFromString(text, "text/html");
-        var found = page && page.querySelector("[data-conventions-live]");
-        if (!found) { return; }
-        parts.forEach(function (part) {
-          var fresh = found.querySelector("[data-part=" + part.getAttribute("data-part") + "]");
-          if (fresh) { part.replaceWith(document.importNode(fresh, true)); }
-        });
-        root.setAttribute("data-version", found.getAttribute("data-version"));
-      })
-      .catch(function () {}); // the next request tries again
+    if (parts.some(function (part) { return part.contains(document.activeElement); })) { return null; }
+    return ask(path, "text").then(function (answer) {
+      var found = parsed(answer.body, "[data-conventions-live]");
+      parts.forEach(function (part) {
+        var fresh = found.querySelector("[data-part=" + part.getAttribute("data-part") + "]");
+        if (fresh) { part.replaceWith(document.importNode(fresh, true)); }
+      });
+      root.setAttribute("data-version", found.getAttribute("data-version"));
+    });
   }
 
   function live() {
     var root = document.querySelector("[data-conventions-live]");
     if (!root) { return; }
     var path = root.getAttribute("data-conventions-live");
-    poll(path + "&as=json", root.getAttribute("data-live") === "yes" ? LIVE_EVERY : IDLE_EVERY, function (answer) {
+    poll(path + "&as=json", "json", root.getAttribute("data-live") === "yes" ? LIVE_EVERY : IDLE_EVERY, function (answer) {
       Object.keys(ATTRIBUTES).forEach(function (kind) {
         var places = all("[" + ATTRIBUTES[kind] + "]", root).concat(root);
         (answer[kind] || []).forEach(function (values) {
@@ -174,8 +227,9 @@
           });
         });
       });
-      if (answer.version !== root.getAttribute("data-version")) { replaceParts(root, path); }
-      return answer.live ? LIVE_EVERY : IDLE_EVERY;
+      var next = answer.live ? LIVE_EVERY : IDLE_EVERY;
+      var isOther = answer.version !== root.getAttribute("data-version");
+      return Promise.resolve(isOther ? replaceParts(root, path) : null).then(function () { return next; });
     });
   }
 
@@ -188,27 +242,19 @@
       var chosen = window.getSelection();
       return part.contains(document.activeElement) || (chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode));
     }
-    function look() {
-      if (document.hidden) { window.setTimeout(look, NOW_EVERY); return; }
-      ask(path)
-        .then(function (answer) { return answer && answer.text(); })
-        .then(function (text) {
-          var found = text && new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-now]");
-          if (!found) { return; }
-          var isBehind = false;
-          all("[data-part]", found).forEach(function (fresh) {
-            var part = root.querySelector("[data-part=" + fresh.getAttribute("data-part") + "]");
-            if (!part || (part.conventionsShown || part.innerHTML) === fresh.innerHTML) { return; }
-            if (isInUse(part)) { isBehind = true; return; }
-            var open = all("details", part).map(function (one) { return one.open; });
-            part.innerHTML = part.conventionsShown = fresh.innerHTML;
-            all("details", part).forEach(function (one, place) { if (place < open.length) { one.open = open[place]; } });
-          });
-          if (isBehind || !found.hasAttribute("data-conventions-still")) { window.setTimeout(look, NOW_EVERY); } // what has ended changes no more
-        })
-        .catch(function () { window.setTimeout(look, 4 * NOW_EVERY); });
-    }
-    window.setTimeout(look, NOW_EVERY);
+    poll(path, "text", NOW_EVERY, function (text) {
+      var found = parsed(text, "[data-conventions-now]");
+      var isBehind = false;
+      all("[data-part]", found).forEach(function (fresh) {
+        var part = root.querySelector("[data-part=" + fresh.getAttribute("data-part") + "]");
+        if (!part || (part.conventionsShown || part.innerHTML) === fresh.innerHTML) { return; }
+        if (isInUse(part)) { isBehind = true; return; }
+        var open = all("details", part).map(function (one) { return one.open; });
+        part.innerHTML = part.conventionsShown = fresh.innerHTML;
+        all("details", part).forEach(function (one, place) { if (place < open.length) { one.open = open[place]; } });
+      });
+      return isBehind || !found.hasAttribute("data-conventions-still") ? NOW_EVERY : 0; // what has ended changes no more
+    });
   }
 
   function copy() {
