@@ -17,6 +17,7 @@ from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
 
+from conventions.console.display import local_time
 from conventions.console.flower_permissions import LOGIN, NO_SEARCH, OPEN, RULES, UNKNOWN, may_search
 from conventions.console.flower_queues import FlowerQueues
 from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit_entry
@@ -91,6 +92,13 @@ class GuardedFlower(AuditedWrites):
     def _sees_values(self) -> bool:
         # An error page may be shown before the visitor is known.
         return getattr(self, "_current_user", None) is not None and self.visitor.sees_values
+
+    @property
+    def heard(self) -> str:
+        """Of what its pages are: not of what has happened, but of the events that it has heard."""
+        begun_at = local_time(self.application.settings["conventions_begun_at"], self.capp.settings.timezone)
+        since = "its file of --persistent was begun" if self.application.options.persistent else begun_at
+        return f"By the events that this Flower has heard since {since}. What came before, or was not told, is missing."
 
     # Queues.
 

@@ -31,6 +31,7 @@ from conventions.console.queues import ChangePause, QueueList
 from conventions.console.redrives import RedriveDetail, RedriveList, StopRedrive
 from conventions.console.schedules import PauseSchedule, ResumeSchedule, RunSchedule, ScheduleDetail, ScheduleList
 from conventions.console.tasks import TaskDetail
+from conventions.storage.database import utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,31 @@ PAGES = (
 )
 
 NOW = web.url(r"/", NowPage, name="main")
-TASK_PAGE, TASK_HEAD = "task.html", '<p class="page-eyebrow">Task details</p>'
-# What Flower has heard by events is not all of a job.
+# What Flower has heard by events is neither all of a job nor all jobs: its pages say so, and where the rest is.
+HEARD = "<p>{{ handler.heard }} <a href=\"{{ reverse_url('%s') }}\">%s</a> has what was recorded.</p>"
+LABEL = '<p class="metric-label">%s</p>'
+# Flower's script writes the time of its last look in the zone of the browser. All else is in that of the settings.
+CLOCK = """<script>
+  Date.prototype.toLocaleTimeString = function () {
+    return this.toLocaleString("en-GB", {
+      timeZone: "{{ handler.capp.settings.timezone }}", timeZoneName: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+    });
+  };
+</script>
+"""
+WORKERS_HEAD, TASKS_HEAD, TASK_HEAD = (
+    f'<p class="page-eyebrow">{text}</p>' for text in ("Cluster overview", "Task history", "Task details")
+)
 TASK_LINK = "<p><a href=\"{{ reverse_url('conventions-job', task.uuid) }}\">The whole story of this job</a></p>"
+# By page of Flower: what is found there, and what comes in its place.
+CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
+    "task.html": ((TASK_HEAD, TASK_HEAD + TASK_LINK),),
+    "tasks.html": ((TASKS_HEAD, TASKS_HEAD + HEARD % ("conventions-jobs", "Jobs")),),
+    "workers.html": (
+        (WORKERS_HEAD, WORKERS_HEAD + HEARD % ("main", "Now") + CLOCK),
+        *((LABEL % name, LABEL % f"{name}, heard") for name in ("Succeeded", "Failed")),
+    ),
+}
 FIRST = '<ul class="app-nav navbar-nav">'  # "Now" is the first entry of this list
 
 
@@ -97,11 +120,12 @@ def install() -> None:
     flower_urls.handlers[-1:-1] = ours  # the last handler matches every address
     # Flower's own page of workers is at `/workers`, too.
     flower_urls.handlers[:] = [NOW if getattr(one, "name", None) == "main" else one for one in flower_urls.handlers]
+    flower_urls.settings["conventions_begun_at"] = utc_now()
     flower_urls.settings["template_loader"] = TemplateLoader(flower_urls.settings["template_path"])
 
 
 class TemplateLoader(template.Loader):
-    """Loads Flower's templates and ours, adds our entries to the navigation, and a link to ours on the page of a task."""
+    """Loads Flower's templates and ours, adds our entries to the navigation, and says on Flower's pages what they lack."""
 
     def _create_template(self, name: str) -> template.Template:
         own = FOLDER / "templates" / name
@@ -110,8 +134,10 @@ class TemplateLoader(template.Loader):
         if name == NAVIGATION:
             text = (Path(self.root) / name).read_text(encoding="utf-8")
             return template.Template(with_entries(text), name=name, loader=self)
-        if name == TASK_PAGE:
-            text = (Path(self.root) / name).read_text(encoding="utf-8").replace(TASK_HEAD, TASK_HEAD + TASK_LINK)
+        if name in CHANGES:
+            text = (Path(self.root) / name).read_text(encoding="utf-8")
+            for found_there, ours in CHANGES[name]:
+                text = text.replace(found_there, ours)
             return template.Template(text, name=name, loader=self)
         found: template.Template = super()._create_template(name)
         return found

@@ -1,15 +1,19 @@
 """Flower's own pages and API: roles, hidden values, logins, what its writes leave behind, the lengths of our queues (R22)."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 
 from conventions.app import ConventionsApp
 from conventions.console.throttle import MOST_WRONG
@@ -356,6 +360,33 @@ def test_flowers_pages_work_under_their_policy(watched: Watched, browser: Chrome
         if SCREENSHOTS:
             browser.save_screenshot(f"{SCREENSHOTS}/flower-{number}.png")
         assert faults(browser) == [], path
+
+
+def test_flowers_pages_say_of_what_they_are(watched: Watched, browser: Chrome) -> None:
+    """Of events since this Flower's start, in the zone of the settings; and which page of ours has all."""
+    heard = re.compile(
+        r"By the events that this Flower has heard since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d JST)\. What came before"
+    )
+    browser.get(watched.address.replace("//", "//alice:a@") + "/")
+    for path, ours in (("/workers", "/"), ("/tasks", "/jobs")):
+        browser.get(watched.address + path)
+        said = heard.search(one(browser, ".page-header").text)
+        assert said, path
+        begun_at = datetime.strptime(said[1], "%Y-%m-%d %H:%M:%S JST").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+        assert timedelta() < datetime.now(UTC) - begun_at < timedelta(hours=1)
+        assert browser.find_elements(By.CSS_SELECTOR, f".page-header a[href='{ours}']"), path
+    browser.get(f"{watched.address}/workers")
+    assert "Failed, heard" in one(browser, ".metric-grid").text
+    updated = wait_until(
+        lambda: re.fullmatch(r"Updated (\d\d):\d\d:\d\d (GMT\+9|JST)", one(browser, ".refresh-status").text),
+        15,
+        "a look",
+    )
+    shown, now = int(updated[1]), datetime.now(ZoneInfo("Asia/Tokyo")).hour
+    assert (now - shown) % 24 in (0, 1)
+    if SCREENSHOTS:
+        browser.save_screenshot(f"{SCREENSHOTS}/flower-workers.png")
+    assert faults(browser) == []
 
 
 def forge(watched: Watched, event: dict[str, Any]) -> None:

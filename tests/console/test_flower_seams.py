@@ -24,7 +24,7 @@ from conventions.console.flower_handlers import (
     guarded,
 )
 from conventions.console.flower_permissions import LOGIN, OPEN, RULES
-from conventions.console.flower_plugin import ANCHOR, NAVIGATION, PAGES, TASK_HEAD, TASK_PAGE, with_entries
+from conventions.console.flower_plugin import ANCHOR, CHANGES, NAVIGATION, PAGES, with_entries
 from conventions.console.guard import Checked
 from conventions.console.viewer_masks import HIDING, SHOWN
 
@@ -56,7 +56,7 @@ def test_the_command() -> None:
     assert [*inspect.signature(flower.command.apply_options).parameters] == ["prog_name", "argv"]
     assert not inspect.signature(flower.command.apply_env_options).parameters
     assert flower.command.options is flower.options.default_options
-    for name in ("address", "basic_auth", "auth", "unix_socket", "read_only", "url_prefix"):
+    for name in ("address", "basic_auth", "auth", "unix_socket", "read_only", "url_prefix", "persistent"):
         assert hasattr(flower.options.default_options, name)
 
 
@@ -81,7 +81,11 @@ def test_the_templates() -> None:
     found = with_entries(navigation)
     template.Template(found)
     assert "reverse_url('broker')" not in found
-    assert (folder / TASK_PAGE).read_text().count(TASK_HEAD) == 1
+    for name, changes in CHANGES.items():
+        for there, _ in changes:
+            assert (folder / name).read_text().count(there) == 1, (name, there)
+    script = (folder.parent / "static" / "js" / "flower.js").read_text()
+    assert script.count("'Updated ' + new Date().toLocaleTimeString()") == 1
     names = (
         "conventions-queues",
         "conventions-jobs",
