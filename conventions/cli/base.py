@@ -15,11 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
 from conventions.cli.shared_options import JSON
-from conventions.console.display import local_time
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
 from conventions.core.printable_text import printable
 from conventions.core.redis_answers import fault_of
+from conventions.core.units import local_time
 from conventions.storage.database import Database
 
 SPACES = "\n\u00a0\u3000"  # Python does not count them as printable

@@ -88,7 +88,6 @@ class AuditPage(Page):
             link_of=self._link_of,
             message_of=message_of,
             reason_of=lambda line: reason_of(line, hidden=not self.visitor.sees_values),
-            values_text=lambda value: display.arguments_text(value, hidden=not self.visitor.sees_values),
         )
 
     def _link_of(self, line: AuditLine) -> str:

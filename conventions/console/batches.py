@@ -17,6 +17,7 @@ from conventions.console import display
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.durations import duration
+from conventions.core.units import local_time
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
 
@@ -146,9 +147,7 @@ class BatchDetail(BatchPage):
         values["texts"] |= {
             "chunks": f"{summary.ended_chunks - len(failed) - len(cancelled):,}{'' if summary.chunks is None else f' of {summary.chunks:,}'} done",
             "lost": f"{len(failed):,} failed, {len(cancelled):,} cancelled",
-            "seen": display.local_time(
-                datetime.fromtimestamp(summary.progress.updated_at, UTC), self.capp.settings.timezone
-            ),
+            "seen": local_time(datetime.fromtimestamp(summary.progress.updated_at, UTC), self.capp.settings.timezone),
         }
         live_data = live_data_of([values], (summary.state, failed, cancelled))
         if self.parameter("as") == "json":

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conventions.core.durations import STEPS, duration
+from conventions.core.units import local_time, moment
 
 HIDDEN = "•••"
 PAUSES = (
@@ -16,19 +17,25 @@ PAUSES = (
     "task pause",
     "worker pause",
 )  # their forms say that everybody sees the reason
+WITH_ARGUMENTS = ("dead-letters edit",)  # actions whose rows name arguments of jobs, which are shown as they are
+OUR_TIMES = ("until", "counted_at", "newest")  # what else such a row has as a time
 BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
 
 
-def local_time(moment: datetime | None, zone: str) -> str:
-    """A time in the time zone of the settings, to the second."""
-    return "" if moment is None else moment.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
+def log_time(text: str, zone: str) -> str:
+    """The time of a line that a job has logged, in the time zone of the settings, to the millisecond."""
+    found = moment(text)
+    if found is None:
+        return text
+    there = found.astimezone(ZoneInfo(zone))
+    return f"{there:%Y-%m-%d %H:%M:%S}.{there.microsecond // 1000:03} {there:%Z}"
 
 
-def ago(moment: datetime | None, now: datetime) -> str:
+def ago(when: datetime | None, now: datetime) -> str:
     """How long ago, in the largest fitting unit."""
-    if moment is None:
+    if when is None:
         return ""
-    seconds = max(0, int((now - moment).total_seconds()))
+    seconds = max(0, int((now - when).total_seconds()))
     for size, unit in STEPS:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
@@ -68,6 +75,18 @@ def arguments_text(arguments: Any, *, hidden: bool) -> str:
     elif hidden:
         return HIDDEN
     return as_json(arguments)
+
+
+def audit_text(action: str | None, value: Any, zone: str, *, hidden: bool) -> str:
+    """What was before an action, or after it, as JSON text: times of ours in the time zone of the settings."""
+    if isinstance(value, Mapping) and action not in WITH_ARGUMENTS:
+        value = {name: _in_zone(name, one, zone) for name, one in value.items()}
+    return arguments_text(value, hidden=hidden)
+
+
+def _in_zone(name: str, value: Any, zone: str) -> Any:
+    found = moment(value) if name in OUR_TIMES and isinstance(value, str) else None
+    return value if found is None else local_time(found, zone)
 
 
 def reason_text(action: str | None, reason: str | None, *, hidden: bool) -> str:

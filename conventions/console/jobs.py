@@ -115,6 +115,7 @@ class JobDetail(Page):
             live=found["may_run"] or changes(found["job"]),
             length=display.runtime_text,
             short=display.short_duration,
+            log_time=lambda text: display.log_time(text, self.capp.settings.timezone),
             arguments_text=lambda value: display.arguments_text(value, hidden=hidden),
             **found,
         )

@@ -1,6 +1,10 @@
 """`Notice`: what a form has done, in words, which the page shows to which it leads."""
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Literal, NamedTuple, Self, TypeAlias
+
+from conventions.pauses.pause import Pause
 
 Level: TypeAlias = Literal["success", "warning", "danger"]
 
@@ -8,6 +12,19 @@ LEVELS: tuple[Level, ...] = ("success", "warning", "danger")
 COOKIE = "conventions_notice"  # signed, since only our own words are shown as ours
 KEPT_FOR = 60  # seconds
 LARGEST = 2000  # bytes: a browser keeps cookies of 4 KiB
+
+
+def replaced_text(before: Pause | None, clock: Callable[[datetime], str]) -> str:
+    """Whose pause another one has taken the place of, as a sentence more; empty where there was none.
+
+    Args:
+        before: that pause.
+        clock: writes its end.
+    """
+    if before is None:
+        return ""
+    until = f" until {clock(before.until)}" if before.until else ""
+    return f" This takes the place of a pause by {before.actor}{until}: {before.reason.rstrip('.')}."
 
 
 class Notice(NamedTuple):

@@ -21,7 +21,7 @@ from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.notice import COOKIE, KEPT_FOR, Notice
 from conventions.console.roles import Role
-from conventions.core.units import moment_ahead
+from conventions.core.units import local_time, moment_ahead
 from conventions.storage.database import utc_now
 
 T = TypeVar("T")
@@ -134,6 +134,10 @@ class Page(Guarded):
         """The parameter as the end of something, such as a pause. Raises: ValueError."""
         return moment_ahead(self.parameter(name), utc_now(), ZoneInfo(self.capp.settings.timezone))
 
+    def clock(self, moment: datetime | None) -> str:
+        """A moment as every page shows it: in the zone of the settings."""
+        return local_time(moment, self.capp.settings.timezone)
+
     def lead_to(self, address: str, notice: Notice) -> None:
         """Answer a form that was taken: a reload of the page that follows neither sends it again nor shows the notice again."""
         token = token_urlsafe(8)  # in the address: what the script of another page asks for takes nothing away
@@ -164,10 +168,13 @@ class Page(Guarded):
             visitor=self.visitor,
             said=said or self._notice(),
             refusal=self.refusal,
-            clock=lambda moment: display.local_time(moment, zone),
+            clock=self.clock,
             ago=lambda moment: display.ago(moment, now),
             sparkline=display.sparkline,
             shown_reason=lambda reason: display.reason_text(None, reason, hidden=not self.visitor.sees_values),
+            audit_text=lambda action, value: display.audit_text(
+                action, value, zone, hidden=not self.visitor.sees_values
+            ),
             reason_text=lambda entry: display.reason_text(
                 entry.action, entry.reason, hidden=not self.visitor.sees_values
             ),

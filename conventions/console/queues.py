@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from conventions.console import display
-from conventions.console.notice import Notice
+from conventions.console.notice import Level, Notice, replaced_text
 from conventions.console.now import LOOKS
 from conventions.console.page import Page
 from conventions.core.durations import duration
@@ -70,7 +70,7 @@ class ChangePause(QueueList):
         if self.parameter("do") == "pause":
             until = self.end("until") if self.parameter("until") else None
             made = actions.pause(target, self.visitor.name, reason, until)
-            return self._said(target, made, f"The {target} is paused.")
+            return self._said(target, made, f"The {target} is paused.{replaced_text(made.before, self.clock)}")
         try:
             ended = actions.resume(target, self.visitor.name, reason or None)
         except PausedAgain as again:
@@ -89,6 +89,7 @@ class ChangePause(QueueList):
 
     def _said(self, target: Target, change: Change, what: str) -> Notice:
         count, late = followers_of(self.capp, target, change.revision)
+        level: Level = "success" if change.before is None else "warning"
         if late:
             return Notice("warning", f"{what} Not all workers follow yet: {', '.join(late)}.")
-        return Notice("success", f"{what} {'No worker runs' if not count else 'All workers follow'}.")
+        return Notice(level, f"{what} {'No worker runs' if not count else 'All workers follow'}.")

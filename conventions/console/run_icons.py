@@ -8,6 +8,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from conventions.console import display
+from conventions.core.units import local_time
 from conventions.schedules.run_history import PARTLY, RunOutcome
 from conventions.schedules.schedule_state import Run
 
@@ -108,7 +109,7 @@ def run_line(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, s
         icon=icon_of(word),
         word=word,
         planned=planned,
-        sent=display.local_time(run.sent_at, zone.key),
+        sent=local_time(run.sent_at, zone.key),
         late=late,
         runtime=runtime,
         why=why,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from conventions.console import display
-from conventions.console.notice import Notice
+from conventions.console.notice import Notice, replaced_text
 from conventions.console.page import Page
 from conventions.console.run_icons import ICONS, RunLine, run_line, slot_text
 from conventions.console.schedule_rows import MOST_RECENT_RUNS, build_row, live_values_of, rules_in_words
@@ -76,6 +76,11 @@ class FormRefused(Exception):
         self.status = status
         self.field = field
         self.live_id = live_id
+
+
+def last_by_hand(runs: Sequence[Run]) -> Run | None:
+    """The last one that a person has sent, of those that are newest first."""
+    return next((run for run in runs if run.planned_at is None and run.id), None)
 
 
 class SchedulePage(Page):
@@ -161,6 +166,7 @@ class SchedulePage(Page):
             "conventions_schedule.html",
             row=row,
             rules=rules_in_words(listed),
+            by_hand=last_by_hand([line.run for line in row.lines]),
             arguments=display.arguments_text(listed.shown_arguments, hidden=not self.visitor.sees_values),
             refused=refused,
             wrong=(form, refused.field) if refused else None,
@@ -263,10 +269,12 @@ class PauseSchedule(SchedulePost):
             raise FormRefused("say why it is paused; everybody is shown the reason")
         try:
             until = self.end("until") if self.parameter("until") else None
+            _, states = Schedules(self.capp.store).read([listed.name])
+            before = states[listed.name].pause
             actions.pause(listed, actor, reason, until)
         except ValueError as error:
             raise FormRefused(str(error), field="until") from error
-        return PAUSED
+        return PAUSED if before is None else Notice("warning", PAUSED.text + replaced_text(before, self.clock))
 
 
 class ResumeSchedule(SchedulePost):
@@ -290,6 +298,7 @@ class RunSchedule(SchedulePost):
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> Notice:
         """Send its task now. If an earlier run has not ended, only if the visitor asks for it."""
+        self._check_nobody_was_first(listed)
         try:
             actions.run_now(listed, actor, reason or None, beside=bool(self.parameter("beside")))
         except StillRuns as still:
@@ -301,3 +310,12 @@ class RunSchedule(SchedulePost):
         except Exception as error:  # a team's function of the arguments may raise anything
             raise FormRefused(f"its message cannot be made: {type(error).__name__}: {error}") from error
         return SENT
+
+    def _check_nobody_was_first(self, listed: Schedule) -> None:
+        """Refuse a form that was opened before the last run by hand. Two that come at the same moment are not found so. Raises: FormRefused."""
+        seen = self.parameter("by_hand")
+        runs = Schedules(self.capp.store).histories([listed.name], HISTORY)[listed.name]
+        last = last_by_hand(runs)
+        if seen and last is not None and last.id != seen:
+            when = f"{last.actor} ran it by hand since you opened this page, at {self.clock(last.sent_at)}"
+            raise FormRefused(f"{when}; to run it once more, send the form again", HTTPStatus.CONFLICT)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
 from conventions.broker.one_message import FoundMessage
-from conventions.core.units import moment
+from conventions.core.units import local_time, moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
 from conventions.idempotency.claim_reading import CancelMark, ClaimReading, read_cancel, read_claim
@@ -183,7 +183,7 @@ def _pause_of(app: Application, message: FoundMessage) -> str:
     tasks = (own, own.rpartition(".")[0])  # a part of a batch is paused with it
     for target in (Target("queue", message.queue), *(Target("task", one) for one in tasks)):
         if (pause := pauses.get(target)) is not None:
-            return f"its {target.kind} is paused by {pause.actor} since {pause.since:%Y-%m-%d %H:%M:%S} UTC: {pause.reason}"
+            return f"its {target.kind} is paused by {pause.actor} since {local_time(pause.since, app.settings.timezone)}: {pause.reason}"
     return ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from conventions.pauses.pause import Pause
+from conventions.pauses.pause import Pause, replaced_facts
 from conventions.pauses.pause_store import Pauses, Target
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
@@ -35,10 +35,11 @@ class Follower(Protocol):
 
 
 class Change(NamedTuple):
-    """What was done: the pause, and the revision of it."""
+    """What was done: the pause, and the revision of it; and the pause that it took the place of."""
 
     pause: Pause
     revision: int
+    before: Pause | None = None
 
 
 class PauseActions:
@@ -67,8 +68,8 @@ class PauseActions:
         now = self._pauses.read()
         made = Pause.made(reason, actor, now.at, until)
         before = now.pauses.get(target)
-        entry = AuditEntry(actor, f"{target.kind} pause", target.name, made.reason, before and before.facts, made.facts)
-        return Change(made, self._pauses.pause(target, made, entry))
+        entry = AuditEntry(actor, f"{target.kind} pause", target.name, made.reason, replaced_facts(before), made.facts)
+        return Change(made, self._pauses.pause(target, made, entry), before)
 
     def resume(self, target: Target, actor: str, reason: str | None = None) -> Change | None:
         """End a pause. `None`: there was none.

@@ -61,6 +61,11 @@ class Pause:
         return {"reason": self.reason, "until": None if self.until is None else self.until.isoformat()}
 
 
+def replaced_facts(pause: Pause | None) -> dict[str, Any] | None:
+    """By whom, why and until when: of the pause that another one takes the place of, for the audit."""
+    return None if pause is None else {"actor": pause.actor, **pause.facts}
+
+
 def _check_end(until: datetime, now: datetime) -> None:
     if until.tzinfo is None:
         raise ValueError("the end of the pause has no time zone; pass an aware datetime")

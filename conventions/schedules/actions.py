@@ -16,7 +16,7 @@ from conventions.core.error_text import clean
 from conventions.declare.payload import digest
 from conventions.execution.application import Application
 from conventions.pauses.actions import PausedAgain
-from conventions.pauses.pause import Pause
+from conventions.pauses.pause import Pause, replaced_facts
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
@@ -63,7 +63,7 @@ class ScheduleActions:
         now, states = self._state.read([listed.name])
         before, pause = states[listed.name].pause, Pause.made(reason, actor, now, until)
         audit_entry = AuditEntry(
-            actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts
+            actor, "schedule pause", listed.name, pause.reason, replaced_facts(before), pause.facts
         )
         self._state.pause(listed.name, pause, audit_entry)
         self._record(audit_entry, now)

@@ -184,7 +184,11 @@ class Dispatch:
         if pause.until > now:
             return min(wait, (pause.until - now).total_seconds())
         audit_entry = AuditEntry(
-            BEAT, "schedule resume", listed.name, f"paused until {pause.until.isoformat()}", pause.facts
+            BEAT,
+            "schedule resume",
+            listed.name,
+            f"paused until {pause.until.astimezone(self._zone):%Y-%m-%d %H:%M:%S %Z}",
+            pause.facts,
         )
         passed = passed_slots(listed.when, cursor, pause.last_moment, self._zone)
         line = Run.without_message("paused", passed, now, pause.actor, pause.reason) if passed else None

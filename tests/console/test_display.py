@@ -1,5 +1,6 @@
 """How values are shown."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
@@ -9,14 +10,34 @@ from hypothesis import strategies as st
 
 from conventions.console import display
 from conventions.core.durations import duration
+from conventions.core.units import local_time
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 def test_times_are_those_of_the_settings() -> None:
     """A day in Tokyo begins nine hours earlier."""
-    assert display.local_time(datetime(2026, 11, 25, 20, 0, 1, tzinfo=UTC), "Asia/Tokyo") == "2026-11-26 05:00:01 JST"
-    assert display.local_time(None, "Asia/Tokyo") == ""
+    assert local_time(datetime(2026, 11, 25, 20, 0, 1, tzinfo=UTC), "Asia/Tokyo") == "2026-11-26 05:00:01 JST"
+    assert local_time(None, "Asia/Tokyo") == ""
+
+
+def test_the_time_of_a_line_of_a_log() -> None:
+    """To the millisecond; what is no time stays."""
+    assert display.log_time("2026-11-25T20:00:01.045+00:00", "Asia/Tokyo") == "2026-11-26 05:00:01.045 JST"
+    for odd in ("", "soon", "2026-11-25T20:00:01"):
+        assert display.log_time(odd, "Asia/Tokyo") == odd
+
+
+def test_times_in_the_audit() -> None:
+    """Ours are those of the settings; an argument of a job is shown as it is."""
+    at = "2026-11-25T20:00:01+00:00"
+    values = {"until": at, "reason": at, "ids": [at]}
+    shown = {"until": "2026-11-26 05:00:01 JST", "reason": at, "ids": [at]}
+    assert json.loads(display.audit_text("queue pause", values, "Asia/Tokyo", hidden=False)) == shown
+    assert json.loads(display.audit_text("dead-letters edit", values, "Asia/Tokyo", hidden=False)) == values
+    assert at not in display.audit_text("queue pause", values, "Asia/Tokyo", hidden=True)
+    for odd in (None, "a text", {"until": None}, {"until": 7}):
+        assert json.loads(display.audit_text("queue pause", odd, "Asia/Tokyo", hidden=False)) == odd
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,19 @@ from conventions.alerts.finding import Finding
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Publication
 from conventions.console.jobs import changes
+from conventions.core.units import local_time
 from conventions.jobs.facts import State
 from conventions.jobs.job import Job
 from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
+from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Pauses, Target
-from conventions.records import audit
+from conventions.records import audit, executions
 from conventions.records.audit_entry import AuditEntry
+from conventions.records.journal import JournalEntry
 from conventions.storage.database import utc_now
+from conventions.storage.tables import AttemptLogRow
 from tests.cli.command_tasks import Charge, Send
 from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK, LogIn
 from tests.console.flower_process import User
@@ -74,6 +78,40 @@ def test_a_job_that_waits(operator: User, shop_app: ConventionsApp) -> None:
         assert words in shown, words
     assert "data-conventions-still" not in page.text, "it changes by itself"
     assert "mail" in text_of(operator.get("/jobs", state="queued").text)
+
+
+def test_one_clock_on_the_page_of_a_job(operator: User, shop_app: ConventionsApp) -> None:
+    """Why it waits, what it has logged, and what was done to it: all in the zone of the settings."""
+    sent = Send.delay(user_id=7, day=DAY)
+    PauseActions(shop_app.store).pause(Target("queue", "mail"), "u-1", "the bank is down")
+    pause = Pauses(shop_app.store).read().pauses[Target("queue", "mail")]
+    at = datetime(2026, 11, 25, 20, 0, 1, 45_000, tzinfo=UTC)
+    failed = event(sent.id, "retried", task=TASK, queue="mail", token="t1")
+    line = json.dumps(
+        {"time": at.isoformat(timespec="milliseconds"), "level": "INFO", "logger": "shop", "message": "charged"}
+    )
+    after = {"until": at.isoformat()}
+    with shop_app.database.session() as session:
+        executions.record(session, [JournalEntry(b"1-1", failed, 0, utc_now())])
+        session.add(
+            AttemptLogRow(
+                message_id=sent.id,
+                generation=0,
+                attempt=failed.attempt,
+                token="t1",
+                lines=line,
+                left_out=0,
+                at=utc_now(),
+            )
+        )
+        audit.record(session, AuditEntry("u-2", "alerts silence", sent.id, "why", None, after))
+    shown = text_of(operator.get(f"/jobs/{sent.id}").text)
+    assert f"its queue is paused by u-1 since {local_time(pause.since, 'Asia/Tokyo')}: the bank is down" in shown
+    assert "2026-11-26 05:00:01.045 JST INFO shop charged" in shown
+    assert '"until": "2026-11-26 05:00:01 JST"' in shown
+    assert '"until": "2026-11-26 05:00:01 JST"' in text_of(operator.get("/audit", id=sent.id).text)
+    assert "UTC" not in shown
+    assert "+00:00" not in shown
 
 
 def test_a_dead_job(operator: User) -> None:
@@ -249,6 +287,22 @@ def test_a_queue_is_paused_and_resumed(operator: User, viewer: User, shop_app: C
         ("oscar", "queue pause", "mail"),
         ("oscar", "queue resume", "mail"),
     ]
+
+
+def test_a_pause_in_place_of_another_one(operator: User, admin: User, shop_app: ConventionsApp) -> None:
+    """Says whose it was, why, and until when; the audit has it as what was before."""
+    form = {"kind": "queue", "name": "mail", "reason": "the bank is down", "until": "2036-11-25 09:00", "do": "pause"}
+    Send.delay(user_id=1, day=DAY)
+    assert "takes the place" not in operator.send("/queues/pauses", form)
+    done = text_of(admin.send("/queues/pauses", form | {"reason": "mine", "until": ""}))
+    assert (
+        "The queue mail is paused. This takes the place of a pause by oscar until 2036-11-25 09:00:00 JST: the bank is down."
+        in done
+    )
+    redis: Any = shop_app.store.redis
+    last = json.loads(redis.xrevrange(shop_app.store.key("journal"), count=1)[0][1][b"deed"])
+    before = {"actor": "oscar", "reason": "the bank is down", "until": "2036-11-25T00:00:00+00:00"}
+    assert (last["before"], last["after"]) == (before, {"reason": "mine", "until": None})
 
 
 @pytest.mark.parametrize(

@@ -503,6 +503,28 @@ def test_run_now(operator: User, app: ConventionsApp) -> None:
     assert "<b>" not in page
 
 
+def test_run_now_from_two_pages(operator: User, app: ConventionsApp) -> None:
+    """Runs once: the second page was opened before the first one's run. It says so, and can be sent again."""
+    forms = [{"by_hand": value} for value in re.findall(r'name="by_hand" value="([^"]*)"', operator.get(ONE).text * 2)]
+    assert forms == [{"by_hand": "none"}] * 2
+    assert operator.post(f"{ONE}/run", forms[0]).status_code == 303
+    refused = operator.post(f"{ONE}/run", forms[1])
+    assert refused.status_code == 409
+    assert "Nothing was sent: oscar ran it by hand since you opened this page, at " in refused.text
+    (message,) = messages(app)
+    again = {"by_hand": re.findall(r'name="by_hand" value="([^"]*)"', refused.text)[0]}
+    assert again == {"by_hand": message.id}
+    assert operator.post(f"{ONE}/run", again).status_code == 303
+    assert len(messages(app)) == 2
+
+
+def test_a_pause_in_place_of_another_one(operator: User, app: ConventionsApp) -> None:
+    """Says whose it was, and why."""
+    page = operator.send(f"/schedules/{PAUSED}/pause", {"reason": "mine"})
+    assert "The schedule is paused. This takes the place of a pause by u-42: the file moves." in page
+    assert "takes the place" not in operator.send("/schedules/charge/pause", {"reason": "mine"})
+
+
 def test_run_beside_one_that_has_not_ended(operator: User, app: ConventionsApp) -> None:
     """Only where somebody says so; also while it is paused."""
     assert 'name="beside"' not in operator.get(f"/schedules/{PAUSED}").text

@@ -71,7 +71,8 @@ def test_each_action_is_in_the_audit_at_once_and_once(app: ConventionsApp, actio
     assert journal(app) == 0
     with app.database.session() as session:
         second, third = audit.listing(session, 9)[2], audit.listing(session, 9)[1]
-        assert second.before == {"reason": "the database moves", "until": until.astimezone(UTC).isoformat()}
+        before = {"actor": "u-42", "reason": "the database moves", "until": until.astimezone(UTC).isoformat()}
+        assert second.before == before
         assert second.after == third.before == {"reason": "still", "until": None}
         assert audit.listing(session, 1)[0].after == {"id": run.id}
 
