@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
+
+from tornado.escape import xhtml_escape
 
 from conventions.core.durations import STEPS, duration
 from conventions.core.units import local_time, moment
@@ -19,6 +22,8 @@ PAUSES = (
 )  # their forms say that everybody sees the reason
 WITH_ARGUMENTS = ("dead-letters edit",)  # actions whose rows name arguments of jobs, which are shown as they are
 OUR_TIMES = ("until", "counted_at", "newest")  # what else such a row has as a time
+PLACES = re.compile(r"(?<=[.@_/:-])(?=[^.@_/:-])|(?<=[a-z0-9])(?=[A-Z][a-z])")  # where a name may break
+LONGEST_PIECE = 24  # characters of a name that are never broken
 BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
 
 
@@ -75,6 +80,13 @@ def arguments_text(arguments: Any, *, hidden: bool) -> str:
     elif hidden:
         return HIDDEN
     return as_json(arguments)
+
+
+def soft(name: str | None) -> str:
+    """A name as HTML, which breaks after a sign, before a capital, or where nothing of the kind comes for long; nowhere else."""
+    parts = (part for part in PLACES.split(name or ""))
+    pieces = [part[at : at + LONGEST_PIECE] for part in parts for at in range(0, len(part), LONGEST_PIECE)]
+    return "<wbr>".join(map(xhtml_escape, pieces))
 
 
 def audit_text(action: str | None, value: Any, zone: str, *, hidden: bool) -> str:

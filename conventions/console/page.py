@@ -172,6 +172,7 @@ class Page(Guarded):
             ago=lambda moment: display.ago(moment, now),
             sparkline=display.sparkline,
             shown_reason=lambda reason: display.reason_text(None, reason, hidden=not self.visitor.sees_values),
+            soft=display.soft,
             audit_text=lambda action, value: display.audit_text(
                 action, value, zone, hidden=not self.visitor.sees_values
             ),

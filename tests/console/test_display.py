@@ -28,6 +28,23 @@ def test_the_time_of_a_line_of_a_log() -> None:
         assert display.log_time(odd, "Asia/Tokyo") == odd
 
 
+def test_a_name_breaks_where_it_may() -> None:
+    """After a sign, before a capital, and in what is long; and nothing of it is HTML."""
+    for name, pieces in {
+        "system": ["system"],
+        "w2@box": ["w2@", "box"],
+        "shop.mail.SendEmail": ["shop.", "mail.", "Send", "Email"],
+        "payments-eu_west": ["payments-", "eu_", "west"],
+        "HTTPError": ["HTTPError"],
+        "IOError": ["IOError"],
+        "x" * 50: ["x" * 24, "x" * 24, "xx"],
+        "a<b>&": ["a&lt;b&gt;&amp;"],
+        "": [],
+    }.items():
+        assert display.soft(name).split("<wbr>") == (pieces or [""]), name
+    assert display.soft(None) == ""
+
+
 def test_times_in_the_audit() -> None:
     """Ours are those of the settings; an argument of a job is shown as it is."""
     at = "2026-11-25T20:00:01+00:00"
