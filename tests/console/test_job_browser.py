@@ -123,8 +123,13 @@ def test_the_other_pages(browser: Chrome, address: str, held: Installation, held
 def test_filters_are_folded_on_a_phone(browser: Chrome, address: str, held_app: ConventionsApp) -> None:
     """What was found comes first; a page that was asked for with a filter shows it, and so does every wide one."""
     log_in(browser, address)
-    for path in ("/jobs", "/audit", "/dead-letters"):
-        for size, query, is_shown in ((PHONE, "", False), (PHONE, "?task=Note", True), (WIDE, "", True)):
+    looks = ((PHONE, "", False), (PHONE, "?said=x&task=", False), (PHONE, "?task=Note", True), (WIDE, "", True))
+    of_letters = (
+        (PHONE, "?state=dead&queue=&arg=", False),
+        (PHONE, "?state=discarded", True),
+    )  # as its form sends them
+    for path, more in (("/jobs", ()), ("/audit", ()), ("/dead-letters", of_letters)):
+        for size, query, is_shown in (*looks, *more):
             resize(browser, size, dark=False)
             browser.get(f"{address}{path}{query}")
             assert one(browser, "form[role=search] input[name=task]").is_displayed() == is_shown, (path, size, query)

@@ -2,19 +2,26 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tornado import web
 from tornado.web import create_signed_value
 
+from conventions.alerts.alert_store import AlertStore
 from conventions.app import ConventionsApp
+from conventions.console import flower_plugin
+from conventions.console.flower_plugin import NOW
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
+from conventions.pauses.pause_store import Pauses
 from conventions.records import audit
 from conventions.schedules.schedule_state import State
 from conventions.schedules.schedule_store import Schedules
+from conventions.storage.database import utc_now
 from conventions.storage.tables import RedriveRow
 from tests.console.conftest import BATCH, PAUSED, SECRET, TASK, LogIn
 from tests.console.flower_process import LOGINS, User, flower
@@ -34,6 +41,9 @@ WRITES = {
     "/schedules/daily-mail/pause": {"reason": "why"},
     f"/schedules/{PAUSED}/resume": {"reason": "why"},
     "/schedules/daily-mail/run": {"reason": "why"},
+    "/jobs/waits/cancel": {"reason": "why"},
+    "/queues/pauses": {"kind": "queue", "name": "mail", "reason": "why", "do": "pause"},
+    "/alerts/silences": {"rule": "backlog", "subject": "q1", "until": "2h", "reason": "why"},
 }
 PAGES = (
     "/dead-letters",
@@ -51,6 +61,18 @@ PAGES = (
     f"/schedules/{PAUSED}?as=json",
     "/audit",
     "/audit?of=actions&since=2h",
+    "/",
+    "/queues",
+    "/queues?kind=task&name=x",
+    "/jobs",
+    "/jobs?state=dead&task=Send",
+    "/jobs/KeyError-0",
+    "/jobs/unknown",
+    "/alerts",
+    f"/tasks/{TASK}",
+)
+ADDRESSES = (
+    r'(?:href|action|formaction|src|data-conventions-[a-z]+)="(/(?!ops/)[^"]*)"'  # those that are not below the prefix
 )
 
 
@@ -61,7 +83,30 @@ def untouched(app: ConventionsApp) -> bool:
         rows = (counted, len(audit.listing(session, 9)), len(redrive_rows.listing(session, 9)))
     _, schedules = Schedules(app.store).read(["daily-mail", PAUSED])
     planned = schedules["daily-mail"] == State(None, None, None) and schedules[PAUSED].pause is not None
-    return rows == (9, 0, 0) and app.batches.state(BATCH) == "running" and planned and not messages(app)
+    redis: Any = app.store.redis
+    told = [fields for _, fields in redis.xrange(app.store.key("journal")) if b"deed" in fields]  # that of the fixture
+    nothing_new = (
+        not Pauses(app.store).read().pauses and not AlertStore(app.store).silences(utc_now()) and len(told) == 1
+    )
+    return nothing_new and rows == (9, 0, 0) and app.batches.state(BATCH) == "running" and planned and not messages(app)
+
+
+def handler_of(path: str) -> type[web.RequestHandler]:
+    """The one that answers to a path: the first that matches, as in Flower."""
+    own = [
+        (str(NOW.regex.pattern), NOW.handler_class),
+        *((pattern, handler) for pattern, handler, _ in flower_plugin.PAGES),
+    ]
+    return next(handler for pattern, handler in own if re.fullmatch(pattern.rstrip("$"), urlsplit(path).path))
+
+
+def test_nothing_is_left_out_here() -> None:
+    """Each handler of ours that takes a form, and each that shows a page, is tried below."""
+    handlers = {handler for _, handler, _ in flower_plugin.PAGES} | {NOW.handler_class}
+    missing = web.RequestHandler.post
+    assert {handler_of(path) for path in WRITES} == {one for one in handlers if one.post is not missing}
+    only_forms = {handler_of(path) for path in WRITES} - {handler_of(path) for path in PAGES}
+    assert handlers - {handler_of(path) for path in PAGES} == only_forms
 
 
 @pytest.mark.parametrize("path", WRITES)
@@ -175,21 +220,15 @@ def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsA
         answer = user.post(path, form)
         assert (answer.status_code, "--read-only" in answer.text) == (403, True)
     assert untouched(shop_app)
-    page = user.get("/dead-letters").text
-    assert 'href="/ops/dead-letters' in page
-    assert 'href="/dead-letters' not in page
-    for path in ("/batches", f"/batches/{BATCH}"):
-        page = user.get(path).text
-        assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
-        assert 'data-conventions-live="/ops/batches' in page
-    page = user.get("/audit").text
-    assert re.findall(r'(?:href|action|src)="(/(?!ops/)[^"]*)"', page) == []
-    assert 'action="/ops/audit"' in page
-    for path in ("/schedules", f"/schedules/{PAUSED}"):
-        page = user.get(path).text
-        assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
-        assert 'data-conventions-live="/ops/schedules' in page
-        assert "<form" not in page
+    for path in PAGES:
+        page = user.get(path)
+        assert (page.status_code, re.findall(ADDRESSES, page.text)) == (200, []), path
+        assert '<form method="post"' not in page.text, path
+    assert 'href="/ops/dead-letters' in user.get("/dead-letters").text
+    assert 'data-conventions-live="/ops/batches' in user.get("/batches").text
+    assert 'data-conventions-live="/ops/schedules' in user.get("/schedules").text
+    assert 'data-conventions-now="/ops/"' in user.get("/").text
+    assert 'action="/ops/audit"' in user.get("/audit").text
     assert user.get("/conventions-static/console.css").status_code == 200
 
 

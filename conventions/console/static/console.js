@@ -298,11 +298,14 @@
     });
   }
 
-  // On a phone what was found comes first, unless the page was asked for with a filter.
+  // On a phone what was found comes first, unless something is filled into the filter. The first choice of a list is its default.
   function fold() {
     var narrow = window.matchMedia("(max-width: 47.99rem)");
+    function isFilled(field) { return field.tagName === "SELECT" ? field.selectedIndex > 0 : Boolean(field.value.trim()); }
     function follow() {
-      all("[data-conventions-fold]").forEach(function (part) { part.open = !narrow.matches || Boolean(window.location.search); });
+      all("[data-conventions-fold]").forEach(function (part) {
+        part.open = !narrow.matches || all("input, select", part).some(isFilled);
+      });
     }
     narrow.addEventListener("change", follow);
     follow();
