@@ -4,7 +4,7 @@ A finding fires when it has held for a while, and ends when it was away for a wh
 anybody twice. While something cannot be read nothing ends: nobody can know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -41,7 +41,8 @@ class Episode:
         id: the same from its first sight to its end.
         finding: as it was seen last.
         began: seconds since the epoch, of the first sight.
-        fired: when it was told; `None` while it is pending.
+        fired: since when it counts; `None` while it is pending.
+        told: whether somebody was told that it fires: nobody is while it is silent.
         away_since: since when it is not seen; `None` while it is.
     """
 
@@ -50,6 +51,7 @@ class Episode:
     began: float
     fired: float | None = None
     away_since: float | None = None
+    told: bool = False
 
     @property
     def since(self) -> float:
@@ -58,7 +60,7 @@ class Episode:
 
     @property
     def state(self) -> EpisodeState:
-        """Whether it was told."""
+        """Whether it has held long enough to count."""
         return "pending" if self.fired is None else "firing"
 
 
@@ -73,6 +75,32 @@ class Transition:
 
     change: Change
     episode: Episode
+
+
+def to_tell(
+    episodes: Mapping[str, Episode], changes: Sequence[Transition], is_silent: Callable[[Finding], bool]
+) -> tuple[dict[str, Episode], list[Transition]]:
+    """The episodes with what is told now, and that.
+
+    One that fires while it is silent is told when the silence is over, if it still fires. Of the end of one that was told everybody hears, also
+    while it is silent: somebody waits for it. Of one that was not told nobody does.
+
+    Args:
+        episodes: after a look.
+        changes: of that look.
+        is_silent: whether nobody is to be told of a finding now.
+    """
+    after, told = dict(episodes), [one for one in changes if one.change == "resolved" and one.episode.told]
+    for key, episode in episodes.items():
+        if (
+            episode.fired is not None
+            and not episode.told
+            and episode.away_since is None
+            and not is_silent(episode.finding)
+        ):
+            after[key] = replace(episode, told=True)
+            told.append(Transition("firing", after[key]))
+    return after, told
 
 
 def next_episodes(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions.alerts.alert_store import AlertStore, Message
-from conventions.alerts.episode import Transition, next_episodes
+from conventions.alerts.episode import Transition, next_episodes, to_tell
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
 from conventions.alerts.rules import findings
@@ -76,7 +76,7 @@ class Evaluator:
         now = time.time()
         episodes, changes = next_episodes(self._store.episodes(), found, now)
         silences = self._store.silences(datetime.now(UTC))
-        told = [one for one in changes if not any(silence.covers(one.episode.finding) for silence in silences)]
+        episodes, told = to_tell(episodes, changes, lambda finding: any(one.covers(finding) for one in silences))
         messages = [
             Message(f"{one.episode.id} {one.change} {name}", name, body_of(self._app.main, one))
             for one in told
@@ -87,8 +87,11 @@ class Evaluator:
             self._leads = False
             return []
         self._looked_at = time.monotonic()
+        for one in told:
+            _log(one, silent=False)
         for one in changes:
-            _log(one, silent=one not in told)
+            if not any((one.change, one.episode.id) == (other.change, other.episode.id) for other in told):
+                _log(one, silent=True)
         return changes
 
     def tell(self) -> int:

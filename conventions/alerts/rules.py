@@ -4,7 +4,7 @@ The first three are those of the convention document (R14). A part that could no
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -170,14 +170,15 @@ def _still_dead(look: Look, series: Series, died: int) -> int:
 
 def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     """So many jobs of a task became dead letters."""
+    limit, by_task = thresholds.new_letters, Counter[str]()
     for series, figures in (look.letters or {}).items():
-        dead, limit = _still_dead(look, series, figures.of("dead")), thresholds.new_letters
+        by_task[series.task] += _still_dead(look, series, figures.of("dead"))
+    for task, dead in by_task.items():
         if dead >= limit:
             yield Finding(
-                "dead letters", series.task, "warning",
-                f"{_short(series.task)}: {dead:,} dead letters within {thresholds.letters_window} min",
-                "look at the causes, correct them, and redrive the letters", _of_task("/dead-letters", series.task), dead, limit,
-                *_cause_of(look, series.task, "dead", thresholds.letters_window),
+                "dead letters", task, "warning", f"{_short(task)}: {dead:,} dead letters within {thresholds.letters_window} min",
+                "look at the causes, correct them, and redrive the letters", _of_task("/dead-letters", task), dead, limit,
+                *_cause_of(look, task, "dead", thresholds.letters_window),
             )  # fmt: skip
 
 
@@ -377,9 +378,23 @@ COVERED_BY = {
 }
 
 
+def _worst_of_each(found: Iterable[Finding]) -> Iterable[Finding]:
+    """One finding for each key: of a task in several queues, that of the queue that is furthest beyond its threshold."""
+    worst: dict[str, Finding] = {}
+    for one in found:
+        known = worst.get(one.key)
+        if known is None or _beyond(one) > _beyond(known):
+            worst[one.key] = one
+    return worst.values()
+
+
+def _beyond(one: Finding) -> float:
+    return (one.value or 0.0) / (one.threshold or 1.0)
+
+
 def findings(look: Look, thresholds: Thresholds) -> list[Finding]:
     """All that is wrong, what is critical first."""
-    found = [one for rule in RULES for one in rule(look, thresholds)]
+    found = list(_worst_of_each(one for rule in RULES for one in rule(look, thresholds)))
     known = {(one.rule, one.subject) for one in found}
     found = [one for one in found if not any((rule, one.subject) in known for rule in COVERED_BY.get(one.rule, ()))]
     return sorted(found, key=lambda one: one.severity != "critical")

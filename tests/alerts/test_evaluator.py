@@ -21,6 +21,8 @@ from conventions.alerts.receivers import NotDelivered, post
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
+from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_store import Target
 from conventions.records.journal import AuditJournalEntry, read_entry
 from tests.support import wait_until
 
@@ -305,6 +307,29 @@ def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     )
     assert store.silences(until) == []  # it is over
     assert not store.end_silence("no consumer mail", "ann", None)
+
+
+def test_a_silence_tears_no_alert_apart(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """Who heard that it fires hears that it is over; what fired in silence is told afterwards, if it still fires."""
+    app.settings.alert_webhook = receiver.address
+    one, store = evaluator(app), AlertStore(app.store)
+    quiet = Silence("no consumer mail", datetime.now(UTC) + timedelta(hours=1), "we know", "ann")
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+    store.silence(quiet)
+    PauseActions(app.store).pause(Target("queue", "mail"), "ann", "so that it is over")
+    for seconds in (1, OVER_AFTER, OVER_AFTER):
+        step(one, clock, seconds)
+    assert receiver.told == [("firing", "no consumer"), ("resolved", "no consumer")]
+    PauseActions(app.store).resume(Target("queue", "mail"), "ann")
+    for seconds in (1, HOLDS_FOR, HOLDS_FOR):
+        step(one, clock, seconds)
+    assert len(receiver.told) == 2
+    store.end_silence(quiet.key, "ann", None)
+    for _ in range(3):
+        step(one, clock, 10)
+    assert receiver.told[2:] == [("firing", "no consumer")]
 
 
 @pytest.mark.parametrize(

@@ -251,3 +251,16 @@ def test_beat_and_schedules() -> None:
     ):
         one: Any = Due(late, fault)
         assert bool(found(Look(Levels(AT, schedules=[one])), "schedule overdue")) is there
+
+
+def test_a_task_in_two_queues() -> None:
+    """One finding of each kind: letters are counted together, and of shares the worst is named."""
+    other = Series(MAIL.task, "other")
+    died = Look(Levels(AT), letters={MAIL: Figures({"dead": 6}), other: Figures({"dead": 5})})
+    (found,) = [one for one in findings(died, USUAL) if one.rule == "dead letters"]
+    assert (found.subject, found.value) == (MAIL.task, 11)
+    shares = Look(
+        Levels(AT), recent={MAIL: Figures({"dead": 10, "succeeded": 90}), other: Figures({"dead": 30, "succeeded": 70})}
+    )
+    (found,) = [one for one in findings(shares, USUAL) if one.rule == "failure rate"]
+    assert found.value == 0.3

@@ -97,7 +97,10 @@ def handler_of(path: str) -> type[web.RequestHandler]:
         (str(NOW.regex.pattern), NOW.handler_class),
         *((pattern, handler) for pattern, handler, _ in flower_plugin.PAGES),
     ]
-    return next(handler for pattern, handler in own if re.fullmatch(pattern.rstrip("$"), urlsplit(path).path))
+    found: type[web.RequestHandler] = next(
+        handler for pattern, handler in own if re.fullmatch(pattern.rstrip("$"), urlsplit(path).path)
+    )
+    return found
 
 
 def test_nothing_is_left_out_here() -> None:
