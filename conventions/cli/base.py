@@ -43,11 +43,14 @@ def existing(database: Database) -> Database:
     return database
 
 
+MOST_ROWS = 1_000_000  # of a listing: more than anybody reads, and less than SQL and Redis refuse
+
+
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json` and `--limit`, which every listing has."""
-    function = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows at the most.")(
-        function
-    )
+    function = click.option(
+        "--limit", type=click.IntRange(1, MOST_ROWS), default=50, show_default=True, help="Rows at the most."
+    )(function)
     return JSON(function)
 
 

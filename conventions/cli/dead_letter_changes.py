@@ -226,6 +226,13 @@ def redrive(
     idempotency key unless an edit changed what that is made of. Status 0 when all of them succeeded.
     """
     app = _loaded(context)
+    urgent = None if priority is None else Priority[priority.upper()]
+    try:
+        order = RedriveOrder(
+            which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again, priority=urgent
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     with app.database.session(read_only=True) as session:
         unknown = dead_letters.missing(session, which)
         count, held = dead_letters.count(session, which), redrive_rows.held_back(session, which)
@@ -243,8 +250,6 @@ def redrive(
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
-    urgent = None if priority is None else Priority[priority.upper()]
-    order = RedriveOrder(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again, priority=urgent)
     id_ = begin(app, order)
     watch = Watch(app)
     one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)

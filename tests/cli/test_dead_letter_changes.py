@@ -438,3 +438,21 @@ def test_every_command_has_json() -> None:
     """So that a script need not know which one does."""
     for name, command in dead_letters.commands.items():
         assert "--json" in [text for option in command.params for text in option.opts], name
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("redrive", "--all", "--rate", "NaN"), "letters a second"),
+        (("redrive", "--all", "--rate", "inf"), "letters a second"),
+        (("redrive", "--all", "--stop-at", "NaN"), "a percentage"),
+        (("redrive", "--all", "--canary", "9" * 21), "a number of letters"),
+        (("list", "--limit", "9" * 20), "--limit"),
+    ],
+)
+def test_numbers_that_are_none(run: Run, bury: Bury, options: tuple[str, ...], fault: str) -> None:
+    """Refused in one line; nothing is sent."""
+    bury()
+    found = run(dead_letters, *options)
+    assert (found.exit_code, fault in found.stderr) == (2, True), found.output
+    assert found.exception is None or isinstance(found.exception, SystemExit)
