@@ -2,12 +2,16 @@
 
 import click
 from celery.bin.base import CeleryCommand
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
+from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.cli.shared_options import REASON
 from conventions.now.cancel_or_end import cancel_or_end
 from conventions.now.end_running import BY_ITSELF, ForcedEnd
+from conventions.now.whole_id import LENGTH, SHORT, whole_ids
 
 ANSWERS = {
     "queued": "queued; it will not run",
@@ -43,9 +47,23 @@ def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, 
         )
     if forced is None:
         say(f"{id}: {ANSWERS[answer]}")
+        if answer == "too late" or not app.port.keeps_claims:
+            _say_if_short(app, id)
         context.exit(1 if answer == "too late" else 0)
     say(f"{id}: {_said(forced, answer)}")
     context.exit(1 if forced.how in ("in a thread", "goes on") else 0)
+
+
+def _say_if_short(app: ConventionsApp, id_: str) -> None:
+    """Say that an id is only the beginning of one, as lists and pages show it. Nothing is cancelled by a guess."""
+    if len(id_) >= LENGTH:
+        return
+    try:
+        found = whole_ids(app, id_)
+    except (RedisError, SQLAlchemyError):  # what was done is said
+        found = []
+    names = f"; it is the beginning of {' and of '.join(found)}: give a whole one" if found else ""
+    say(f"{SHORT}{names}", err=True)
 
 
 def _said(forced: ForcedEnd, answer: str) -> str:

@@ -3,14 +3,19 @@
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import click
 
+from conventions.cli.base import app_of, existing, one_line_errors
 from conventions.core.units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.groups import groups_that_begin
+
+MOST_GROUPS = 5  # that are named
 
 
 class Age(click.ParamType[timedelta]):
@@ -45,7 +50,7 @@ FILTERS = (
     click.option("--task", help="Task name, or the last part of it."),
     click.option("--queue", help="Queue name."),
     click.option("--error", help="Class name of the exception."),
-    click.option("--group", help="Fingerprint of a group."),
+    click.option("--group", help="Fingerprint of a group, or its beginning."),
     click.option("--redrive", help="Id of the redrive that sent it last."),
     click.option("--text", help="Somewhere in message, traceback or arguments."),
     click.option("--arg", "arguments", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Value of an argument."),
@@ -63,7 +68,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)  # keeps the options that are declared below this one
     def with_filter(*args: Any, **options: Any) -> Any:
-        return function(*args, which=_filter(options), **options)
+        return function(*args, which=_with_whole_group(_filter(options)), **options)
 
     return _declared(with_filter, (*FILTERS, STATE))
 
@@ -75,7 +80,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def with_selection(*args: Any, ids: tuple[str, ...], every: bool, **options: Any) -> Any:
         if sum(map(bool, (ids, every, options["group"] and not every))) != 1:
             raise click.UsageError("say which: ids, --group FINGERPRINT, or --all, which filters may narrow")
-        return function(*args, which=_filter(options, ids), **options)
+        return function(*args, which=_with_whole_group(_filter(options, ids)), **options)
 
     chosen = (
         click.argument("ids", nargs=-1, metavar="[ID]..."),
@@ -97,6 +102,22 @@ def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
     names = ("task", "queue", "error", "group", "redrive", "text", "arguments", "older_than", "newer_than")
     found = {name: options.pop(name) for name in names}
     return Filter(state=options.pop("state", "dead"), ids=ids, **found)
+
+
+def _with_whole_group(which: Filter) -> Filter:
+    return which if which.group is None else replace(which, group=whole_group(which.group))
+
+
+@one_line_errors
+def whole_group(beginning: str) -> str:
+    """The fingerprint of which this is the beginning, as pages show it; the same text where no group begins so. Raises: UsageError."""
+    with existing(app_of(click.get_current_context()).database).session(read_only=True) as session:
+        found = groups_that_begin(session, beginning, MOST_GROUPS)
+    if beginning in found or not found:
+        return beginning
+    if len(found) > 1:
+        raise click.UsageError(f"several groups begin with {beginning}: {', '.join(found)}")
+    return found[0]
 
 
 def _declared(function: Callable[..., Any], options: tuple[Any, ...]) -> Callable[..., Any]:

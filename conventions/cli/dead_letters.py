@@ -24,7 +24,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_options import filter_options
+from conventions.cli.dead_letter_options import filter_options, whole_group
 from conventions.cli.shared_options import JSON
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
@@ -172,6 +172,7 @@ def export(context: click.Context, which: Filter) -> None:
 @one_line_errors
 def note(context: click.Context, *, group: str, text: str, actor: str, as_json: bool) -> None:
     """Write a note on a group, in place of the last one; an empty text removes it."""
+    group = whole_group(group)
     with _session(context, read_only=False) as session:
         if not letter_groups.annotate(session, group, text, actor):
             raise click.UsageError(f"there is no group {group}; dead-letters groups lists them")

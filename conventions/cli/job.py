@@ -22,6 +22,7 @@ from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
+from conventions.now.whole_id import LENGTH, SHORT, whole_ids
 from conventions.records import audit
 
 INDENT = " " * 4
@@ -43,10 +44,15 @@ FIELDS = tuple(one.name for one in fields(Facts))
 @click.pass_context
 @one_line_errors
 def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
-    """Show what became of the job ID, why it waits, and its attempts. Status 1 if nothing is known of it."""
+    """Show what became of the job ID, why it waits, and its attempts. Status 1 if nothing is known of it.
+
+    The beginning of an id will do, as lists and pages show it, where no other one begins so.
+    """
     app = app_of(context)
     try:
         found = Job.of(id, app)
+        if found.state == "unknown" and (whole := _whole(app, id)) is not None:
+            id, found = whole, Job.of(whole, app)  # noqa: A001  # the same
         if wait is not None:
             with suppress(TimeoutError):
                 found = found.wait(wait)
@@ -60,6 +66,16 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
         shown["waits_because"] = _with_consumers(app, found)
     _show(app, found, shown, logs=logs, as_json=as_json)
     context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
+
+
+def _whole(app: ConventionsApp, beginning: str) -> str | None:
+    """The id of which this is the beginning, where there is one; what it may be is said."""
+    found = whole_ids(app, beginning)
+    if len(found) > 1:
+        say(f"several ids begin with {beginning}: {', '.join(found)}", err=True)
+    elif not found and len(beginning) < LENGTH:
+        say(f"{beginning}: {SHORT}", err=True)
+    return found[0] if len(found) == 1 else None
 
 
 def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool, as_json: bool) -> None:

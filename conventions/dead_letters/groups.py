@@ -12,7 +12,7 @@ from conventions.core.failure_cause import place_in
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.storage.database import utc_now
+from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import DeadLetterRow, GroupNoteRow
 
 NOTE_LENGTH = 10_000  # characters
@@ -80,6 +80,13 @@ def sparklines(session: Session, which: Filter, fingerprints: Sequence[str], now
     for fingerprint, index, count in session.execute(query):
         lines[fingerprint][min(max(index, 0), SPARKS - 1)] += count
     return lines
+
+
+def groups_that_begin(session: Session, text: str, most: int) -> Sequence[str]:
+    """The fingerprints of groups that begin so."""
+    column = DeadLetterRow.fingerprint
+    found = session.scalars(select(column).distinct().where(begins(column, text)).order_by(column).limit(most))
+    return [one for one in found if one is not None]
 
 
 def annotate(session: Session, fingerprint: str, text: str, actor: str) -> bool:

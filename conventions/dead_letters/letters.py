@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, defer
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.resent_letters import SUPERSEDED
 from conventions.records import executions
-from conventions.storage.database import utc_now
+from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import DeadLetterRow
 
 Position: TypeAlias = tuple[datetime, str]  # the time of the last failure, and the id
@@ -52,6 +52,11 @@ def listing(
     if brief:
         query = query.options(*(defer(column, raiseload=True) for column in LARGE))
     return session.scalars(query.limit(limit)).all()
+
+
+def ids_that_begin(session: Session, text: str, most: int) -> Sequence[str]:
+    """The ids of letters that begin so."""
+    return session.scalars(select(DeadLetterRow.id).where(begins(DeadLetterRow.id, text)).limit(most)).all()
 
 
 def position(letter: DeadLetterRow) -> Position:

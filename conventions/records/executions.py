@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from conventions.core.error_text import clean, cut
 from conventions.core.units import moment
 from conventions.records.journal import JournalEntry
-from conventions.storage.database import insert_into
+from conventions.storage.database import begins, insert_into
 from conventions.storage.tables import ExecutionRow
 
 
@@ -68,6 +68,12 @@ def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:
     row = ExecutionRow
     query = select(row).where(row.message_id == cut(message_id))
     return session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)).all()
+
+
+def ids_that_begin(session: Session, text: str, most: int) -> Sequence[str]:
+    """The ids of messages with executions that begin so. It reads the index of all ids."""
+    column = ExecutionRow.message_id
+    return session.scalars(select(column).distinct().where(begins(column, text)).limit(most)).all()
 
 
 def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, ExecutionRow]:

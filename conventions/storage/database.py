@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, func, text
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from conventions.core import extras
@@ -180,6 +180,11 @@ def insert_by(bind: Engine | Connection, table: Any) -> Any:
     """The same for an engine, or a connection, and a table or its class."""
     # Import the module of this dialect only.
     return importlib.import_module(f"sqlalchemy.dialects.{bind.dialect.name}").insert(table)
+
+
+def begins(column: ColumnElement[Any] | InstrumentedAttribute[Any], text: str) -> ColumnElement[bool]:
+    """Whether a text begins so, exactly: SQLite's LIKE takes upper for lower case. It reads all of them."""
+    return func.substr(column, 1, len(text)) == text
 
 
 def utc_now() -> datetime:

@@ -1,0 +1,96 @@
+"""The beginning of an id, as lists and pages show it: `job` takes it for the one that begins so, `cancel` says that it is one."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import TypeAlias
+
+import pytest
+from click.testing import Result
+
+from conventions.app import ConventionsApp
+from conventions.cli.cancel import cancel
+from conventions.cli.dead_letters import dead_letters
+from conventions.cli.job import job
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.groups import groups
+from conventions.now.whole_id import SHORT, whole_ids
+from conventions.records.journal import Event
+from tests.cli.command_tasks import Send
+from tests.failures import failure, record
+from tests.recorded import drain, recorder
+
+Run: TypeAlias = Callable[..., Result]
+Bury: TypeAlias = Callable[..., None]
+
+ENDED, OTHER, DEAD, WAITS = (
+    "6d96ffb7-0000-4000-8000-000000000001", "6D96ffb7-0000-4000-8000-000000000009", "09cb8c79-0000-4000-8000-000000000002",
+    "700d6230-0000-4000-8000-000000000003",
+)  # fmt: skip
+
+
+@pytest.fixture
+def known(commands_app: ConventionsApp, bury: Bury) -> ConventionsApp:
+    """One that has ended, one whose id differs by a capital letter, a dead one, and one that waits."""
+    commands_app.journal.append([Event(one, "succeeded", task=Send.name, attempt=1) for one in (ENDED, OTHER)])
+    drain(recorder(commands_app.store, commands_app.database))
+    bury(DEAD)
+    Send.apply_async(kwargs={"user_id": 7, "day": date(2026, 1, 5)}, task_id=WAITS)
+    return commands_app
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("whole", [ENDED, DEAD, WAITS])
+def test_job_takes_the_beginning_of_an_id(run: Run, whole: str) -> None:
+    """Where it is that of one."""
+    found = run(job, whole[:8])
+    assert (found.exit_code, found.stdout.splitlines()[0]) == (0, f"id{' ' * 13}{whole}")
+
+
+def test_the_beginning_of_several_ids(run: Run, known: ConventionsApp) -> None:
+    """They are named, and none is taken."""
+    more = f"{ENDED[:8]}-0000-4000-8000-000000000007"
+    known.journal.append([Event(more, "succeeded", task=Send.name, attempt=1)])
+    drain(recorder(known.store, known.database))
+    found = run(job, ENDED[:8])
+    assert (found.exit_code, found.stderr) == (1, f"several ids begin with {ENDED[:8]}: {ENDED}, {more}\n")
+    assert whole_ids(known, ENDED[:5]) == [], "too short to be looked for"
+    assert whole_ids(known, ENDED) == [], "it is whole"
+
+
+@pytest.mark.usefixtures("known")
+def test_the_beginning_of_no_id(run: Run) -> None:
+    """It is said that it is shorter than an id."""
+    found = run(job, "ffffffff")
+    assert (found.exit_code, found.stderr) == (1, f"ffffffff: {SHORT}\n")
+    assert run(job, f"{ENDED[:-1]}f").stderr == ""
+
+
+def test_cancel_never_guesses(run: Run, known: ConventionsApp) -> None:
+    """It says of which id this is the beginning."""
+    done = run(cancel, WAITS[:8])
+    said = f"{SHORT}; it is the beginning of {WAITS}: give a whole one\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        1,
+        f"{WAITS[:8]}: too late; it has ended, or was not sent yet\n",
+        said,
+    )
+    assert known.claims.is_cancelled(WAITS) is False
+    by_force = run(cancel, WAITS[:8], "--force", "--reason", "x")
+    assert (by_force.exit_code, by_force.stderr) == (1, said)
+    assert run(cancel, "ffffffff").stderr == f"{SHORT}\n"
+    assert run(cancel, DEAD).stderr == ""
+
+
+def test_the_beginning_of_a_group(run: Run, commands_app: ConventionsApp, bury: Bury) -> None:
+    """It is the group that begins so, in every command that takes one; several are named."""
+    bury("m1")
+    with commands_app.database.session() as session:
+        (one,) = (str(group.fingerprint) for group in groups(session, Filter(), 10))
+    short = one[:7]
+    assert "m1" in run(dead_letters, "list", "--group", short).stdout
+    assert run(dead_letters, "note", short, "look here").stdout == f"noted on {one}\n"
+    redriven = run(dead_letters, "redrive", "--group", short, "--yes", "--no-wait")
+    assert redriven.exit_code == 0, redriven.output
+    record(commands_app.database, failure("m2", KeyError("x"), task=Send.name))
+    assert "several groups begin with " in run(dead_letters, "list", "--group", "").stderr
+    assert run(dead_letters, "list", "--group", "zzz").stdout == "nothing found\n"
