@@ -12,6 +12,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.app import ConventionsApp
+from conventions.broker.consumers import ask_workers
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT
 from conventions.broker.waiting_messages import Waiting
 from conventions.cli.actor_option import actor_option
@@ -202,7 +203,7 @@ def move(
     if not others:
         raise click.BadParameter("they are there already", param_hint="--to")
     selection = replace(selection, queues=others)
-    if not _agreed(app, selection, f"Move to {to}:", yes=yes):
+    if not _agreed(app, selection, f"Move to {to}:", yes=yes, to=to):
         return 1
     with stop_between_steps() as stops:
         done = move_selected(app, selection, to, actor, why, stops=stops)
@@ -216,15 +217,29 @@ def _reason(text: str) -> str:
     return text.strip()
 
 
-def _agreed(app: ConventionsApp, selection: Selection, what: str, *, yes: bool) -> bool:
-    """Count, and ask. Returns whether there are any. Raises: UsageError, Abort."""
+def _agreed(app: ConventionsApp, selection: Selection, what: str, *, yes: bool, to: str = "") -> bool:
+    """Count, warn of the queue `to`, and ask. Returns whether there are any. Raises: UsageError, Abort."""
     counted = Counter(one.queue for one in found(app, selection))
     if not counted:
         say("no message that waits matches", err=True)
         return False
+    if to:
+        _warn_of(app, to)
     each = ", ".join(f"{count:,} in {queue}" for queue, count in counted.most_common())
     confirm(f"{what} {_messages(counted.total())} ({each})?", yes=yes)
     return True
+
+
+def _warn_of(app: ConventionsApp, queue: str) -> None:
+    """Say on standard error where messages of a queue would only wait."""
+    consumers = ask_workers(app.store, app.control)
+    if queue in consumers.queues:
+        return
+    if queue in consumers.paused:
+        say(f"the queue {queue} is paused: what is moved there waits until it is resumed", err=True)
+        return
+    silent = f"; {consumers.silent} living ones have not answered" if consumers.silent else ""
+    say(f"no worker consumes the queue {queue}: what is moved there waits until one does{silent}", err=True)
 
 
 def _messages(count: int) -> str:

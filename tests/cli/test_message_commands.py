@@ -16,6 +16,8 @@ from conventions.broker.waiting_messages import Waiting
 from conventions.cli.messages import messages
 from conventions.cli.stopping import stop_between_steps
 from conventions.execution.waiting_ends import WaitingEnds
+from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_store import Target
 from tests.cli.command_tasks import Send
 
 Run: TypeAlias = Callable[..., Result]
@@ -53,6 +55,24 @@ def test_ctrl_c_in_a_cancel(run: Run, commands_app: ConventionsApp, as_json: boo
     else:
         assert done.stdout == "1 message is cancelled\n"
     assert commands_app.broker.sizes("mail") == Sizes(2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("is_paused", "said"),
+    [
+        (False, "no worker consumes the queue immediate: what is moved there waits until one does\n"),
+        (True, "the queue immediate is paused: what is moved there waits until it is resumed\n"),
+    ],
+)
+def test_a_move_to_where_nobody_takes_them(run: Run, commands_app: ConventionsApp, is_paused: bool, said: str) -> None:
+    """Is warned of, and done. Nothing is said where nothing moves."""
+    if is_paused:
+        PauseActions(commands_app.store).pause(Target("queue", "immediate"), "u", "x", None)
+    send(1)
+    done = run(messages, "move", "--task", "Send", "--to", "immediate", "--reason", "x", "--yes")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "1 message is moved to immediate\n", said)
+    none = run(messages, "move", "--task", "Send", "--to", "immediate", "--reason", "x", "--yes")
+    assert (none.exit_code, none.stderr) == (1, "no message that waits matches\n")
 
 
 def test_the_second_ctrl_c_ends_it_at_once() -> None:

@@ -75,7 +75,15 @@ def test_some_are_cancelled_and_others_moved(alone: Installation) -> None:
             "messages", "move", "--queue", "immediate", "--arg", "number=3", "--to", "apart", "--reason", "x", "--yes"
         )
         assert "1 message is moved to apart" in moved.stdout
+        warned = "no worker consumes the queue apart: what is moved there waits until one does"
+        assert warned in moved.stdout
+        asked = run("messages", "move", "--queue", "immediate", "--to", "apart", "--reason", "x")
+        assert (asked.returncode, asked.stdout.index(warned) < asked.stdout.index("Move to apart: ")) == (2, True)
         with alone.worker("-c", "1"):
+            unnoticed = run(
+                "messages", "move", "--task", "Other", "--arg", "number=4", "--to", "apart", "--reason", "x"
+            )
+            assert (unnoticed.returncode, "no worker" in unnoticed.stdout) == (2, False), unnoticed.stdout
             Apart.delay(folder=alone.folder, number=0)
             ran = alone.folder / "ran"
             wait_until(
