@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 from redis.exceptions import RedisError
@@ -126,7 +127,9 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def jsonable(value: Any) -> Any:
-    """The JSON form of dates and times: ISO 8601. Raises: TypeError for any other type."""
+    """The JSON form of dates and times: ISO 8601, in the time zone of the settings, with its offset. Raises: TypeError for any other type."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(ZoneInfo(_zone())).isoformat()
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -134,9 +137,13 @@ def jsonable(value: Any) -> Any:
 
 def written(moment: datetime) -> str:
     """A time in the form of every command and page: in the time zone of the settings, with the zone's name."""
+    return local_time(moment, _zone())
+
+
+def _zone() -> str:
     context = click.get_current_context(silent=True)
     app = getattr(context.obj, "app", None) if context else None
-    return local_time(moment, app.settings.timezone if isinstance(app, ConventionsApp) else "UTC")
+    return app.settings.timezone if isinstance(app, ConventionsApp) else "UTC"
 
 
 def _shown(value: Any) -> str:

@@ -133,7 +133,7 @@ def test_show_says_who_when_and_how_fast(run: Run, running: str, commands_app: C
     assert shown["eta"] == pytest.approx(1 / shown["rate"])  # one item of seven is left
     for name in ("created_at", "updated_at"):
         moment = datetime.fromisoformat(shown[name])
-        assert moment.utcoffset() == timedelta(0)
+        assert moment.utcoffset() == timedelta(hours=9)
         assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)
 
 
@@ -372,5 +372,5 @@ def test_candidates_are_tasks_whose_jobs_take_too_long(run: Run, commands_app: C
     first, second = rows(run(batch, "candidates", "--json"))
     assert (first["task"], first["count"], first["longest_s"], first["last_id"]) == ("b", 2, 70, "b-65")
     assert (second["task"], second["count"], second["longest_s"]) == ("a", 1, 61.25)
-    assert first["last_at"].endswith("+00:00")
+    assert first["last_at"].endswith("+09:00")
     assert len(rows(run(batch, "candidates", "--json", "--limit", "1"))) == 1
