@@ -25,6 +25,7 @@ from conventions.core.durations import duration
 from conventions.core.units import moment
 from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
 from conventions.execution.selection import Selection, found
+from conventions.now.job_filter import HeldBack, state_of_waiting
 from conventions.now.pause_targets import all_queues
 from conventions.tasks.names import names_of
 
@@ -117,21 +118,22 @@ def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
 def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> int | None:
     """List messages that wait, those that are not due first, in the order in which they come."""
     now = datetime.now(UTC)
-    rows = [_row(one, now) for one in islice(found(app, selection), limit + 1)]
+    held_back = HeldBack(app)
+    rows = [_row(one, now, held_back) for one in islice(found(app, selection), limit + 1)]
     if not as_json:
         rows = [row | {"arguments": None if row["arguments"] is None else json_of(row["arguments"])} for row in rows]
     emit(rows, COLUMNS, as_json=as_json, limit=limit)
     return None if rows else 0
 
 
-def _row(one: Waiting, now: datetime) -> dict[str, Any]:
+def _row(one: Waiting, now: datetime, held_back: HeldBack) -> dict[str, Any]:
     headers = one.headers
     sent = moment(headers.get(ENQUEUED_AT))
     return {
         "id": one.message_id,
         "task": headers.get("task"),
         "queue": one.queue,
-        "state": "delayed" if one.place == "delayed" else "ready",
+        "state": state_of_waiting(one, held_back=held_back.holds(one)),
         "age": None if sent is None else duration(max(0.0, (now - sent).total_seconds())),
         "attempt": max(one.attempt, 1),
         "actor": headers.get(ACTOR),

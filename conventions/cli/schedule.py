@@ -49,7 +49,10 @@ def list_(context: click.Context, as_json: bool, limit: int) -> None:
     shown = summaries[: limit + 1]
     rows = [_row(summary) | {"last_outcome": _last(outcomes[summary.listed.name])} for summary in shown]
     if not as_json:
-        rows = [row | {"paused": _pause(summary)} for summary, row in zip(shown, rows, strict=True)]
+        rows = [
+            row | {"paused": _pause(summary), "last_run_at": _last_run(row)}
+            for summary, row in zip(shown, rows, strict=True)
+        ]
     emit_local(rows, COLUMNS, listed.zone, as_json=as_json, limit=limit)
 
 
@@ -129,6 +132,7 @@ schedule_changes.add_to(schedule)
 
 def _row(summary: ScheduleSummary) -> dict[str, Any]:
     """The fields of a schedule in every listing."""
+    last = summary.state.last_run
     with naming(summary.listed.name):
         return {
             "name": summary.listed.name,
@@ -136,6 +140,7 @@ def _row(summary: ScheduleSummary) -> dict[str, Any]:
             "cron": str(summary.listed.when),
             "next_run_at": summary.next_run_at,
             "last_run_at": summary.last_run_at,
+            "last_run_by_hand": last is not None and last.planned_at is None,
             "paused": summary.state.pause is not None,
         }
 
@@ -243,6 +248,13 @@ def _beat_row(beat: Beat, zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
+def _last_run(row: Mapping[str, Any]) -> str | None:
+    """When it ran last, for people: a run by hand takes the place of that of its slot."""
+    at = row["last_run_at"]
+    by_hand = " (by hand)" if row["last_run_by_hand"] else ""
+    return None if at is None else f"{on_the_wall(at)}{by_hand}"
+
+
 def _pause(summary: ScheduleSummary) -> str:
     """The pause of a schedule, for people."""
     if summary.state.pause is None:
@@ -261,7 +273,7 @@ def _for_people(field: str, value: Any) -> str:
             text = duration(value)
         case "arguments", dict():
             text = ", ".join(f"{name}={shown}" for name, shown in value.items())
-        case "paused", bool():
+        case "paused" | "last_run_by_hand", bool():
             text = "yes" if value else "no"
         case _, datetime():
             text = on_the_wall(value)

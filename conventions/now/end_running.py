@@ -54,7 +54,7 @@ def end_running(app: Application, message_id: str, within: float = ENDS_WITHIN) 
     if pool != PREFORK:
         return ForcedEnd("in a thread", "running", name, pool)
     deadline, asks_at = time.monotonic() + within, 0.0
-    while (there := _worker_of(app, message_id)) is not None and time.monotonic() < deadline:
+    while (there := worker_of(app, message_id)) is not None and time.monotonic() < deadline:
         if time.monotonic() >= asks_at:  # again: one in a group is not ended before its turn
             app.control.revoke(message_id, terminate=True, signal="SIGKILL", destination=[name])
             asks_at = time.monotonic() + ASK_AGAIN
@@ -69,13 +69,14 @@ def _place(app: Application, message_id: str, within: float) -> WorkerNow | None
     """Which worker runs it. A worker reports every two seconds, so one that has just begun it may not have said so."""
     deadline = time.monotonic() + within
     while True:
-        found = _worker_of(app, message_id)
+        found = worker_of(app, message_id)
         if found is not None or _state(app, message_id) not in MAY_RUN or time.monotonic() >= deadline:
             return found
         time.sleep(LOOK_EVERY)
 
 
-def _worker_of(app: Application, message_id: str) -> WorkerNow | None:
+def worker_of(app: Application, message_id: str) -> WorkerNow | None:
+    """Which worker says that it runs this job. Raises: RedisError."""
     workers = WorkerReports(app.store).listing()
     names = {job.worker for job in running_jobs(app, workers) if job.id == message_id}
     return next((one for one in workers if one.name in names), None)

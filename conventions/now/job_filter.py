@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from conventions.broker.waiting_messages import Waiting
+from conventions.execution.application import Application
 from conventions.records.journal import KINDS
 
 State: TypeAlias = str
@@ -72,8 +73,27 @@ class JobFilter:
         return (self.since is None or moment >= self.since) and (self.until is None or moment < self.until)
 
 
-def state_of_waiting(one: Waiting) -> State:
-    """`retrying`: it has failed before; `delayed`: it is not due; else `queued`."""
+def state_of_waiting(one: Waiting, *, held_back: bool = False) -> State:
+    """`retrying`: it has failed before; `delayed`: it is not due; else `queued`, also if only the pause of its task holds it back."""
     if one.attempt > 1:
         return "retrying"
-    return "delayed" if one.place == "delayed" else "queued"
+    return "delayed" if one.place == "delayed" and not held_back else "queued"
+
+
+class HeldBack:
+    """Which waiting messages only the pause of their task holds back: they lie among those that are not due.
+
+    Args:
+        app: the application. Raises: RedisError.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self.tasks = app.broker.held_back_tasks("paused") if app.port.can.looks else set[str]()
+
+    def holds(self, one: Waiting) -> bool:
+        """Whether it is one of them. Only those of such a task are asked for."""
+        if one.place != "delayed" or one.headers.get("task") not in self.tasks:
+            return False
+        found = self._app.port.find(one.message_id)
+        return found is not None and found.why == "pause"

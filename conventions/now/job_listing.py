@@ -25,7 +25,7 @@ from conventions.execution.purge import known_queues
 from conventions.execution.selection import Search, Selection
 from conventions.metrics.levels import SQL, SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.now.job_filter import RUNNING, JobFilter, State, state_of_waiting
+from conventions.now.job_filter import RUNNING, HeldBack, JobFilter, State, state_of_waiting
 from conventions.records import audit_listing
 from conventions.records.audit_filter import AuditFilter
 from conventions.records.journal import ODD
@@ -148,21 +148,25 @@ def _waiting(app: Application, which: JobFilter, limit: int, look_at: int, listi
         listing.absent["waiting jobs"] = "this broker shows no single messages"
         return []
     queues = (which.queue,) if which.queue else tuple(known_queues(app))
-    places = PLACES_OF.get(which.state, READY_FIRST)
+    held_back = HeldBack(app)
+    places = READY_FIRST if held_back.tasks else PLACES_OF.get(which.state, READY_FIRST)
     sizes = [app.broker.sizes(queue) for queue in queues]
     listing.waiting = sum(one.ready * ("queue" in places) + one.delayed * ("delayed" in places) for one in sizes)
     search = Search(app, Selection(queues, arguments=which.arguments, actor=which.actor), look_at, places)
-    lines = list(islice(_of_messages(which, search), limit))
+    lines = list(islice(_of_messages(which, search, held_back), limit))
     # Workers take some meanwhile, so fewer may be found than were counted.
     listing.looked = min(search.looked, listing.waiting) if search.is_cut else listing.waiting
     return lines
 
 
-def _of_messages(which: JobFilter, search: Iterable[Waiting]) -> Iterator[JobLine]:
+def _of_messages(which: JobFilter, search: Iterable[Waiting], held_back: HeldBack) -> Iterator[JobLine]:
     for one in search:
-        headers, state = one.headers, state_of_waiting(one)
+        headers = one.headers
+        if not which.names(_text(headers.get("task"))):
+            continue
+        state = state_of_waiting(one, held_back=held_back.holds(one))
         sent, task = moment(headers.get(ENQUEUED_AT)), _text(headers.get("task"))
-        if which.names(task) and which.state in ("", state) and which.within(sent):
+        if which.state in ("", state) and which.within(sent):
             actor, attempt = _text(headers.get(ACTOR)), max(one.attempt, 1)
             yield JobLine(one.message_id, task, state, one.queue, actor, at=sent, attempt=attempt)
 

@@ -11,11 +11,13 @@ import pytest
 from click.testing import Result
 
 from conventions.app import ConventionsApp
-from conventions.broker.redis_broker import Sizes
+from conventions.broker.redis_broker import HeldMessage, Sizes
 from conventions.broker.waiting_messages import Waiting
+from conventions.cli.jobs import jobs
 from conventions.cli.messages import messages
 from conventions.cli.stopping import stop_between_steps
 from conventions.execution.waiting_ends import WaitingEnds
+from conventions.jobs.job import Job
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Target
 from tests.cli.command_tasks import Send
@@ -40,6 +42,25 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(WaitingEnds, "end", presses)
     yield
     assert signal.getsignal(signal.SIGINT) == before, "another command is ended as ever"
+
+
+def test_the_states_are_those_of_a_job(run: Run, commands_app: ConventionsApp) -> None:
+    """Also of what only the pause of its task holds back; what is not due waits for its time all the same."""
+    (held,) = send(1)
+    (delivery,) = commands_app.broker.reserve(["mail"], 1)
+    one = HeldMessage(delivery.tag.decode(), delivery.queue, delivery.receipt)
+    commands_app.broker.hold_back([one], task=str(Send.name), period=0.0, why="paused")
+    (later,), (ready,) = send(2, countdown=3600), send(3)
+    expected = {held: "queued", later: "delayed", ready: "queued"}
+    listed = json.loads(run(messages, "list", "--json").stdout)
+    assert {row["id"]: row["state"] for row in listed} == expected
+    shown = json.loads(run(jobs, "list", "--json").stdout)["lines"]
+    assert {row["id"]: row["state"] for row in shown} == expected
+    assert {one: Job.of(one).state for one in expected} == expected
+    queued = json.loads(run(jobs, "list", "--state", "queued", "--json").stdout)["lines"]
+    assert {row["id"] for row in queued} == {held, ready}
+    delayed = json.loads(run(jobs, "list", "--state", "delayed", "--json").stdout)["lines"]
+    assert {row["id"] for row in delayed} == {later}
 
 
 @pytest.mark.usefixtures("interrupted")

@@ -37,7 +37,7 @@ DAILY = Schedule("daily", cron("0 9 * * *"), Send, {"user_id": 7, "day": planned
 MONDAY = Schedule(
     "monday", cron("0 10 * * MON"), Send, {"user_id": 8, "day": previous_day}, within=timedelta(hours=2), overlap="skip"
 )
-FIELDS = {"name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused"}
+FIELDS = {"name", "task", "cron", "next_run_at", "last_run_at", "last_run_by_hand", "last_outcome", "paused"}
 RULES = {"catch_up", "within", "overlap"}
 PAUSE = {"pause_reason", "paused_by", "paused_at", "paused_until"}
 STATE = {"words", "arguments", "late", "overdue", "fault", "beat", "upcoming"}
@@ -98,11 +98,13 @@ def test_list_names_the_fixed_fields(command: Command, clock: Clock) -> None:
     first, second = rows(command("list", "--json"))
     assert first == {
         "name": "daily", "task": Send.name, "cron": "0 9 * * *", "next_run_at": f"{TODAY}T09:00:00+09:00",
-        "last_run_at": None, "last_outcome": None, "paused": False,
+        "last_run_at": None, "last_run_by_hand": False, "last_outcome": None, "paused": False,
     }  # fmt: skip
     assert (set(second), second["next_run_at"]) == (FIELDS, "2026-11-30T10:00:00+09:00")
     command("run", "daily")
-    assert rows(command("list", "--json"))[0]["last_run_at"] == f"{TODAY}T08:00:00+09:00"
+    ran = rows(command("list", "--json"))[0]
+    assert (ran["last_run_at"], ran["last_run_by_hand"]) == (f"{TODAY}T08:00:00+09:00", True)
+    assert f"{TODAY} 08:00:00 (by hand)" in command("list").stdout
     assert [row["name"] for row in rows(command("list", "--json", "--limit", "1"))] == ["daily"]
 
 

@@ -46,7 +46,7 @@ def test_some_are_cancelled_and_others_moved(alone: Installation) -> None:
         assert run("messages", "count", "--queue", "imediate").returncode == 2
         listed = json.loads(run("messages", "list", "--task", "Note", "--arg", "number=7", "--json").stdout)
         assert [(one["arguments"]["number"], one["queue"], one["state"]) for one in listed] == [
-            (7, "immediate", "ready")
+            (7, "immediate", "queued")
         ]
         too_wide = run("messages", "cancel", "--reason", "x", "--yes")
         assert (too_wide.returncode, "say which" in too_wide.stdout) == (2, True)
