@@ -1,6 +1,7 @@
 """One task's page: its rules, its figures of the last hour, what runs and waits of it, and its last failures."""
 
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ from conventions.metrics.figures import Figures, by_series
 from conventions.metrics.measures import added
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import list_jobs
+from conventions.now.pause_targets import known_targets, target_of
 from conventions.pauses.pause_store import Pauses, Target
 
 MINUTES = 60
@@ -26,18 +28,26 @@ class Rule(NamedTuple):
 
 
 class TaskDetail(Page):
-    """`/tasks/<name>`."""
+    """`/tasks/<name>`. The last part of a name, or an alias, leads to the task that is meant."""
 
     tab = "conventions-jobs"
     title = "Task"
 
     async def get(self, name: str) -> None:
-        """Show it."""
+        """Show it; or, where it is only a part of the name of several tasks, those."""
+        names = await self.in_thread(self._meant, name)
+        if len(names) > 1:
+            self.show("conventions_task_names.html", name=name, names=names)
+            return
+        if names and names[0] != name:
+            self.redirect(self.reverse_url("conventions-task", names[0]), status=HTTPStatus.SEE_OTHER)
+            return
         found = await self.in_thread(self._find, name)
         zone = ZoneInfo(self.capp.settings.timezone)
         self.show(
             "conventions_task.html",
             name=name,
+            is_there=bool(names),
             rules=rules_of(self.capp.tasks.get(name)),
             plot=_plot(found["by_minute"], zone),
             length=lambda seconds: "" if seconds is None else display.runtime_text(seconds),
@@ -46,6 +56,14 @@ class TaskDetail(Page):
             sees_values=self.visitor.sees_values,
             **found,
         )
+
+    def _meant(self, name: str) -> list[str]:
+        """The names of the tasks that may be meant; none where there is no such task here."""
+        known = known_targets(self.capp, "task")
+        own = target_of(self.capp, "task", name).name
+        if own in known:
+            return [own]
+        return sorted({target_of(self.capp, "task", one).name for one in known if one.endswith(f".{name}")})
 
     def _find(self, name: str) -> dict[str, Any]:
         app = self.capp

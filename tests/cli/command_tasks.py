@@ -26,6 +26,7 @@ class Named(ImmediateTask):
 class Remark(ImmediateTask):
     """Note a remark; it took a colour once."""
 
+    aliases = ("notes.Named",)  # the last part of it is that of the task above
     idempotent_on = ("user_id",)
 
     def run(self, user_id: int, text: str, tags: list[str] | None = None, day: date | None = None) -> None: ...

@@ -448,7 +448,26 @@ def test_a_task(operator: User, shop_app: ConventionsApp) -> None:
         assert words in shown, words
     unknown = operator.get("/tasks/gone.Task")
     assert (unknown.status_code, "No such task is registered here." in text_of(unknown.text)) == (200, True)
+    assert "Pause" not in text_of(unknown.text), "there is nothing to pause"
+    assert "Pause…" in shown
     assert operator.get("/tasks").status_code == 200, "Flower's own page"
+
+
+def test_a_task_by_a_part_of_its_name(operator: User, shop_app: ConventionsApp) -> None:
+    """Leads to it; where several are called so, they are named."""
+    for part in ("Send", "command_tasks.Send"):
+        answer = operator.get(f"/tasks/{part}")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/tasks/{TASK}")
+    several = sorted(name for name in shop_app.tasks if name.endswith(".Send"))
+    assert several == [TASK]
+    answer = operator.get("/tasks/charge")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/tasks/{Charge.name}"), "of an alias"
+    page = operator.get("/tasks/Named")
+    assert (page.status_code, "Several tasks are called so." in text_of(page.text)) == (200, True)
+    links = re.findall(r'<li><a href="/tasks/([^"]+)">', page.text)
+    assert links == ["tests.cli.command_tasks.Named", "tests.cli.command_tasks.Remark"]
+    for nobody in ("end", "ommand_tasks.Send", "Send."):
+        assert "No such task is registered here." in text_of(operator.get(f"/tasks/{nobody}").text), nobody
 
 
 def test_nothing_yet(operator: User, shop_app: ConventionsApp) -> None:
