@@ -13,7 +13,7 @@ from conventions.metrics.figures import Figures, by_series
 from conventions.metrics.measures import added
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import list_jobs
-from conventions.now.pause_targets import known_targets, target_of
+from conventions.now.pause_targets import known_targets, names_meant
 from conventions.pauses.pause_store import Pauses, Target
 
 MINUTES = 60
@@ -59,11 +59,7 @@ class TaskDetail(Page):
 
     def _meant(self, name: str) -> list[str]:
         """The names of the tasks that may be meant; none where there is no such task here."""
-        known = known_targets(self.capp, "task")
-        own = target_of(self.capp, "task", name).name
-        if own in known:
-            return [own]
-        return sorted({target_of(self.capp, "task", one).name for one in known if one.endswith(f".{name}")})
+        return names_meant(self.capp, "task", name, known_targets(self.capp, "task"))
 
     def _find(self, name: str) -> dict[str, Any]:
         app = self.capp

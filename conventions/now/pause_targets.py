@@ -60,16 +60,21 @@ def target_to_resume(app: Application, kind: Kind, name: str) -> Target:
     return _target(app, kind, name, known_targets(app, kind) | paused)
 
 
-def _target(app: Application, kind: Kind, name: str, known: set[str]) -> Target:
+def names_meant(app: Application, kind: Kind, name: str, known: set[str]) -> list[str]:
+    """Those of the known names that a name may mean: itself, or what it is an alias of; else each task whose last part it is."""
     own = {one: str(app.tasks[one].name) if kind == "task" and one in app.tasks else one for one in known}
     if name in own:
-        return Target(kind, own[name])
-    named = {own[one] for one in known if kind == "task" and one.endswith(f".{name}")}
+        return [own[name]]
+    return sorted({own[one] for one in known if kind == "task" and one.endswith(f".{name}")})
+
+
+def _target(app: Application, kind: Kind, name: str, known: set[str]) -> Target:
+    named = names_meant(app, kind, name, known)
+    if not named:
+        raise NoTarget(f"there is no {kind} {name[:SHOWN]}{did_you_mean(name, known)}", known)
     if len(named) > 1:
-        raise NoTarget(f"several tasks are called {name[:SHOWN]}: {', '.join(sorted(named))}; name one in full", known)
-    if named:
-        return Target(kind, named.pop())
-    raise NoTarget(f"there is no {kind} {name[:SHOWN]}{did_you_mean(name, known)}", known)
+        raise NoTarget(f"several tasks are called {name[:SHOWN]}: {', '.join(named)}; name one in full", known)
+    return Target(kind, named[0])
 
 
 def followers_of(app: Application, target: Target, revision: int) -> Followers:
