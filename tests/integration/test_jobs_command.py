@@ -27,7 +27,8 @@ def listed(one: Installation, *options: str) -> list[dict[str, Any]]:
     """The rows."""
     ended = one.run("jobs", "list", "--json", *options)
     assert ended.returncode == 0, ended.stdout
-    found: list[dict[str, Any]] = json.loads(ended.stdout)["lines"]
+    # What is said on standard error comes after it here.
+    found: list[dict[str, Any]] = json.JSONDecoder().raw_decode(ended.stdout)[0]["lines"]
     return found
 
 
