@@ -491,3 +491,12 @@ def test_no_row_of_redis_breaks_a_page(operator: User, shop_app: ConventionsApp)
     for path in ("/batches", "/batches/odd-batch", "/schedules", "/dead-letters"):
         assert operator.get(path).status_code in (200, 404), path
     assert "b-42" in operator.get("/batches").text or BATCH in operator.get("/batches").text
+
+
+def test_ids_can_be_copied(operator: User, shop_app: ConventionsApp) -> None:
+    """On the page of each thing that has one; a letter leads to the story of its job."""
+    assert shop_app
+    letter = LETTER.rpartition("/")[2]
+    for path, id_ in ((LETTER, letter), (f"/batches/{BATCH}", BATCH), (f"/jobs/{letter}", letter)):
+        assert f'data-conventions-copy="{id_}"' in operator.get(path).text
+    assert f'href="/jobs/{letter}"' in operator.get(LETTER).text
