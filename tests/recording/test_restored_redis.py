@@ -1,6 +1,7 @@
 """The comparison of a Redis that is older than SQL, without a worker; the drill is in `tests/crash/test_restored.py`."""
 
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from conventions.records.journal import Journal
 from conventions.storage.tables import ExecutionRow
 from tests.claiming import asking, granted, settle
 from tests.recorded import contents, drain, event, recorder
+from tests.support import wait_until
 from tests.workers import messages
 
 
@@ -38,6 +40,13 @@ def held_done(app: ConventionsApp, id_: str) -> None:
     assert settle(app.claims, request, "done", 5, action="keep") == "recorded"
 
 
+def pass_a_moment(app: ConventionsApp) -> None:
+    """An end counts that comes after the send, and the server has milliseconds."""
+    sent = datetime.now(UTC).timestamp()
+    redis: Any = app.store.redis
+    wait_until(lambda: redis.time() > (int(sent), int(sent % 1 * 1e6) + 1000), 10, "the next millisecond")
+
+
 def step(id_: str) -> Any:
     """Something that follows a job."""
     return Count.si(9).set(task_id=id_)
@@ -53,6 +62,7 @@ def test_what_follows_a_job_is_sent_or_lost_and_never_forgotten(app: Conventions
     failed = Count.apply_async((6,), link_error=step("told"), link=step("not sent")).id
     waits = Count.apply_async((7,), task_id="step-4").id
     ended = [event(id_, task=Count.name) for id_ in (held, *forgotten)]
+    pass_a_moment(app)
     Journal(app.store).append([*ended, event(failed, "dead", task=Count.name), event("step-3", task=Count.name)])
     drain(recorder(app.store, app.database))
     for _ in range(2):
@@ -83,6 +93,7 @@ def test_what_leaves_no_row_is_not_lost(app: ConventionsApp, caplog: pytest.LogC
     ]
     done = Count.apply_async((1,), link=after).id
     failed = Count.apply_async((2,), link_error=FUNCTIONS.plain.s().set(task_id="in place")).id
+    pass_a_moment(app)
     Journal(app.store).append([event(done, task=Count.name), event(failed, "dead", task=Count.name)])
     drain(recorder(app.store, app.database))
     journal_position.write(app.store, 0, "before")
