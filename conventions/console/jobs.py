@@ -17,6 +17,7 @@ from conventions.console.page import Page
 from conventions.core.actor import acting_as
 from conventions.core.errors import JournalFull
 from conventions.core.value_bounds import fault_of_name
+from conventions.execution.application import Application
 from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.metrics.levels import running_jobs
@@ -25,6 +26,7 @@ from conventions.now.cancel_or_end import cancel_or_end
 from conventions.now.end_running import BY_ITSELF, ForcedEnd
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
+from conventions.now.whole_id import LENGTH, SHORT, whole_ids
 from conventions.records import audit
 from conventions.storage.database import utc_now
 from conventions.storage.tables import AuditRow
@@ -71,16 +73,21 @@ class JobList(Page):
         """Whether the search leads to another address: that of a job, or of a list."""
         if "=" in asked:
             words = {"arg": asked}
-        elif fault_of_name(asked) is None and await self.in_thread(self._is_known, asked):
-            self.redirect(self.reverse_url("conventions-job", asked), status=HTTPStatus.SEE_OTHER)
+        elif fault_of_name(asked) is None and (known := await self.in_thread(known_id, self.capp, asked)):
+            self.redirect(self.reverse_url("conventions-job", known), status=HTTPStatus.SEE_OTHER)
             return True
         else:
             words = {"actor": asked}
         self.redirect(f"{self.reverse_url('conventions-jobs')}?{urlencode(words)}", status=HTTPStatus.SEE_OTHER)
         return True
 
-    def _is_known(self, message_id: str) -> bool:
-        return Job.of(message_id, self.capp).state != "unknown"
+
+def known_id(app: Application, text: str) -> str:
+    """The id of the job that is meant: the text, or the one id that begins so. Empty where nothing is known of one. Raises: RedisError, SQLAlchemyError."""
+    if Job.of(text, app).state != "unknown":
+        return text
+    found = whole_ids(app, text)
+    return found[0] if len(found) == 1 else ""
 
 
 def changes(job: Job) -> bool:
@@ -97,7 +104,16 @@ class JobDetail(Page):
     async def get(self, id_: str) -> None:
         """Show it."""
         self.check_id(id_)
-        await self.show_job(id_)
+        known = await self.in_thread(known_id, self.capp, id_) if len(id_) < LENGTH else id_
+        if known and known != id_:
+            self.redirect(self.reverse_url("conventions-job", known), status=HTTPStatus.SEE_OTHER)
+            return
+        short = (
+            ""
+            if known
+            else f"{SHORT[0].upper()}{SHORT[1:]}. Nothing that waits to begin at a worker is found by the beginning of its id."
+        )
+        await self.show_job(id_, said=Notice("warning", short) if short else None)
 
     def check_id(self, id_: str) -> None:
         """Raises: HTTPError: no job can have this id."""

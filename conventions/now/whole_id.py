@@ -16,7 +16,9 @@ SHORT = f"this is shorter than an id, which has {LENGTH} characters unless its s
 
 
 def whole_ids(app: Application, text: str, look_at: int = LOOK_AT) -> list[str]:
-    """The ids that begin so, five at the most: of jobs that run, that wait, and of which SQL has a record.
+    """The ids that begin so, five at the most: of jobs that run, that wait in their queue, and of which SQL has a record.
+
+    Not of those that a worker has read and has not begun: no list has them.
 
     Args:
         app: the application.

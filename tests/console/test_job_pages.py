@@ -499,3 +499,12 @@ def test_when_a_page_stands_still(state: State, ago: int | None, changing: bool)
     """Some time after the end: what was done to a job is recorded a moment later."""
     ended = None if ago is None else utc_now() - timedelta(seconds=ago)
     assert changes(Job("m1", state, ended_at=ended)) == changing
+
+
+def test_the_beginning_of_an_id(operator: User) -> None:
+    """As lists show it: it leads to the job; one that several ids begin with leads nowhere."""
+    sent = Send.apply_async(kwargs={"user_id": 8, "day": "2026-01-05"}, countdown=600).id
+    found = operator.client.get("/jobs", params={"q": sent[:8]}, follow_redirects=False)
+    assert (found.status_code, found.headers["Location"]) == (303, f"/jobs/{sent}")
+    assert operator.client.get(f"/jobs/{sent[:8]}", follow_redirects=False).headers["Location"] == f"/jobs/{sent}"
+    assert "This is shorter than an id" in operator.get("/jobs/KeyErr").text
