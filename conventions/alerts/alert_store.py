@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from conventions.alerts.episode import Episode, Transition
 from conventions.alerts.finding import Finding
@@ -43,6 +43,22 @@ class Silence:
     def covers(self, finding: Finding) -> bool:
         """Whether it is meant."""
         return self.key in (finding.key, finding.rule)
+
+
+class Refusal(NamedTuple):
+    """A receiver that did not take the last message.
+
+    Attributes:
+        receiver: its name.
+        why: what it answered the last time, without secrets.
+        since: of the first message in a row that it did not take, in seconds since the epoch.
+        times: tries in a row.
+    """
+
+    receiver: str
+    why: str
+    since: float
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +150,24 @@ class AlertStore:
             pipe.zadd(self._key("due"), {message.id: at})
             pipe.execute()
 
+    def refuse(self, receiver: str, why: str, at: float) -> None:
+        """A receiver has not taken a message; `at`: seconds since the epoch."""
+        redis: Any = self._store.redis
+        before = next((one for one in self.refusals() if one.receiver == receiver), None)
+        said = {"why": why, "since": before.since if before else at, "times": before.times + 1 if before else 1}
+        redis.hset(self._key("refusals"), receiver, json.dumps(said))
+
+    def accept(self, receiver: str) -> None:
+        """A receiver has taken a message."""
+        redis: Any = self._store.redis
+        redis.hdel(self._key("refusals"), receiver)
+
+    def refusals(self) -> list[Refusal]:
+        """Receivers that took nothing when they were last asked."""
+        redis: Any = self._store.redis
+        found = [_refusal(receiver, raw) for receiver, raw in redis.hgetall(self._key("refusals")).items()]
+        return sorted(one for one in found if one is not None)
+
     def silences(self, now: datetime) -> list[Silence]:
         """Those that hold."""
         redis: Any = self._store.redis
@@ -175,6 +209,14 @@ def _message(raw: bytes) -> Message | None:
     try:
         return Message(**_one(raw))
     except TypeError:  # of a later release, whose processes send it
+        return None
+
+
+def _refusal(receiver: bytes, raw: bytes) -> Refusal | None:
+    try:
+        said = _one(raw)
+        return Refusal(receiver.decode(errors="replace"), str(said["why"]), float(said["since"]), int(said["times"]))
+    except (TypeError, LookupError, ValueError):  # of a later release
         return None
 
 

@@ -4,7 +4,7 @@ A finding fires when it has held for a while, and ends when it was away for a wh
 anybody twice. While something cannot be read nothing ends: nobody can know.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -104,7 +104,7 @@ def to_tell(
 
 
 def next_episodes(
-    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float
+    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float, covered: Collection[str] = ()
 ) -> tuple[dict[str, Episode], list[Transition]]:
     """The episodes after one look, and those of them that are to be told.
 
@@ -112,6 +112,7 @@ def next_episodes(
         episodes: those before it, by the key of their finding.
         found: what the look found.
         now: seconds since the epoch.
+        covered: keys of what is wrong as well, and is said by another finding: it begins no episode, and is over for nobody.
     """
     after: dict[str, Episode] = {}
     changes: list[Transition] = []
@@ -127,7 +128,9 @@ def next_episodes(
     for key, episode in episodes.items():
         if key in after:
             continue
-        if blind and episode.finding.rule != UNREADABLE:
+        if key in covered:
+            after[key] = replace(episode, away_since=None)
+        elif blind and episode.finding.rule != UNREADABLE:
             after[key] = episode
         elif episode.fired is not None:
             since = now if episode.away_since is None else episode.away_since

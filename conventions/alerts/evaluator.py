@@ -17,7 +17,7 @@ from conventions.alerts.alert_store import AlertStore, Message
 from conventions.alerts.episode import Transition, next_episodes, to_tell
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
-from conventions.alerts.rules import findings
+from conventions.alerts.rules import all_findings, without_covered
 from conventions.core.rounds import Rounds
 from conventions.execution.application import Application
 
@@ -72,9 +72,10 @@ class Evaluator:
         if not self._leads:
             return []
         thresholds = self._app.settings.thresholds
-        found = findings(look_at(self._app, thresholds), thresholds)
-        now = time.time()
-        episodes, changes = next_episodes(self._store.episodes(), found, now)
+        every = all_findings(look_at(self._app, thresholds), thresholds)
+        found, now = without_covered(every), time.time()
+        covered = {one.key for one in every} - {one.key for one in found}
+        episodes, changes = next_episodes(self._store.episodes(), found, now, covered)
         silences = self._store.silences(datetime.now(UTC))
         episodes, told = to_tell(episodes, changes, lambda finding: any(one.covers(finding) for one in silences))
         messages = [
@@ -115,13 +116,17 @@ class Evaluator:
         receiver = self._receivers.get(message.receiver)
         if receiver is None:  # of settings that have changed since
             self._store.sent(message)
+            self._store.accept(message.receiver)
             return False
         try:
             receiver(message.body)
         except Exception as error:  # noqa: BLE001  # whatever a receiver raises, the others are told
-            self._put_off(message, str(error) if isinstance(error, NotDelivered) else type(error).__name__)
+            why = str(error) if isinstance(error, NotDelivered) else type(error).__name__
+            self._store.refuse(message.receiver, why, time.time())
+            self._put_off(message, why)
             return False
         self._store.sent(message)
+        self._store.accept(message.receiver)
         return True
 
     def _put_off(self, message: Message, why: str) -> None:

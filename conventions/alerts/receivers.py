@@ -1,5 +1,6 @@
 """Who is told: a webhook, and the services of apprise. Each may fail; whoever sends tries again."""
 
+import functools
 import json
 import urllib.request
 from base64 import b64encode
@@ -32,8 +33,7 @@ def receivers(settings: Settings) -> dict[str, Receiver]:
     """
     found: dict[str, Receiver] = {}
     if settings.alert_webhook:
-        address = settings.alert_webhook
-        found["webhook"] = lambda body: post(address, body)
+        found["webhook"] = functools.partial(post, settings.alert_webhook)
     if settings.alert_urls and not is_installed("apprise"):
         raise ConfigurationError([how_to_install("apprise")])
     for number, address in enumerate(settings.alert_urls, 1):

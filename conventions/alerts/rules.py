@@ -55,6 +55,20 @@ def _unless_paused(look: Look, queue: str, do: str) -> str:
     return do if pause is None else f"{pause.actor} has paused it: `resume queue {queue}` lets it run"
 
 
+def _unless_drained(look: Look, do: str) -> str:
+    """What to do about a queue without a worker; where people have paused a worker that lives, it may be the one that is missing."""
+    alive = {one.name for one in _alive(look.levels.workers)}
+    drained = [
+        (target.name, pause.actor)
+        for target, pause in (look.levels.pauses or {}).items()
+        if target.kind == "worker" and target.name in alive
+    ]
+    if not drained:
+        return do
+    name, actor = drained[0]
+    return f"{actor} has paused the worker {name}: `resume worker {name}` if it is the one of this queue; or {do}"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -189,7 +203,7 @@ def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noq
         if count and queue.consumers == 0 and look.levels.pause_of("queue", queue.name) is None:
             yield Finding(
                 "no consumer", queue.name, "critical", f"{queue.name}: {_wait(count)}, and no worker consumes the queue",
-                "start a worker with this queue, or `control add_consumer`", "/queues", count, 1,
+                _unless_drained(look, "start a worker with this queue, or `control add_consumer`"), "/queues", count, 1,
             )  # fmt: skip
 
 
@@ -392,9 +406,18 @@ def _beyond(one: Finding) -> float:
     return (one.value or 0.0) / (one.threshold or 1.0)
 
 
-def findings(look: Look, thresholds: Thresholds) -> list[Finding]:
-    """All that is wrong, what is critical first."""
-    found = list(_worst_of_each(one for rule in RULES for one in rule(look, thresholds)))
-    known = {(one.rule, one.subject) for one in found}
-    found = [one for one in found if not any((rule, one.subject) in known for rule in COVERED_BY.get(one.rule, ()))]
+def all_findings(look: Look, thresholds: Thresholds) -> list[Finding]:
+    """All that is wrong, what is critical first; also what another finding says better."""
+    found = _worst_of_each(one for rule in RULES for one in rule(look, thresholds))
     return sorted(found, key=lambda one: one.severity != "critical")
+
+
+def without_covered(found: Sequence[Finding]) -> list[Finding]:
+    """Without those that another one says better."""
+    known = {(one.rule, one.subject) for one in found}
+    return [one for one in found if not any((rule, one.subject) in known for rule in COVERED_BY.get(one.rule, ()))]
+
+
+def findings(look: Look, thresholds: Thresholds) -> list[Finding]:
+    """What is wrong, for people: what is critical first, and nothing twice."""
+    return without_covered(all_findings(look, thresholds))

@@ -53,6 +53,9 @@ def list_alerts(context: click.Context, *, over: bool, as_json: bool, limit: int
         rows += [_row(one, "over", (), zone) for one in store.over(limit)]
     if store.leader() is None:
         say("nobody judges now: start `celery beat`, or `celery metrics --port`", err=True)
+    for one in store.refusals():
+        since = written(datetime.fromtimestamp(one.since, zone))
+        say(f"{one.receiver} has taken nothing since {since}, tried {one.times:,} times: {one.why}", err=True)
     silent = [_silence_row(one, zone) for one in silences]
     emit([*rows[:limit], *silent] if as_json else rows[:limit], COLUMNS, as_json=as_json)
     if silent and not as_json:

@@ -9,6 +9,7 @@ import click
 from celery.bin.base import CeleryCommand
 from sqlalchemy import select, text
 
+from conventions.alerts.alert_store import AlertStore
 from conventions.app import ConventionsApp
 from conventions.broker.consumers import ask_workers
 from conventions.broker.server_checks import evicting_servers, servers_without_aof
@@ -53,6 +54,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "unknown tasks": _unknown_tasks,
         "tasks": lambda app: app.loader.import_default_modules(),
         "queues": _queues,
+        "alerts": _alerts,
         "schedule": load_schedule,
     }
     rows = [{"check": name} | _outcome(function, app) for name, function in checks.items()]
@@ -113,6 +115,16 @@ def _rejected(app: ConventionsApp) -> None:
                     f"{count:,} events are refused by SQL, so they will never be recorded there. They are kept whole in the list "
                     f"{key}, each with its fault; read them with `LRANGE {key} 0 -1`, and delete the list then"
                 )
+            ]
+        )
+
+
+def _alerts(app: ConventionsApp) -> None:
+    if found := AlertStore(app.store).refusals():
+        raise ConfigurationError(
+            [
+                f"{one.receiver} has taken no alert when it was last asked, {one.times:,} times in a row: {one.why}; `alerts test` tries it"
+                for one in found
             ]
         )
 

@@ -63,6 +63,7 @@ class AlertList(Page):
             "silences": silences,
             "silent": silent,
             "judge": store.leader(),
+            "refusals": store.refusals(),
             "receivers": names,
             "fault": fault,
         }

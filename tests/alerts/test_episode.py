@@ -108,3 +108,15 @@ def test_since_when_it_is_so() -> None:
     assert (seen.since, known.since, known.began) == (9.0, 3.0, 9.0)
     body = body_of("shop", Transition("firing", known))
     assert (body["since"], body["began"]) == ("1970-01-01T00:00:03+00:00", "1970-01-01T00:00:09+00:00")
+
+
+def test_what_another_finding_covers_is_not_over() -> None:
+    """It is wrong still; and it begins no episode of its own."""
+    episodes, _ = next_episodes({}, [LETTERS], 0)
+    for now in (10.0, 10 + OVER_AFTER, 10 + 2 * OVER_AFTER):
+        episodes, changes = next_episodes(episodes, [BACKLOG], now, {LETTERS.key, BLIND.key})
+        assert [one for one in changes if one.change == "resolved"] == []
+    assert episodes.keys() == {LETTERS.key, BACKLOG.key}
+    episodes, changes = next_episodes(episodes, [BACKLOG], 1000)
+    episodes, changes = next_episodes(episodes, [BACKLOG], 1000 + OVER_AFTER)
+    assert [(one.change, one.episode.finding.rule) for one in changes] == [("resolved", "dead letters")]

@@ -281,8 +281,17 @@ def test_a_receiver_that_answers_without_end(
         step(one, clock, 0)
         step(one, clock, HOLDS_FOR)
         assert (len(receiver.bodies), len(heart.bodies)) == (1, 1)
-        assert [message.receiver for message in AlertStore(app.store).due(clock.now + 1e6)] == ["webhook"]
+        store = AlertStore(app.store)
+        assert [message.receiver for message in store.due(clock.now + 1e6)] == ["webhook"]
+        assert [(one.receiver, one.times) for one in store.refusals()] == [("webhook", 1)]
         slow.drips = False
+        slow.ended.set()
+
+        def is_taken() -> bool:
+            step(one, clock, 10)
+            return not store.refusals()
+
+        wait_until(is_taken, 15, "it is taken, and that is known")
 
 
 def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
@@ -366,14 +375,15 @@ def test_the_heartbeat(app: ConventionsApp, receiver: Receiver, clock: Clock) ->
 
 def test_several_receivers(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     """Each gets it, by apprise too; one that is away holds up no other."""
+    app.settings.alert_webhook = receiver.address
     app.settings.alert_urls = ("json://127.0.0.1:1/away", receiver.address.replace("http://", "json://"))
     one = evaluator(app)
     Mail.delay(number=1)
     step(one, clock, 0)
     step(one, clock, HOLDS_FOR)
-    assert [body["title"] for body in receiver.bodies] == [
-        "tests: mail: 1 message waits, and no worker consumes the queue"
-    ]
+    title = "tests: mail: 1 message waits, and no worker consumes the queue"
+    assert [body["title"] for body in receiver.bodies] == 2 * [title]
+    assert sorted("rule" in body for body in receiver.bodies) == [False, True], "one by apprise, one by the webhook"
 
 
 def test_an_address_that_apprise_does_not_know_is_refused(app: ConventionsApp) -> None:

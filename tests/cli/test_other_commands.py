@@ -13,8 +13,10 @@ import pytest
 from click.testing import Result
 from sqlalchemy import inspect, make_url, text
 
+from conventions.alerts.alert_store import AlertStore
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
+from conventions.cli.alerts import alerts
 from conventions.cli.base import emit, print_json
 from conventions.cli.cancel import cancel
 from conventions.cli.check import check
@@ -127,7 +129,7 @@ def test_explain_reads_well(run: Run) -> None:
 
 CHECKS = [
     "settings", "broker", "redis", "database", "journal", "rejected", "lost", "outbox", "left alone", "unknown tasks", "tasks", "queues",
-    "schedule",
+    "alerts", "schedule",
 ]  # fmt: skip
 
 
@@ -164,6 +166,7 @@ def test_check_says_what_does_not_work(run: Run) -> None:
         "left alone",
         "unknown tasks",
         "queues",
+        "alerts",
     }
     assert all(fault and "\n" not in fault for fault in broken.values())
     assert "hunter2" not in str(broken)
@@ -246,6 +249,22 @@ def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_pat
     (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
     assert broken["check"] == "database"
     assert "no such table: conventions_dead_letters (did `celery -A … db upgrade` run?)" in broken["fault"]
+
+
+def test_check_says_that_alerts_do_not_arrive(run: Run, commands_app: ConventionsApp) -> None:
+    """Until a receiver takes one again."""
+    store = AlertStore(commands_app.store)
+    for _ in range(2):
+        store.refuse("webhook", "HTTPError: HTTP Error 302: Found", 1_800_000_000.0)
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert (
+        broken["check"],
+        "webhook has taken no alert" in broken["fault"],
+        "2 times in a row" in broken["fault"],
+    ) == ("alerts", True, True)
+    assert "webhook has taken nothing since 2027-01-15 17:00:00 JST, tried 2 times" in run(alerts, "list").stderr
+    store.accept("webhook")
+    assert run(check).exit_code == 0
 
 
 def test_check_sees_tables_of_an_older_release(run: Run, commands_app: ConventionsApp) -> None:

@@ -508,3 +508,15 @@ def test_the_beginning_of_an_id(operator: User) -> None:
     assert (found.status_code, found.headers["Location"]) == (303, f"/jobs/{sent}")
     assert operator.client.get(f"/jobs/{sent[:8]}", follow_redirects=False).headers["Location"] == f"/jobs/{sent}"
     assert "This is shorter than an id" in operator.get("/jobs/KeyErr").text
+
+
+def test_a_receiver_that_takes_nothing(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
+    """Is named on the page of alerts; what it answered is for those who see values."""
+    store = AlertStore(shop_app.store)
+    store.refuse("webhook", "HTTPError: HTTP Error 302: Found", 1_800_000_000.0)
+    for user, sees in ((operator, True), (viewer, False)):
+        page = text_of(user.get("/alerts").text)
+        assert "webhook has taken nothing since 2027-01-15 17:00:00 JST" in page
+        assert ("302" in page) == sees
+    store.accept("webhook")
+    assert "has taken nothing" not in operator.get("/alerts").text
