@@ -123,7 +123,7 @@ def test_a_fail_over_kills_no_job(app: ConventionsApp, installation: Installatio
     read_only("on")
     with installation.worker("-c", "2") as worker:
         orders = [Patient.delay(number) for number in range(8)]
-        wait_until(lambda: "retry in" in worker.output or "Retry in" in worker.output, 20, "a job is tried again")
+        worker.wait_for("next attempt in")
         worker.wait_for("not recorded for now")
         read_only("off")
         assert max(order.get(timeout=patient(40)) for order in orders) > 1  # attempts; some may have begun afterwards
