@@ -90,8 +90,9 @@ class Evaluator:
         self._looked_at = time.monotonic()
         for one in told:
             _log(one, silent=False)
+        heard = {(one.change, one.episode.id) for one in told}
         for one in changes:
-            if not any((one.change, one.episode.id) == (other.change, other.episode.id) for other in told):
+            if (one.change, one.episode.id) not in heard:
                 _log(one, silent=True)
         return changes
 

@@ -14,9 +14,10 @@ _WORD = rf"(?:{_NAME}|pass|key|sig|auth|jwt|session)"
 
 # `name://user:password@`; the name has a bound, so that a long word does not make the search slow.
 _LOGIN = re.compile(rf"({_SCHEME})[^\s/?#'\"<>]*@")
-# The same with a password that should have been escaped; a port alone is none.
+# The same with a password that should have been escaped. A port alone is none, and neither is what follows a colon and a blank: an address
+# within a sentence, behind which somebody's e-mail address may stand, is to stay.
 _ODD_LOGIN = re.compile(
-    rf"({_SCHEME})(?![^\s/?#:@'\"<>]{{0,100}}:\d{{0,5}}(?:[/?#\s'\"]|$))[^\s/?#:@'\"<>]{{0,100}}:[^\n@]{{1,100}}@"
+    rf"({_SCHEME})(?![^\s/?#:@'\"<>]{{0,100}}:\d{{0,5}}(?!\w))[^\s/?#:@'\"<>]{{0,100}}:[^\n@]{{1,100}}@"
 )
 _QUERY = re.compile(rf"([?&#;][\w.%-]{{0,40}}{_WORD}[\w.%-]{{0,40}}=){_VALUE}", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"((?<![\w.%-])[\w.%-]{{0,40}}{_NAME}[\w.%-]{{0,40}}=){_VALUE}", re.IGNORECASE)

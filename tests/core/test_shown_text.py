@@ -46,6 +46,8 @@ def test_a_terminal_obeys_nothing(given: str, line: str, lines: str | None) -> N
         ("(1062, \"Duplicate entry 'a@b' for key 'mail'\")", "(1062, \"Duplicate entry … for key 'mail'\")"),
         ("postgres://bob:P/9?#@db/x and ftp://a:p w@h", "postgres://…@db/x and ftp://…@h"),
         ("at http://host:8080/a?to=me@example.com", "at http://host:8080/a?to=me@example.com"),
+        ("http://web:8080, tell ops@example.com", "http://web:8080, tell ops@example.com"),
+        ("redis://cache: not known; tell ops@example.com", "redis://cache: not known; tell ops@example.com"),
         ("GET /y?token=PW;jwt=PW&n=2#access_token=PW", "GET /y?token=…;jwt=…&n=2#access_token=…"),
         ('/y?access%5Ftoken=PW&pass="P W"', "/y?access%5Ftoken=…&pass=…"),
         ("host=db password=PW user=ada", "host=db password=… user=ada"),

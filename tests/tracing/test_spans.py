@@ -332,14 +332,19 @@ def test_where_the_broker_is(finished: InMemorySpanExporter, address: str, shown
 
 def test_the_last_spans_wait_for_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the SDK does with its time-out."""
-    released = threading.Event()
+    begun, released, ended = threading.Event(), threading.Event(), threading.Event()
 
     class Hanging:
         def force_flush(self) -> None:
+            begun.set()
             released.wait(30)
+            ended.set()
 
     monkeypatch.setattr(door, "FLUSH_WITHIN", 0.1)
     monkeypatch.setattr(trace, "get_tracer_provider", Hanging)
     with at_most(0.1):
         door.send_last_spans()
+    assert begun.wait(10)
+    assert not ended.is_set(), "it went on without it"
     released.set()
+    assert ended.wait(10)
