@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import select
 
 from conventions.core.error_text import FailureText
-from conventions.recording.recorder import GROUP, Recorder
+from conventions.recording.new_entries import GROUP
+from conventions.recording.recorder import Recorder
 from conventions.records.journal import Event
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store

@@ -23,7 +23,8 @@ class TraceContext(NamedTuple):
     @classmethod
     def read(cls, field: Callable[[str], Any]) -> Self | None:
         """Read it from the fields of a request; `None`: nobody traced the send. Any program may have written them."""
-        if not _is_plain(TRACEPARENT, field(TRACEPARENT)):
+        parent = field(TRACEPARENT)
+        if parent is None or not _is_plain(TRACEPARENT, parent):  # most messages have none
             return None
         headers = {name: value for name in TRACING if _is_plain(name, value := field(name))}
         return cls(headers, field(TOGETHER) is True)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from conventions.core.rounds import Rounds
 from conventions.metrics.depths import EVERY as MEASURED_EVERY
 from conventions.metrics.depths import Depths, ReadLevels
-from conventions.metrics.event_counter import EventCounter
 
 logger = logging.getLogger(__name__)
 
@@ -17,14 +16,16 @@ class Counting:
     """Counts while it leads.
 
     Args:
-        counter: what counts.
+        count: counts what is there.
         leads: whether the recorder of this process leads; asked before each look.
         depths: where the lengths of queues are noted.
         levels: reads them.
     """
 
-    def __init__(self, counter: EventCounter, leads: Callable[[], bool], depths: Depths, levels: ReadLevels) -> None:
-        self._counter, self._leads, self._depths, self._levels = counter, leads, depths, levels
+    def __init__(
+        self, count: Callable[[], object], leads: Callable[[], bool], depths: Depths, levels: ReadLevels
+    ) -> None:
+        self._count, self._leads, self._depths, self._levels = count, leads, depths, levels
         self._stop: Callable[[], bool] = bool
         self._rounds = Rounds("counts", self._look, EVERY, fault="events are not counted now", logger=logger)
         fault = "the lengths of queues are not noted now"
@@ -41,7 +42,7 @@ class Counting:
             self._rounds.stop()
             self._measuring.stop()
         elif self._leads():
-            self._counter.count_all()
+            self._count()
 
     def _measure(self) -> None:
         if self._stop():

@@ -23,6 +23,7 @@ from conventions.storage.redis_store import Store
 logger = logging.getLogger(__name__)
 
 _Named: TypeAlias = tuple[str, int, int, str, str]
+_Entries: TypeAlias = Sequence[tuple[bytes, dict[bytes, bytes]]]
 ID = re.compile(rb"\d{1,19}-\d{1,19}")
 
 AT_ONCE = 500  # entries in one read: the server serves nobody else during a call
@@ -40,14 +41,14 @@ class EventCounter:
         keeps: bytes of the entries that are kept for `take`, so that each is parsed once.
     """
 
-    def __init__(self, store: Store, split_after: float = 60.0, keeps: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, store: Store, split_after: float = 60.0, keeps: int = 8 * 1024 * 1024) -> None:
         self._store = store
         self._split_after = split_after
         self._journal, self._mark = store.key("journal"), store.key("counts", "last")
         self._lock = threading.Lock()
         self._last: bytes | None = None  # the id of the last entry that was counted; `None`: to be asked
         self._looks_at = 0.0
-        self._room = keeps
+        self._keeps = self._room = keeps
         self._read: dict[bytes, tuple[JournalEntry | AuditJournalEntry, int]] = {}
         self._seen: OrderedDict[_Named, None] = OrderedDict()
 
@@ -62,6 +63,24 @@ class EventCounter:
         """Count all entries up to this one, unless they are counted. Raises: RedisError."""
         while position_of(self._cursor()) < position_of(id_) and self._count_some():
             pass
+
+    def count(self, entries: Mapping[bytes, dict[bytes, bytes]]) -> None:
+        """Count entries that follow each other in the journal, after all before them. Raises: RedisError, see `count_all`.
+
+        Args:
+            entries: their fields by id, in their order, and without a gap. Somebody has read them for another reason.
+        """
+        first = next(iter(entries))
+        with self._lock:
+            while True:
+                cursor = position_of(self._cursor())
+                new = [(id_, fields) for id_, fields in entries.items() if position_of(id_) > cursor]
+                if not new:
+                    return
+                if len(new) < len(entries) or not (before := self._after_cursor(b"(" + first)):
+                    self._add(new)
+                else:
+                    self._add(before)
 
     def _cursor(self) -> bytes:
         if self._last is None or time.monotonic() > self._looks_at:
@@ -94,24 +113,30 @@ class EventCounter:
     def _count_some(self) -> int:
         """Count one part. Returns how many entries it had, or 1 if others have counted meanwhile."""
         with self._lock:
-            last = self._cursor()
-            redis: Any = self._store.redis
-            found = redis.xrange(self._journal, b"(" + last, count=AT_ONCE)
-            if not found:
-                return 0
-            sums, unclaimed = self._sums_of(found)
-            newest: bytes = found[-1][0]
-            self._last = None  # until the answer is known
-            answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))
-            self._last = answer
-            if answer != newest:
-                return 1
-            self._seen.update(dict.fromkeys(unclaimed))  # not before: this part may have to be counted once more
-            while len(self._seen) > KEPT_IDS:
-                self._seen.popitem(last=False)
-            return len(found)
+            found = self._after_cursor(b"+")
+            return self._add(found) if found else 0
 
-    def _sums_of(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> tuple[Sums, set[_Named]]:
+    def _after_cursor(self, end: bytes) -> _Entries:
+        """The entries that are to be counted next."""
+        redis: Any = self._store.redis
+        found: _Entries = redis.xrange(self._journal, b"(" + self._cursor(), end, count=AT_ONCE)
+        return found
+
+    def _add(self, found: _Entries) -> int:
+        """Count the entries that follow the cursor. Returns how many, or 1 if others have counted meanwhile."""
+        last, newest = self._cursor(), found[-1][0]
+        sums, unclaimed = self._sums_of(found)
+        self._last = None  # until the answer is known
+        answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))
+        self._last = answer
+        if answer != newest:
+            return 1
+        self._seen.update(dict.fromkeys(unclaimed))  # not before: this part may have to be counted once more
+        while len(self._seen) > KEPT_IDS:
+            self._seen.popitem(last=False)
+        return len(found)
+
+    def _sums_of(self, found: _Entries) -> tuple[Sums, set[_Named]]:
         """The sums of a part, and the names of its events that have no claim."""
         sums, unclaimed = Sums(self._split_after), set[_Named]()
         for id_, fields in found:
@@ -142,6 +167,12 @@ class EventCounter:
         entry, size = self._read.pop(id_, (None, 0))
         self._room += size
         return entry
+
+    def forget(self) -> None:
+        """Forget the entries that are kept for `take`: another recorder has them."""
+        with self._lock:
+            self._read.clear()
+            self._room = self._keeps
 
 
 def _name_of(event: Event) -> _Named:

@@ -36,6 +36,6 @@ def begin_duties(
     Relay(app, lambda: recorder.leads).start(stop)
     LogMover(LiveLogs(app.store), lambda: app.database, lambda: recorder.leads).start(stop)
     Counting(
-        recorder.counter, lambda: recorder.leads, Depths(app.store), lambda: app.port.levels(known_queues(app))
+        recorder.count, lambda: recorder.leads, Depths(app.store), lambda: app.port.levels(known_queues(app))
     ).start(stop)
     return lost

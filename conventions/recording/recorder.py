@@ -21,6 +21,7 @@ from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
 from conventions.core.rounds import rest
 from conventions.metrics.event_counter import EventCounter, position_of
+from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position
 from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GROUP = "recorder"
 BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; a larger batch takes less time for each event
-AT_ONCE = 500  # events that one call reads or removes: the server serves nobody else during a call
 BLOCK = 0.25  # seconds that one read waits for events; a worker that stops may have to wait for that read
 GATHER = 0.1  # seconds in which events collect: one transaction for each event would cost more than the jobs
 FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
@@ -76,7 +75,8 @@ class Recorder:
         self._timings = timings
         self._rest = rest
         self.counter = counter or EventCounter(store)
-        self._unfinished = True  # a process of this name may have read entries before
+        self._new = NewEntries(store, self.name, self.counter)
+        self._unfinished = False  # a batch that is not recorded, or not removed
         self._away_since: float | None = None
         self._leads_until = 0.0
         # Called when the server has restarted since Redis was last compared with SQL. `None`: there is nothing to compare.
@@ -95,7 +95,7 @@ class Recorder:
         """
         return self._take(self._read(limit, block))
 
-    def _take(self, found: dict[bytes, dict[bytes, bytes]]) -> int:
+    def _take(self, found: Found) -> int:
         """Record the entries that were read. Returns how many they are."""
         if not found:
             return 0
@@ -117,9 +117,12 @@ class Recorder:
         pause, limit = FIRST_PAUSE, BATCH
         while not stop():
             try:
-                found = self._read(limit, BLOCK) if self.lead() else None
+                leads = self.lead()
+                if not leads:
+                    self._stand_by()
+                found = self._read(limit, BLOCK) if leads else {}
                 begun = time.monotonic()
-                recorded = None if found is None else self._take(found)
+                recorded = self._take(found)
             except Exception as error:  # noqa: BLE001  # after any error the entry is still there, and recording goes on
                 self._log_outage(error)
                 rest(pause, stop)
@@ -127,13 +130,23 @@ class Recorder:
                 continue
             pause = FIRST_PAUSE
             self._log_recovery()
-            if recorded is None:
+            if not leads:
                 rest(STANDBY, stop)
             elif recorded:
                 took = time.monotonic() - begun
                 is_behind = recorded == limit
                 rest(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
+
+    def _stand_by(self) -> None:
+        """Another recorder leads: what was read and not recorded is left to it."""
+        self._new.forget()
+        self._new.is_lost = True
+        self.counter.forget()
+
+    def count(self) -> None:
+        """Count what is in the journal, also while SQL does not answer. Any thread may call it. Raises: RedisError."""
+        self._new.read_ahead()
 
     def _rest_after(self, took: float, *, is_behind: bool) -> float:
         rest = min(took * self._rest, self._timings.recorder_lead / 2)
@@ -174,7 +187,7 @@ class Recorder:
         """Free the lead of a recorder on this machine that has ended. Raises: RedisError."""
         self._store.script("lead")([self._lead], [_name_of(process), 0])
 
-    def _read(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+    def _read(self, limit: int, block: float) -> Found:
         try:
             return self._read_group(limit, block)
         except ResponseError as error:
@@ -183,32 +196,22 @@ class Recorder:
         self._store.script("consumers")([self.journal.key], [GROUP, int(FORGOTTEN_AFTER * 1000)])
         return self._read_group(limit, block)
 
-    def _read_group(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+    def _read_group(self, limit: int, block: float) -> Found:
         """Entries that this consumer has not finished. Else entries that a dead consumer has left. Else new entries."""
         redis: Any = self._store.redis
         wanted: dict[str, Any] = {"groupname": GROUP, "consumername": self.name, "count": limit}
-        if self._unfinished:
+        if self._unfinished or self._new.is_lost:
+            self._new.forget()
+            self._new.is_lost = True  # until none is left: this batch may be smaller than what was read
             own = redis.xreadgroup(streams={self.journal.key: "0"}, **wanted)
             if own and own[0][1]:
                 return _entries(own[0][1])
-            self._unfinished = False
+            self._unfinished = self._new.is_lost = False
         idle = int(self._timings.abandoned_after * 1000)
         abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
-        if abandoned:
-            return _entries(abandoned)
-        return self._read_new(limit, block)
-
-    def _read_new(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
-        redis: Any = self._store.redis
-        milliseconds = max(1, int(block * 1000)) if block else None  # 0 would block for ever
-        found: dict[bytes, dict[bytes, bytes]] = {}
-        while (count := min(limit - len(found), AT_ONCE)) > 0:
-            new = redis.xreadgroup(GROUP, self.name, {self.journal.key: ">"}, count=count, block=milliseconds)
-            found |= _entries(new[0][1]) if new else {}
-            if not new or len(new[0][1]) < count:
-                break
-            self._unfinished, milliseconds = True, None  # if the next read fails, these entries come again
-        return found
+        # What waits here for long is among them.
+        others = {id_: fields for id_, fields in _entries(abandoned).items() if not self._new.waits(id_)}
+        return others or self._new.take(limit, block)
 
     def _record(
         self, entries: Sequence[JournalEntry | AuditJournalEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]
@@ -306,7 +309,7 @@ def _name_of(process: int) -> str:
     return f"{socket.gethostname()}:{process}"
 
 
-def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[bytes, dict[bytes, bytes]]:
+def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> Found:
     return {id_: fields or {} for id_, fields in found}  # `None`: somebody deleted an entry that was read
 
 

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha1
+from json.encoder import encode_basestring_ascii as _quoted
 from operator import attrgetter
 from typing import Annotated, Any, NotRequired
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
@@ -147,7 +149,11 @@ _COMPACT = json.JSONEncoder(separators=(",", ":"), default=repr)
 
 @functools.lru_cache(maxsize=1 << 14)  # the recorder asks for it several times
 def _id_of(message_id: str, generation: int, attempt: int, token: str, kind: str) -> str:
-    return str(uuid5(_NAMESPACE, json.dumps([message_id, generation, attempt, token, kind])))
+    """`uuid5` (RFC 9562, 5.5) of the five as JSON, written out: the library's way takes three times as long, and this is done for each job."""
+    name = f"[{_quoted(message_id)}, {generation}, {attempt}, {_quoted(token)}, {_quoted(kind)}]"
+    digest = sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 _NAMES = tuple(field.name for field in fields(Event))

@@ -10,6 +10,7 @@ from conventions.declare.payload import check_size
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.unsent_step import UnsentStep
+from conventions.sending.application import SendingApplication
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import headers_for
@@ -35,13 +36,18 @@ def send(
         accepted = checked_send(task, args, kwargs, task_id, options, **how)
         if accepted is None:
             return task.AsyncResult(task_id)
-        return _publish(task, accepted[0], task_id, with_trace(accepted[1], span), options)
+        return _publish(app, task, accepted[0], task_id, with_trace(accepted[1], span), options=options)
 
 
 def _publish(
-    task: SendableTask, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: dict[str, Any]
+    app: SendingApplication,
+    task: SendableTask,
+    payload: dict[str, Any],
+    task_id: str,
+    headers: dict[str, Any],
+    *,
+    options: dict[str, Any],
 ) -> Any:
-    app = task._application()  # noqa: SLF001  # the same layer
     instead = functools.partial(task.AsyncResult, task_id)
     step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, options, headers)
     if not options.pop("headers", None) and app.templates.fit(options):

@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from typing import Any
 
 from conventions.core.error_text import first_line
@@ -11,6 +12,7 @@ from conventions.tracing.spans import Tracing
 logger = logging.getLogger(__name__)
 
 API = "opentelemetry.trace"
+LOOK_EVERY = 0.05  # seconds: a look costs as much as a hundredth of a send
 FLUSH_WITHIN = 2.0  # seconds that a process of a pool gives its last spans when it ends
 
 
@@ -54,7 +56,9 @@ def _flush() -> None:
 
 
 class TracingDoor:
-    """Finds out whether somebody has told OpenTelemetry where spans go. That may happen at any time, so it is asked until it has.
+    """Finds out whether somebody has told OpenTelemetry where spans go. That may happen at any time, so it looks again until it has.
+
+    It looks every `LOOK_EVERY` at most: what is sent or begun so soon after a provider was set may have no span.
 
     Args:
         broker: its address.
@@ -64,10 +68,12 @@ class TracingDoor:
     def __init__(self, broker: str, *, wanted: bool) -> None:
         self._broker, self._wanted = broker, wanted
         self._found: Tracing | None = None
+        self._looks_at = 0.0
 
     def find(self) -> Tracing | None:
         """Who makes spans; `None`: nobody, or what is there cannot."""
-        if self._found is None and self._wanted:
+        if self._found is None and self._wanted and (now := time.monotonic()) >= self._looks_at:
+            self._looks_at = now + LOOK_EVERY
             try:
                 self._look()
             except Exception as error:  # noqa: BLE001  # code of others: a send or a job goes on without

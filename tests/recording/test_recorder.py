@@ -17,7 +17,7 @@ from sqlalchemy import text
 from conventions.core.lease_timings import USUAL
 from conventions.dead_letters import letters as dead_letters
 from conventions.recording import recorder as module
-from conventions.recording.recorder import AT_ONCE, GROUP
+from conventions.recording.new_entries import AT_ONCE, GROUP
 from conventions.records import journal_position
 from conventions.records.journal import Event, Journal
 from conventions.storage.database import Database

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from conventions.core.lease_timings import USUAL
-from conventions.recording import recorder as module
+from conventions.recording.new_entries import GROUP
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow, ExecutionRow
@@ -170,7 +170,7 @@ def test_of_two_recorders_one_leads_and_the_other_takes_over(store: Store, datab
 def list_consumers(store: Store) -> list[Any]:
     """Who has read from the journal."""
     redis: Any = store.redis
-    found: list[Any] = redis.xinfo_consumers(store.key("journal"), module.GROUP)
+    found: list[Any] = redis.xinfo_consumers(store.key("journal"), GROUP)
     return found
 
 

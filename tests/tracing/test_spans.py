@@ -24,7 +24,7 @@ from conventions.tracing import door
 from conventions.tracing.opentelemetry_spans import OpenTelemetrySpans
 from conventions.tracing.spans import Running, Sending
 from tests.stored_messages import stored
-from tests.support import at_most
+from tests.support import at_most, wait_until
 from tests.workers import application, messages
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -204,10 +204,11 @@ def test_lines_of_the_log_name_the_span(tracing: OpenTelemetrySpans) -> None:
 
 
 def test_no_provider_no_spans(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked each time: a provider may be set after the first send; and the settings may forbid spans."""
+    """A provider may be set after the first send, and is found soon; and the settings may forbid spans."""
     assert app.tracing is None
     provider = TracerProvider()
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    wait_until(lambda: app.tracing is not None)
     assert isinstance(app.tracing, OpenTelemetrySpans)
     assert door.TracingDoor("", wanted=False).find() is None
     provider.shutdown()
