@@ -12,7 +12,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from conventions.attempt_log.live_logs import LiveLogs
-from conventions.attempt_log.run_log import LONG, RunLog, RunName, running
+from conventions.attempt_log.run_log import LONG, RunLog, running
 from conventions.core.forks import call_in_child
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class AttemptLogs:
 
     def begin(self, message_id: str, generation: int, attempt: int, token: str) -> RunLog:
         """Collect the lines of this context from now on, until its `end`."""
-        run = RunLog(RunName(message_id, generation, attempt, token), self)
+        run = RunLog((message_id, generation, attempt, token), self)
         running.set(run)
         return run
 

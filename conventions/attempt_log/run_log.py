@@ -65,7 +65,6 @@ class RunLog:
     """The lines of one run.
 
     Attributes:
-        name: of the run.
         began: on the monotonic clock.
         is_open: whether its code runs.
         lock: of whoever writes its lines; there is none before the first line.
@@ -75,25 +74,30 @@ class RunLog:
         "_keeper",
         "_kept",
         "_lines",
+        "_name",
         "_waiting",
         "began",
         "is_open",
         "is_stored",
         "lock",
-        "name",
         "rests_until",
         "said_at",
     )
 
     lock: threading.Lock
 
-    def __init__(self, name: RunName, keeper: Keeper) -> None:
-        self.name = name
+    def __init__(self, name: tuple[str, int, int, str], keeper: Keeper) -> None:
+        self._name = name
         self.began = time.monotonic()
         self.is_open = True
         self._keeper = keeper
         self._waiting: deque[_Raw] | None = None
         self._kept = False
+
+    @property
+    def name(self) -> RunName:
+        """Of the run. Most runs log nothing, and need none."""
+        return RunName(*self._name)
 
     def add(self, line: _Raw) -> None:
         """Add a line. It is written as text later, by another thread, or never."""

@@ -46,6 +46,8 @@ def clean(text: str) -> str:
 
 def cut(name: str) -> str:
     """A name that fits into its column."""
+    if name.isascii() and len(name) <= NAME_LENGTH and "\0" not in name:  # most names are
+        return name
     return clean(name)[:NAME_LENGTH]
 
 

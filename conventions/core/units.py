@@ -24,9 +24,13 @@ def count_in(value: bytes | str) -> int:
 
 def moment(text: datetime | str | None) -> datetime | None:
     """The time in a header. `None` if it is not a time, since another program may have written it."""
+    if not text:
+        return None
     try:
-        moment = datetime.fromisoformat(str(text)) if text else None
-        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+        moment = datetime.fromisoformat(str(text))
+        if moment.tzinfo is UTC:
+            return moment
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
 

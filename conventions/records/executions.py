@@ -44,7 +44,11 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
     plain: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for id_ in sorted(events):  # sorted, so that two recorders of the same rows cannot deadlock
-        (plain if _is_plain(events[id_]) else others).append(_row(id_, events[id_]))
+        entry = events[id_]
+        if _is_plain(entry):
+            plain.append(_row(id_, entry))
+        else:
+            others.append(_row(id_, entry) | _failure(entry))
     insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
     if plain:
         session.connection().execute(insert, plain)
@@ -53,7 +57,8 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
 
 def _is_plain(entry: JournalEntry) -> bool:
     """Whether it is a success of a message that was never a dead letter."""
-    return entry.event.kind == "succeeded" and entry.event.generation == 0
+    event = entry.event
+    return event.kind == "succeeded" and event.generation == 0 and event.failure is None
 
 
 def listing(session: Session, which: ExecutionFilter, limit: int) -> Sequence[ExecutionRow]:
@@ -89,7 +94,7 @@ def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, Exec
 
 def row_of(entry: JournalEntry) -> ExecutionRow:
     """The row that an event becomes, of no session."""
-    return ExecutionRow(**_row(entry.event.id, entry))
+    return ExecutionRow(**_row(entry.event.id, entry), **_failure(entry))
 
 
 def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:
@@ -103,7 +108,7 @@ def has_succeeded(session: Session, task: str | None, message_id: str, key: str 
 
 
 def _row(id_: str, entry: JournalEntry) -> dict[str, Any]:
-    event, failure = entry.event, entry.event.failure
+    event = entry.event
     return {
         "id": id_,
         "message_id": cut(event.message_id),
@@ -121,11 +126,18 @@ def _row(id_: str, entry: JournalEntry) -> dict[str, Any]:
         "runtime": _finite(event.runtime),
         "wait": _finite(event.wait),
         "release": None if event.release is None else cut(event.release),
+        "fence": entry.fence,
+    }
+
+
+def _failure(entry: JournalEntry) -> dict[str, str | None]:
+    """The rest of a row, which a plain success does not have: each column costs time."""
+    failure = entry.event.failure
+    return {
         "fingerprint": cut(failure.fingerprint) if failure and failure.fingerprint else None,
         "error": cut(failure.error) if failure else None,
         "error_message": clean(failure.error_message) if failure else None,
         "traceback": clean(failure.traceback) if failure else None,
-        "fence": entry.fence,
     }
 
 

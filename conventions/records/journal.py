@@ -181,7 +181,7 @@ def _check(event: Event) -> None:
         raise ValueError("not an event: a field has the wrong type or size")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Event`
 class JournalEntry:
     """An event as stored in the stream.
 
