@@ -31,6 +31,7 @@ class Waiting(NamedTuple):
         score: its score there, as the server writes it. A changed score means that the message has moved.
         generation: how often it was redriven.
         attempt: the number of its next attempt; 0 if it was never tried.
+        at_worker: of one in flight: it runs, it has ended, or its worker has not begun it, which is empty.
     """
 
     queue: str
@@ -40,6 +41,7 @@ class Waiting(NamedTuple):
     payload: bytes
     generation: int
     attempt: int
+    at_worker: Literal["running", "ended", ""] = ""
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -98,8 +100,8 @@ def look(broker: Broker, queue: str, place: WaitingPlace, leave_out: int = 0, co
     """The first messages of one place, after skipping `leave_out`. Raises: RedisError."""
     found = broker.store.run("waiting", [queue, place, leave_out, count, MOST_BYTES])
     return [
-        Waiting(queue, place, tag, score, payload, count_in(generation), count_in(attempt))
-        for tag, score, payload, generation, attempt in found
+        Waiting(queue, place, tag, score, payload, count_in(generation), count_in(attempt), spot.decode())
+        for tag, score, payload, generation, attempt, spot in found
     ]
 
 

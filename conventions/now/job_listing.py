@@ -3,16 +3,17 @@
 Each place is asked by itself, and bounded: of jobs that wait so many are looked at, and the answer says of how many.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Any
+from functools import cache
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from conventions.broker.header_names import ACTOR, ENQUEUED_AT
+from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
 from conventions.broker.waiting_messages import Waiting, WaitingPlace
 from conventions.core.bounded_call import StillWaits
 from conventions.core.error_text import clean, first_line
@@ -23,6 +24,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.execution.selection import Search, Selection
+from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.levels import SQL, SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.job_filter import RUNNING, HeldBack, JobFilter, State, state_of_waiting
@@ -31,6 +33,7 @@ from conventions.records.audit_filter import AuditFilter
 from conventions.records.journal import ODD
 from conventions.storage.database import utc_now
 
+AT_WORKERS: tuple[WaitingPlace, ...] = ("inflight",)
 READY_FIRST: tuple[WaitingPlace, ...] = ("queue", "delayed")
 PLACES_OF: dict[str, tuple[WaitingPlace, ...]] = {"queued": ("queue",), "delayed": ("delayed",)}
 
@@ -97,10 +100,16 @@ def list_jobs(app: Application, which: JobFilter, limit: int, look_at: int = LOO
     """
     listing = JobListing()
     asked = limit + 1
+    at_workers = cache(lambda: _at_workers(app, which, look_at))
     if which.has_running:
-        _add(listing, "running jobs", limit, lambda: _running(app, which, asked))
+        _add(listing, "running jobs", limit, lambda: _running(app, which, asked, at_workers))
     if which.has_waiting:
-        _add(listing, "waiting jobs", limit, lambda: _waiting(app, which, asked, look_at, listing))
+        _add(
+            listing,
+            "waiting jobs",
+            limit,
+            lambda: _waiting(app, which, asked, look_at=look_at, listing=listing, at_workers=at_workers),
+        )
     if which.has_ended:
         name = f"jobs {hash(which) % AT_ONCE}"  # other people's questions are asked beside this one
         _add(listing, "ended jobs", limit, lambda: SQL.call(name, lambda: _ended(app, which, asked), SQL_WITHIN))
@@ -118,24 +127,81 @@ def _add(listing: JobListing, name: str, limit: int, read: Callable[[], list[Job
         listing.more.append(name)
 
 
-def _running(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
-    if which.arguments:  # they are with its process
-        return []
+class _AtWorker(NamedTuple):
+    """A message that a worker has read and that has not ended. `claim`: of its job, if that runs; else it waits there."""
+
+    message: Waiting
+    claim: ClaimReading | None
+
+
+_AtWorkers: TypeAlias = Callable[[], Sequence[_AtWorker]]
+
+
+def _at_workers(app: Application, which: JobFilter, look_at: int) -> Sequence[_AtWorker]:
+    """Those that match in arguments and sender; none where the broker shows none."""
+    if not app.port.can.looks:
+        return ()
+    selection = Selection(_queues(app, which), arguments=which.arguments, actor=which.actor)
+    return list(_not_ended(app, Search(app, selection, look_at, AT_WORKERS)))
+
+
+def _not_ended(app: Application, messages: Iterable[Waiting]) -> Iterator[_AtWorker]:
+    for one in messages:
+        claim = _claim_of(app, one) if one.at_worker == RUNNING else None
+        state = "" if claim is None else claim.state
+        if one.at_worker != "ended" and state not in ("done", "dead"):
+            yield _AtWorker(one, claim if claim is not None and state == RUNNING and not claim.lapsed else None)
+
+
+def _claim_of(app: Application, one: Waiting) -> ClaimReading | None:
+    """The claim of a message, if it has one."""
+    task, key = _text(one.headers.get("task")), _text(one.headers.get(KEY))
+    known = app.tasks.get(task)  # a message may have an old name of it
+    claim = read_claim(app.store, f"{task if known is None else known.name}:{key}")
+    is_own = claim is not None and (claim.message_id, claim.generation) == (one.message_id, one.generation)
+    return claim if is_own else None
+
+
+def _running(app: Application, which: JobFilter, limit: int, at_workers: _AtWorkers) -> list[JobLine]:
+    """Those that their workers name, then those that only their messages show: of a worker that was killed, or that began them just now."""
     workers = WorkerReports(app.store).listing()
     releases = {one.name: one.report.release or "" for one in workers}
+    named = running_jobs(app, workers)
+    is_named = {job.id for job in named}
+    matching = {one.message.message_id for one in at_workers()} if which.arguments else is_named
     lines: list[JobLine] = []
-    for job in running_jobs(app, workers):
+    for job in named:
         if len(lines) >= limit:
             break
         began = datetime.fromtimestamp(datetime.now(UTC).timestamp() - job.seconds, UTC)
-        if not which.fits_running(job.task, job.queue, job.worker, releases[job.worker], began):
+        if job.id not in matching or not which.fits_running(
+            job.task, job.queue, job.worker, releases[job.worker], began
+        ):
             continue
         message = app.port.find(job.id) if job.id else None
         actor = None if message is None else _text(message.headers.get(ACTOR))
         if not which.actor or actor == which.actor:
             attempt = 1 if message is None else message.attempt
             lines.append(JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, began, job.seconds, attempt))
-    return lines
+    if which.worker or which.release or len(lines) >= limit:
+        return lines
+    others = (_of_nobody(one) for one in at_workers() if one.claim and one.message.message_id not in is_named)
+    fitting = (one for one in others if which.names(one.task) and which.within(one.at))
+    return [*lines, *islice(fitting, limit - len(lines))]
+
+
+def _of_nobody(one: _AtWorker) -> JobLine:
+    """A job that runs, and that no worker names."""
+    message, claim = one
+    task, actor = _text(message.headers.get("task")), _text(message.headers.get(ACTOR))
+    began = datetime.fromtimestamp(claim.began_at, UTC) if claim is not None and claim.began_at else None
+    runtime = None if began is None else max(0.0, (datetime.now(UTC) - began).total_seconds())
+    attempt = max(message.attempt, 1)
+    return JobLine(message.message_id, task, RUNNING, message.queue, actor, None, began, runtime, attempt)
+
+
+def _queues(app: Application, which: JobFilter) -> tuple[str, ...]:
+    return (which.queue,) if which.queue else tuple(known_queues(app))
 
 
 def _text(value: Any) -> str:
@@ -143,27 +209,32 @@ def _text(value: Any) -> str:
     return clean(str(value)) if value is not None else ""
 
 
-def _waiting(app: Application, which: JobFilter, limit: int, look_at: int, listing: JobListing) -> list[JobLine]:
+def _waiting(
+    app: Application, which: JobFilter, limit: int, *, look_at: int, listing: JobListing, at_workers: _AtWorkers
+) -> list[JobLine]:
     if not app.port.can.looks:
         listing.absent["waiting jobs"] = "this broker shows no single messages"
         return []
-    queues = (which.queue,) if which.queue else tuple(known_queues(app))
+    queues = _queues(app, which)
     held_back = HeldBack(app)
     places = READY_FIRST if held_back.tasks else PLACES_OF.get(which.state, READY_FIRST)
     sizes = [app.broker.sizes(queue) for queue in queues]
     listing.waiting = sum(one.ready * ("queue" in places) + one.delayed * ("delayed" in places) for one in sizes)
     search = Search(app, Selection(queues, arguments=which.arguments, actor=which.actor), look_at, places)
-    lines = list(islice(_of_messages(which, search, held_back), limit))
+    read = (one.message for one in at_workers() if one.claim is None)  # they come before the others
+    lines = list(islice(_of_messages(which, chain(read, search), held_back), limit))
     # Workers take some meanwhile, so fewer may be found than were counted.
     listing.looked = min(search.looked, listing.waiting) if search.is_cut else listing.waiting
     return lines
 
 
 def _of_messages(which: JobFilter, search: Iterable[Waiting], held_back: HeldBack) -> Iterator[JobLine]:
+    seen = set()  # a worker may have given one back meanwhile
     for one in search:
         headers = one.headers
-        if not which.names(_text(headers.get("task"))):
+        if one.tag in seen or not which.names(_text(headers.get("task"))):
             continue
+        seen.add(one.tag)
         state = state_of_waiting(one, held_back=held_back.holds(one))
         sent, task = moment(headers.get(ENQUEUED_AT)), _text(headers.get("task"))
         if which.state in ("", state) and which.within(sent):

@@ -6,7 +6,7 @@ from conventions.execution.purge import known_queues
 from conventions.execution.selection import Search, Selection
 from conventions.metrics.levels import SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.now.job_listing import LOOK_AT
+from conventions.now.job_listing import AT_WORKERS, LOOK_AT, READY_FIRST
 from conventions.records import executions
 
 LENGTH = 36  # characters of an id that its sender has not chosen
@@ -16,9 +16,7 @@ SHORT = f"this is shorter than an id, which has {LENGTH} characters unless its s
 
 
 def whole_ids(app: Application, text: str, look_at: int = LOOK_AT) -> list[str]:
-    """The ids that begin so, five at the most: of jobs that run, that wait in their queue, and of which SQL has a record.
-
-    Not of those that a worker has read and has not begun: no list has them.
+    """The ids that begin so, five at the most: of jobs that run, that wait, in their queue or at a worker, and of which SQL has a record.
 
     Args:
         app: the application.
@@ -32,7 +30,7 @@ def whole_ids(app: Application, text: str, look_at: int = LOOK_AT) -> list[str]:
         return []
     found = {job.id for job in running_jobs(app, WorkerReports(app.store).listing()) if job.id.startswith(text)}
     if app.port.can.looks:
-        waiting = Search(app, Selection(tuple(known_queues(app))), look_at)
+        waiting = Search(app, Selection(tuple(known_queues(app))), look_at, (*AT_WORKERS, *READY_FIRST))
         found |= {one.message_id for one in waiting if one.message_id.startswith(text)}
     if app.database.is_there:
         with app.database.session(read_only=True, within=SQL_WITHIN) as session:

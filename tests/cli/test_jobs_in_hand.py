@@ -1,0 +1,108 @@
+"""Jobs whose messages a worker has: those that it has not begun wait, the others run, also if the worker was killed."""
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from typing import TypeAlias
+
+import pytest
+from click.testing import Result
+
+from conventions.app import ConventionsApp
+from conventions.broker.redis_broker import HeldMessage
+from conventions.cli.job import job
+from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.jobs.job import Job
+from conventions.now.job_filter import JobFilter
+from conventions.now.job_listing import JobLine, list_jobs
+from conventions.now.whole_id import whole_ids
+from tests.cli.command_tasks import Send
+
+Run: TypeAlias = Callable[..., Result]
+
+FIRST, SECOND = "700d6230-0000-4000-8000-000000000003", "800d6230-0000-4000-8000-000000000004"
+
+
+@pytest.fixture
+def in_hand(commands_app: ConventionsApp) -> dict[str, ClaimRequest]:
+    """Two messages that a worker has read; the requests for their claims."""
+    for number, id_ in enumerate((FIRST, SECOND), 1):
+        Send.apply_async(kwargs={"user_id": number, "day": date(2026, 1, 5)}, task_id=id_, actor="u-7")
+    found = {}
+    for delivery in commands_app.broker.reserve(["mail"], 2):
+        id_ = delivery.tag.decode()
+        held, key = HeldMessage(id_, delivery.queue, delivery.receipt), Job.of(id_).key
+        assert key is not None
+        found[id_] = ClaimRequest(str(Send.name), key, delivery.receipt, id_, "f", held=held)
+    assert set(found) == {FIRST, SECOND}
+    return found
+
+
+def lines(app: ConventionsApp, **which: object) -> dict[str, JobLine]:
+    """What is listed, by id; each once."""
+    found = list_jobs(app, JobFilter(**which), 10)  # type: ignore[arg-type]  # the fields
+    assert found.absent == {}
+    by_id = {one.id: one for one in found.lines}
+    assert len(by_id) == len(found.lines)
+    return by_id
+
+
+def test_a_message_that_a_worker_has_not_begun_waits(
+    run: Run, commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest]
+) -> None:
+    """It is in the list, by its argument, too, and the beginning of its id is enough."""
+    assert in_hand
+    found = lines(commands_app)[FIRST]
+    assert (found.state, found.queue, found.actor, found.attempt) == ("queued", "mail", "u-7", 1)
+    assert set(lines(commands_app, state="queued")) == {FIRST, SECOND}
+    assert set(lines(commands_app, arguments=(("user_id", "2"),))) == {SECOND}
+    assert lines(commands_app, state="delayed") == lines(commands_app, state="running") == {}
+    assert whole_ids(commands_app, SECOND[:8]) == [SECOND]
+    assert run(job, SECOND[:8]).stdout.splitlines()[0].endswith(SECOND)
+
+
+def test_a_job_that_no_worker_names_runs(commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest]) -> None:
+    """Its worker was killed, or has begun it just now: who asks after a minute without it would think that it is lost."""
+    before = datetime.now(UTC)
+    commands_app.claims.take([in_hand[FIRST]])
+    found = lines(commands_app)
+    assert {id_: one.state for id_, one in found.items()} == {FIRST: "running", SECOND: "queued"}
+    one = found[FIRST]
+    assert (one.task, one.queue, one.actor, one.worker, one.attempt) == (Send.name, "mail", "u-7", None, 1)
+    assert one.at is not None
+    assert abs(one.at - before) < timedelta(seconds=30)
+    assert one.runtime is not None
+    for which in (
+        {"state": "running"},
+        {"state": "running", "arguments": (("user_id", "1"),)},
+        {"arguments": (("user_id", "1"),)},
+    ):
+        assert set(lines(commands_app, **which)) == {FIRST}
+    for other in (
+        {"worker": "w1@host"},
+        {"state": "running", "since": datetime.now(UTC) + timedelta(hours=1)},
+        {"task": "Charge"},
+    ):
+        assert lines(commands_app, **other) == {}
+    claim = commands_app.store.key("claim", in_hand[FIRST].claim)
+    commands_app.store.redis.hset(claim, "until", 1)  # its lease is over
+    assert lines(commands_app)[FIRST].state == Job.of(FIRST).state == "queued"
+
+
+def test_a_job_that_has_ended_is_in_hand_no_more(
+    commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest]
+) -> None:
+    """Its worker has only to acknowledge its message."""
+    request = in_hand[FIRST]
+    commands_app.claims.take([request])
+    assert commands_app.claims.settle([Settlement(request, "done", None, action="keep")]) == ["recorded"]
+    assert set(lines(commands_app)) == {SECOND}
+
+
+def test_jobs_of_one_group_run_one_by_one(commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest]) -> None:
+    """The claims of all were granted together; those behind the first one have not begun."""
+    with closing(commands_app.claims.ask(list(in_hand.values()), together=True)) as asked:
+        commands_app.claims.answers(asked)
+    states = {id_: one.state for id_, one in lines(commands_app).items()}
+    assert states == {id_: str(Job.of(id_).state) for id_ in in_hand}
+    assert sorted(states.values()) == ["queued", "running"]
