@@ -89,7 +89,7 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
     row = RedriveRow(
         id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
         canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0, priority=wanted.priority and wanted.priority.name,
-        sent=0, succeeded=0, failed=0, note="", fault=None, left_error=None, paced_at=None,
+        sent=0, succeeded=0, failed=0, sent_again=0, note="", fault=None, left_error=None, paced_at=None,
         created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
     row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
@@ -179,10 +179,20 @@ def take(session: Session, redrive: RedriveRow, limit: int) -> int:
     found = session.scalars(query.with_for_update(skip_locked=True)).all()
     if not found:
         return 0
+    _note_sent_again(session, found)
     taken = {"state": "redriving", "redrive_id": redrive.id, "answer": TAKEN, "answered_at": None}
     session.connection().execute(update(row).where(row.id.in_(found)).values(taken))
     redrive.paced_at = paced(redrive, len(found), now)
     return len(found)
+
+
+def _note_sent_again(session: Session, letters: Sequence[str]) -> None:
+    """Let earlier redrives keep count of letters that are taken from them: those have failed again."""
+    letter = DeadLetterRow
+    query = select(letter.redrive_id, func.count()).where(letter.id.in_(letters), letter.redrive_id.is_not(None))
+    for id_, count in session.execute(query.group_by(letter.redrive_id).order_by(letter.redrive_id)).all():
+        again = RedriveRow.sent_again + count
+        session.connection().execute(update(RedriveRow).where(RedriveRow.id == id_).values(sent_again=again))
 
 
 def taken(session: Session, redrive: RedriveRow) -> Sequence[str]:
@@ -239,12 +249,16 @@ def tally(session: Session, id: str) -> Tally:  # noqa: A002  # the word of the 
 
 
 def tallies(session: Session, ids: Iterable[str]) -> dict[str, Tally]:
-    """The present counts of several redrives' letters."""
+    """The present counts of several redrives' letters. One that a later redrive has sent again failed in this one."""
     letter, found = DeadLetterRow, {id_: dict.fromkeys(Tally.__slots__, 0) for id_ in ids}
     groups = (letter.redrive_id, letter.state, letter.answer)
     query = select(*groups, func.count()).where(letter.redrive_id.in_(list(found))).group_by(*groups)
     for id_, state, answer, count in session.execute(query):
         found[str(id_)][_field_of(state, answer)] += count
+    for id_, again in session.execute(
+        select(RedriveRow.id, RedriveRow.sent_again).where(RedriveRow.id.in_(list(found)))
+    ):
+        found[id_]["dead"] += again
     return {id_: Tally(**counts) for id_, counts in found.items()}
 
 

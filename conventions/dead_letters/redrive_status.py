@@ -206,7 +206,7 @@ def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002
 def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatus:
     is_open = row.state in OPEN
     if not is_open and counts.sent < row.sent:
-        # A later redrive counts the letters that it sent again, and old letters are deleted. So the row's own counts are better.
+        # Old letters are deleted. So the row's own counts are better.
         rest = row.sent - row.succeeded - row.failed
         counts = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - counts.sent, 0)

@@ -164,6 +164,7 @@ class RedriveRow(Base):
     sent: Mapped[int]
     succeeded: Mapped[int]
     failed: Mapped[int]
+    sent_again: Mapped[int] = mapped_column(server_default="0")  # of those that failed, by a later redrive
     note: Mapped[str] = mapped_column(Text)
     fault: Mapped[str | None] = mapped_column(Text)  # why its last step failed; empty after a step that worked
     left_error: Mapped[str | None] = mapped_column(Text)  # why the last unsendable letter was left out

@@ -81,6 +81,8 @@ def answer(app: ConventionsApp, kind: str, ids: list[str] | None = None, attempt
             event = Event(
                 id_, kind, task=Pay.name, queue="payments", generation=generation + 1, attempt=attempt, failure=failed
             )
+            if kind == "dead":
+                event.arguments, event.headers = {"bill": int(id_[1:])}, {}
             entries.append(JournalEntry(b"1-1", event, 1, utc_now(), None))
         new = executions.record(session, entries)
         record_letters.record(session, [one for one in entries if one.event.kind == "dead"])
@@ -303,6 +305,45 @@ def test_what_was_taken_is_let_go_when_it_is_cancelled(app: ConventionsApp, monk
     with app.database.session() as session:
         assert dead_letters.count(session, Filter(state="dead")) == 3
     assert messages(app) == []
+
+
+def test_a_later_redrive_takes_no_letters_from_the_counts_of_the_first(app: ConventionsApp) -> None:
+    """What failed in the first one has failed in it, also when the second one has sent it again, and it went well there."""
+    bury(app, 6)
+    first, steps = begin(app, RedriveOrder(Filter(), "u-9", canary=0, rate=10_000, stop_at=100)), redriver(app)
+    wait_until(lambda: _is_sent(app, first, steps))
+    sent = [f"m{number:05}" for number in range(6)]
+    answer(app, "succeeded", sent[:2])
+    answer(app, "retried", sent[2:4])
+    answer(app, "dead", sent[4:])
+    assert _counts(app, first) == (6, 2, 2, 2)
+    second = begin(app, RedriveOrder(Filter(task=str(Pay.name)), "u-9", canary=0, rate=10_000, stop_at=100))
+    wait_until(lambda: _is_sent(app, second, steps))
+    answer(app, "succeeded", sent[4:])
+    answer(app, "dead", sent[2:4], attempt=2)
+    assert _counts(app, first) == (6, 2, 0, 4)
+    assert _counts(app, second) == (2, 2, 0, 0)
+    step(app, first, steps)
+    assert (row(app, first).state, row(app, first).sent, row(app, first).failed) == ("finished", 6, 4)
+    third = begin(app, RedriveOrder(Filter(queue="payments"), "u-9", canary=0, rate=10_000, stop_at=100))
+    wait_until(lambda: _is_sent(app, third, steps))
+    assert _counts(app, first) == (6, 2, 0, 4)
+
+
+def _is_sent(app: ConventionsApp, id_: str, steps: Redriver) -> bool:
+    step(app, id_, steps)
+    with app.database.session(read_only=True) as session:
+        found = session.get_one(RedriveRow, id_)
+        return redrive_rows.tally(session, id_).sent == found.total
+
+
+def _counts(app: ConventionsApp, id_: str) -> tuple[int, int, int, int]:
+    """Sent, succeeded, retrying and dead, as people see them."""
+    with app.database.session(read_only=True) as session:
+        (found,) = Watch(app).look([session.get_one(RedriveRow, id_)], session)
+    counts = found.counts
+    assert counts.ended == 0
+    return counts.sent, counts.succeeded, counts.retrying, counts.dead
 
 
 def test_what_a_redrive_waits_for(app: ConventionsApp) -> None:
