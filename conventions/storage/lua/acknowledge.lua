@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common
+-- uses queues claims common ready_again
 -- Remove messages that have ended. A stale receipt changes nothing. A message whose job has recorded no outcome
 -- comes again.
 -- KEYS: prefix
@@ -13,7 +13,7 @@ local function end_message(tag, queue, receipt, claim, id)
   if claim ~= '' then
     local state, owner = fields_of(P .. 'claim:' .. claim, 'state', 'id')
     if state ~= 'done' and not history(tag, 'ended') then
-      come_again(tag, queue)
+      ready_again(tag, come_again(tag, queue))
       return 0
     end
     if id ~= '' and owner == id then redis.call('HSET', P .. 'claim:' .. claim, 'followed', '1') end

@@ -116,11 +116,13 @@ local function leave_unknown(tag, queue)
   note_unknown('message:' .. tag)
 end
 
--- Deliver a message again: nobody has recorded its end. The count of deliveries limits how often.
+-- Deliver a message again: nobody has recorded its end. The count of deliveries limits how often. Returns when, in ms.
 local function come_again(tag, queue)
-  make_delayed(tag, queue, math.min(COMES_AGAIN * 2 ^ tonumber(history(tag, 'deliveries') or 0), 60000))
+  local wait = math.min(COMES_AGAIN * 2 ^ tonumber(history(tag, 'deliveries') or 0), 60000)
+  make_delayed(tag, queue, wait)
   count_delivery(tag)
   let_go(tag, queue)
+  return now + wait
 end
 
 local function remove(tag, queue, receipt)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common
+-- uses queues claims common ready_again
 -- Find what nobody looks after: messages of dead workers, due messages, messages in flight that are in no set, and tags
 -- without a message.
 -- It reads `delayed` and `inflight` only, so its cost does not depend on the length of queues. It reads `receipts` only if that
@@ -39,6 +39,7 @@ for _, queue in ipairs(queues) do
   for _, tag in ipairs(lapsed) do
     local score = score_of(tag)
     if score then
+      if place_of(tag) == 'running' then ready_again(tag, now) end
       make_ready(tag, queue, score)
     else
       note_lost(tag, queue)

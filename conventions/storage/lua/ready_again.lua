@@ -1,0 +1,31 @@
+-- What the scripts share that return messages whose jobs had begun.
+-- KEYS: the prefix
+-- ARGV: those of the script that uses this
+-- Returns nothing by itself
+
+-- A time as ISO 8601 in UTC, from ms since the epoch. The date by the civil calendar, whose years begin in March (Hinnant, days_from_civil).
+local function moment(ms)
+  local days, rest = math.floor(ms / 86400000) + 719468, ms % 86400000
+  local era = math.floor(days / 146097)
+  local day = days - era * 146097
+  local year = math.floor((day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365)
+  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local month = math.floor((5 * day + 2) / 153)
+  day = day - math.floor((153 * month + 2) / 5) + 1
+  year = year + era * 400 + (month < 10 and 0 or 1)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03d+00:00', year, month < 10 and month + 3 or month - 9, day,
+    math.floor(rest / 3600000), math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+end
+
+-- What a message has waited and run before is no wait of its next start: note from when on, in ms, it lacks nothing but a worker. Its
+-- changed headers are JSON of other programs' texts, too, so they are not read and written: of a name that comes twice the last one counts.
+local function ready_again(tag, at)
+  local header = '"x_conventions_ready_at":"' .. moment(at) .. '"}'
+  local changes = history(tag, 'changes') or ''
+  changes = string.gsub(changes, ',?%s*"x_conventions_ready_at"%s*:%s*"[^"]*"%s*}%s*$', '}')
+  if not string.find(changes, '^%s*{.*}%s*$') or string.find(changes, '^%s*{%s*}%s*$') then
+    change(tag, 'changes', '{' .. header)
+  else
+    change(tag, 'changes', string.gsub(changes, '}%s*$', '') .. ',' .. header)
+  end
+end
