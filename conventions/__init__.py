@@ -26,7 +26,7 @@ from conventions.core.errors import (
 )
 from conventions.core.priority import Priority
 from conventions.core.settings import Settings
-from conventions.declare.declaration import EVERY_ARGUMENT
+from conventions.declare.class_rules import EVERY_ARGUMENT
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.jobs.job import Job
 from conventions.progress.reporter import Progress

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
-from conventions.batches.cursor import Cursor
+from conventions.batches.resume_point import Cursor
 from conventions.core.chunking import batched
 from conventions.core.errors import BusinessError
 from conventions.core.units import milliseconds

@@ -13,8 +13,8 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from conventions.batches.batch_state import BatchSummary, Origin
-from conventions.batches.cursor import Cursor, Cut
 from conventions.batches.items_as_json import Chunk, Items
+from conventions.batches.resume_point import Cursor, Cut
 from conventions.batches.splittable_task import SplittableTask
 from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
 from conventions.broker.bulk_publish import PART_BYTES

@@ -18,7 +18,7 @@ from conventions.cli.base import app_of, emit, existing, one_line_errors, output
 from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
 from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority
-from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
@@ -204,7 +204,7 @@ def _shown(change: Change) -> str:
 @click.option("--canary", type=click.IntRange(0), default=redrive_rows.CANARY, show_default=True, help="Tried first.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_rows.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
-@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_pace.STOP_AT, show_default=True,
+@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_plan.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
 @click.option("--priority", type=click.Choice([one.name.lower() for one in Priority]),
               help="Of their messages, so that new ones go first; default: as each was sent.")  # fmt: skip

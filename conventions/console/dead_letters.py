@@ -18,7 +18,7 @@ from conventions.core.errors import LetterNotEditable, PayloadError, SelectionCh
 from conventions.core.failure_cause import place_in
 from conventions.core.priority import Priority
 from conventions.core.units import moment
-from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import dropped, edit, editable, version
@@ -303,7 +303,7 @@ class RedriveLetters(ConfirmedAction):
             self.parameter("reason") or None,
             canary=self.number("canary", redrive_rows.CANARY, int),
             rate=self.number("rate", redrive_rows.RATE, float),
-            stop_at=self.number("stop_at", redrive_pace.STOP_AT, float),
+            stop_at=self.number("stop_at", redrive_plan.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),
             priority=_priority(self.parameter("priority")),

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from conventions.broker.batch_membership import Member
-from conventions.declare.declaration import IdempotentOn
+from conventions.declare.class_rules import IdempotentOn
 from conventions.declare.payload import Arguments
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.application import Application

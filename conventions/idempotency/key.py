@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from conventions.declare.declaration import PLANNED_TIME, IdempotentOn, Sentinel
+from conventions.declare.class_rules import PLANNED_TIME, IdempotentOn, Sentinel
 from conventions.declare.payload import digest
 
 

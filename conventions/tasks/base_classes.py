@@ -14,7 +14,7 @@ from celery import uuid
 
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.core.actor import current_actor
-from conventions.declare.declaration import (
+from conventions.declare.class_rules import (
     IdempotentOn,
     check_attributes,
     check_task,

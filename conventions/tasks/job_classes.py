@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from conventions.declare.declaration import PLANNED_TIME, IdempotentOn
+from conventions.declare.class_rules import PLANNED_TIME, IdempotentOn
 from conventions.execution.application import Application
 from conventions.tasks.base_classes import ConventionTask
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from conventions.core.errors import DeclarationError
-from conventions.declare.declaration import refuse_no_plain_function
+from conventions.declare.class_rules import refuse_no_plain_function
 from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.job_classes import ImmediateTask
 from conventions.tasks.owners import MADE_BY

@@ -14,7 +14,7 @@ from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
 from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRefused, TransactionRepeated
-from conventions.declare.declaration import IdempotentOn
+from conventions.declare.class_rules import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.django.project_settings import is_configured

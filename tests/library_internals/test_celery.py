@@ -104,7 +104,7 @@ SEAMS = [
     Seam("celery.worker.control:nok", "(value)", "", "worker/pool_step.py"),
     Seam("celery.utils.imports:symbol_by_name", "", "", "fast_lane/short_cut.py, worker/pool_step.py"),
     Seam("celery.utils.imports:cwd_in_path", "()", "", "app.py"),
-    Seam("celery.utils.time:rate", "(r)", "", "declare/declaration.py"),
+    Seam("celery.utils.time:rate", "(r)", "", "declare/class_rules.py"),
 ]
 
 

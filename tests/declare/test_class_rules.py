@@ -18,7 +18,7 @@ from conventions import (
 )
 from conventions.app import ConventionsApp
 from conventions.core.errors import DeclarationError
-from conventions.declare.declaration import OPTIONS, check_attributes, refuse_second
+from conventions.declare.class_rules import OPTIONS, check_attributes, refuse_second
 from conventions.declare.faults import Faults
 
 
