@@ -108,11 +108,7 @@ class JobDetail(Page):
         if known and known != id_:
             self.redirect(self.reverse_url("conventions-job", known), status=HTTPStatus.SEE_OTHER)
             return
-        short = (
-            ""
-            if known
-            else f"{SHORT[0].upper()}{SHORT[1:]}. Nothing that waits to begin at a worker is found by the beginning of its id."
-        )
+        short = "" if known else f"{SHORT[0].upper()}{SHORT[1:]}."
         await self.show_job(id_, said=Notice("warning", short) if short else None)
 
     def check_id(self, id_: str) -> None:
