@@ -109,9 +109,25 @@ class UnknownForm(ConventionError):
 
 
 class PayloadError(ConventionError, ValueError):
-    """An argument has the wrong type, cannot be held by JSON, or makes the payload too large."""
+    """An argument has the wrong type, cannot be held by JSON, or makes the payload too large.
+
+    Args:
+        args: the text.
+        misfit: see the attribute.
+
+    Attributes:
+        misfit: what the check of arguments found, as `Arguments.misfit` says it; empty for any other fault. It is part of
+            the cause by which failures are grouped, so it holds no value and no name that a sender chose.
+    """
 
     __module__ = "conventions"
+
+    misfit: str = ""
+
+    def __init__(self, *args: Any, misfit: str = "") -> None:
+        super().__init__(*args)
+        if misfit:
+            self.misfit = misfit
 
 
 class CredentialInPayload(PayloadError):

@@ -8,6 +8,8 @@ import sysconfig
 import traceback as tracebacks
 from types import TracebackType
 
+from conventions.core.errors import PayloadError
+
 _HEADER = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^  File "([^"\n]+)", line (\d+), in (\S+)', re.MULTILINE)
 _CHAINED = re.compile(
@@ -20,8 +22,13 @@ def fingerprint(task: str | None, error: BaseException) -> str:
     """One value for all failures of one cause: task, exception type, and the innermost line of code outside libraries.
 
     The text of the line counts, not its number: a change elsewhere in the file keeps the fingerprint.
+
+    Arguments that do not fit all fail at one line of ours. There the kind of misfit counts, too, and the declared argument
+    that it is about: two releases that each refuse the other's messages have two causes. See `Arguments.misfit`.
     """
     cause = f"{task}|{type(error).__qualname__}|{_place(error.__traceback__)}"
+    if isinstance(error, PayloadError) and error.misfit:
+        cause += f"|{error.misfit}"
     return hashlib.sha256(cause.replace("\0", "\\0").encode(errors="backslashreplace")).hexdigest()[:16]
 
 

@@ -144,16 +144,36 @@ class Arguments:
         try:
             values = self._by_name(args, kwargs or {})
         except TypeError as error:
-            raise PayloadError(str(error)) from error
+            raise PayloadError(str(error), misfit=self.misfit(args, kwargs)) from error
         try:
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except ValidationError as error:
-            raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
+            raise PayloadError(f"{self.task}: {_describe(error, values)}", misfit=_misfit_of(error)) from None
         except (
             ValueError,
             RecursionError,
         ) as error:  # bytes or half characters: another program may have sent the message
             raise PayloadError(f"{self.task}: the payload is no JSON ({_why(error, values)})") from None
+
+    def misfit(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> str:
+        """Why arguments cannot be bound, without their values: part of the cause by which failures are grouped. Empty when they can.
+
+        The first argument at fault is named if it is declared, as in `missing user_id`. The name of an unknown one is left
+        out, since a sender may make up any number of them, and each would be a cause of its own. So there are at most two
+        causes for each declared argument, and two more.
+        """
+        given = kwargs or {}
+        by_place = [one.name for one in self.signature.parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        placed = by_place[: len(args)]
+        for name in placed:
+            if name in given:
+                return f"twice {name}"
+        if len(args) > len(by_place):
+            return "too many"
+        for name in self.names:
+            if name in self._required and name not in given and name not in placed:
+                return f"missing {name}"
+        return "" if given.keys() <= self._all else "unknown"
 
     def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
         """The faults of JSON values, by argument. Empty when `bind` would accept their types.
@@ -194,8 +214,9 @@ class Arguments:
             json.dumps([values.get(name) for name in failed], allow_nan=False)
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except (ValueError, TypeError, RecursionError):
-            why = _why(None, values) or _describe(faults, values)
-            raise PayloadError(f"{self.task}: {why}") from None
+            if why := _why(None, values):
+                raise PayloadError(f"{self.task}: {why}") from None
+            raise PayloadError(f"{self.task}: {_describe(faults, values)}", misfit=_misfit_of(faults)) from None
 
     @functools.cached_property
     def _is_plain(self) -> bool:
@@ -435,3 +456,12 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
         f"argument {'.'.join(place)!r}: {text} (got {type(values.get(place[0])).__name__})" if place[0] else text
         for place, text in faults
     )
+
+
+_MISFITS = {"missing": "incomplete", "extra_forbidden": "too much in", "unexpected_keyword_argument": "too much in"}
+
+
+def _misfit_of(error: ValidationError) -> str:
+    """The first argument whose value does not fit, and how. Only its own name is declared: a place within it may be a key of the value."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{_MISFITS.get(first['type'], 'wrong')} {_place(first)[0]}"

@@ -68,7 +68,7 @@ class UnsentStep:
             Exception: a server did not answer.
         """
         log_unsendable(self.id, self.task, error)
-        refused = error if isinstance(error, ConventionError) else PayloadError(str(error))
+        refused = error if isinstance(error, ConventionError) else PayloadError(str(error), misfit=self._misfit(error))
         bound = self._bound()
         shown = _readable(self._shown() if bound is None else bound)
         job = current_job()
@@ -96,6 +96,15 @@ class UnsentStep:
             with suppress(Exception):  # whatever it is, they are shown as they are
                 return dict(bind(self.args or (), self.kwargs or {}))
         return None
+
+    def _misfit(self, error: Exception) -> str:
+        """Which argument does not fit, where that is what failed; empty for a fault of an option."""
+        arguments = getattr(self.app.tasks.get(self.task), "arguments", None)
+        if arguments is None or not isinstance(error, TypeError):
+            return ""
+        with suppress(Exception):  # another program may have written a signature of any form
+            return str(arguments.misfit(self.args or (), self.kwargs or {}))
+        return ""
 
     def _own_headers(self) -> dict[str, Any]:
         return {name: self.headers[name] for name in (KEY, FINGERPRINT, PLANNED_AT) if name in self.headers}

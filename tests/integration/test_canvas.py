@@ -224,6 +224,15 @@ def test_a_step_that_gets_a_wrong_type_is_a_dead_letter(live_app: ConventionsApp
     assert (letter.task, letter.error) == (Add.name, "PayloadError")
 
 
+def test_steps_that_do_not_fit_for_other_reasons_are_other_causes(live_app: ConventionsApp) -> None:
+    """Nothing of such a step was run, so no line of code tells them apart."""
+    day = date(2026, 1, 30)
+    sent = [chain(SayDay.s(day), Add.s(*more)).apply_async() for more in ((), (1, 2), ("x",), ("y",))]
+    missing, many, wrong, same = (wait_for_letter(live_app, one.id).fingerprint for one in sent)
+    assert len({missing, many, wrong}) == 3
+    assert wrong == same
+
+
 def test_steps_keep_their_options(live_app: ConventionsApp, file: Path) -> None:
     """Priority, countdown and key of a signature are its own."""
     step = Count.si(1, file).set(priority=Priority.HIGH, countdown=0.2, idempotency_key="chosen")
