@@ -1,6 +1,6 @@
 """`celery -A <app> dead-letters`: find, show, edit, redrive and discard dead letters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -50,8 +50,9 @@ GROUP = (
     "example",
     "place",
     "note",
+    "releases",
 )
-HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "runtime", "generation")
+HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "release", "runtime", "generation")
 SHOWN = ("id", "task", "error", "error_message", "attempts", "actor", "last_failed_at")
 
 
@@ -93,6 +94,10 @@ def whole(letter: DeadLetterRow) -> dict[str, Any]:
     }
 
 
+def _in_words(releases: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in releases.items())
+
+
 @dead_letters.command("list", cls=CeleryCommand)
 @filter_options
 @output_options
@@ -116,6 +121,8 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
     say_what_waits(context)
     with _session(context) as session:
         rows = [asdict(group) for group in letter_groups.groups(session, which, limit + 1)]
+    if not as_json:
+        rows = [row | {"releases": _in_words(row["releases"])} for row in rows]
     emit(rows, GROUP, as_json=as_json, limit=limit)
 
 
@@ -137,10 +144,11 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
             {name: getattr(entry, name) for name in AUDIT_COLUMNS}
             for entry in reversed(audit.listing(session, AUDIT_LIMIT, target=id))
         ]
+        described = whole(letter) | {"release": letters.failed_by(history)}
         if as_json:
-            print_json(whole(letter) | {"history": history, "traceback": letter.traceback, "audit": entries})
+            print_json(described | {"history": history, "traceback": letter.traceback, "audit": entries})
             return
-        for name, value in whole(letter).items():
+        for name, value in described.items():
             text = written(value) if isinstance(value, datetime) else value
             say(f"{name:16} {letter.message if name == 'message' else text}")
         for rows, columns in ((history, HISTORY_SHOWN), (entries, AUDIT_COLUMNS)):

@@ -78,7 +78,8 @@ class LetterList(Page):
             names = [group.fingerprint for group in groups]
             sparks = letter_groups.sparklines(session, which, names, utc_now()) if names else {}
         next_page = position_text(dead_letters.position(rows[-1])) if len(rows) == ROWS else ""
-        return {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "next_page": next_page}
+        found = {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "next_page": next_page}
+        return found | {"sample": letter_groups.SAMPLE}
 
 
 class LetterDetail(Page):
@@ -120,6 +121,7 @@ class LetterDetail(Page):
         hidden = not self.visitor.sees_values
         return {
             "letter": letter,
+            "release": dead_letters.failed_by(history),
             "story": story_of(letter, history, audit_entries),
             "audit_entries": audit_entries,
             "hidden": hidden,

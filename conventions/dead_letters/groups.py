@@ -1,7 +1,8 @@
 """Groups of dead letters with one cause: how many there are, and the notes of people (R18)."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import BigInteger, cast, extract, func, select
@@ -13,15 +14,25 @@ from conventions.dead_letters.filter import Filter
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
-from conventions.storage.tables import DeadLetterRow, GroupNoteRow
+from conventions.storage.tables import DeadLetterRow, ExecutionRow, GroupNoteRow
 
 NOTE_LENGTH = 10_000  # characters
+SAMPLE = 100  # letters of a group whose releases are looked up, the newest: a group may have a million
+FEW_RELEASES = 5  # of a group, those of most letters
 SPARKS, SPARK = 24, timedelta(hours=1)  # a sparkline: its number of bars, and the time span of each
 
 
 @dataclass(frozen=True, slots=True)
 class LetterGroup:
-    """Dead letters of one cause. `example`: id of the last letter. `place`: the failing line. `note`: a person's note."""
+    """Dead letters of one cause.
+
+    Attributes:
+        example: id of the last letter.
+        place: the failing line.
+        note: a person's note.
+        releases: of the newest `SAMPLE` letters, how many died by which release, the most first; those alone whose
+            execution is kept and knows its release.
+    """
 
     fingerprint: str
     task: str | None
@@ -33,6 +44,7 @@ class LetterGroup:
     example: str
     place: str = ""
     note: str = ""
+    releases: Mapping[str, int] = field(default_factory=dict)
 
 
 def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
@@ -51,17 +63,43 @@ def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
     result = []
     for fingerprint, count, first, last in found:
         newest = (
-            select(row.task, row.error, row.error_message, row.id, row.traceback)
+            select(row.id, row.generation)
             .where(*conditions, row.fingerprint == fingerprint)
             .order_by(row.last_failed_at.desc())
-            .limit(1)
+            .limit(SAMPLE)
         )
-        if (one := session.execute(newest).one_or_none()) is None:  # all of them were redriven since the count
+        deaths: dict[str, int] = dict(session.execute(newest).all())
+        if not deaths:  # all of them were redriven since the count
             continue
-        task, error, text, example, trace = one
-        note = notes.get(fingerprint, "")
-        result.append(LetterGroup(fingerprint, task, error, text, count, first, last, example, place_in(trace), note))
+        example = next(iter(deaths))
+        whole = select(row.task, row.error, row.error_message, row.traceback).where(row.id == example)
+        if (one := session.execute(whole).one_or_none()) is None:  # it was deleted since
+            continue
+        task, error, text, trace = one
+        result.append(
+            LetterGroup(
+                fingerprint, task, error, text, count, first, last, example, place_in(trace), notes.get(fingerprint, ""),
+                _releases(session, deaths),
+            )
+        )  # fmt: skip
     return result
+
+
+def _releases(session: Session, deaths: Mapping[str, int]) -> dict[str, int]:
+    """How many of these letters died by which release. The ids are named, so that SQL reads the index of executions.
+
+    Args:
+        session: of SQL.
+        deaths: the ids of the letters, each with the generation that died last.
+    """
+    row = ExecutionRow
+    query = select(row.message_id, row.generation, row.release).where(row.message_id.in_(deaths), row.kind == "dead")
+    found = {
+        id_: release
+        for id_, generation, release in session.execute(query.order_by(row.ended_at))
+        if release and generation == deaths[id_]
+    }
+    return dict(sorted(Counter(found.values()).items(), key=lambda one: (-one[1], one[0]))[:FEW_RELEASES])
 
 
 def sparklines(session: Session, which: Filter, fingerprints: Sequence[str], now: datetime) -> dict[str, list[int]]:

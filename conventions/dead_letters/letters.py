@@ -1,7 +1,7 @@
 """Dead letters in SQL: find them, read them, and change their state (R17, R18)."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -10,7 +10,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.resent_letters import SUPERSEDED
+from conventions.dead_letters.resent_letters import FAILED, SUPERSEDED
 from conventions.records import executions
 from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import DeadLetterRow
@@ -30,6 +30,7 @@ HISTORY_FIELDS = (
     "traceback",
     "ended_at",
     "worker",
+    "release",
     "runtime",
 )
 
@@ -127,6 +128,12 @@ def history(session: Session, id: str) -> list[dict[str, Any]]:  # noqa: A002
     """The attempts at a message in order, through all redrives to its end, as far as executions are kept."""
     rows = [row for row in executions.of_message(session, id) if row.kind not in UNTOLD]
     return [{name: getattr(row, name) for name in HISTORY_FIELDS} for row in rows]
+
+
+def failed_by(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """The release of the last failed attempt of a history. `None`: it is unknown, or no execution is kept."""
+    failed = [one["release"] for one in history if one["kind"] in FAILED]
+    return failed[-1] if failed else None
 
 
 def move(session: Session, id: str, before: Sequence[str], after: str) -> bool:  # noqa: A002

@@ -99,12 +99,26 @@ def test_groups_names_the_fixed_fields(run: Run, bury: Bury) -> None:
     largest, other = rows(run(dead_letters, "groups", "--json"))
     assert set(largest) == set(other) == {
         "fingerprint", "task", "error", "error_message", "count", "first_seen", "last_seen", "example", "place",
-        "note",
+        "note", "releases",
     }  # fmt: skip
     assert (largest["count"], largest["error"], other["count"], other["example"]) == (2, "ValueError", 1, "k")
     assert largest["example"] in ("s1", "s2")
     assert len(rows(run(dead_letters, "groups", "--json", "--limit", "1"))) == 1
     assert "ValueError" in run(dead_letters, "groups").stdout
+
+
+def test_groups_and_letters_name_their_releases(run: Run, bury: Bury) -> None:
+    """By which release they died, where it is known: a mapping for scripts, words for people."""
+    bury("s1", release="r1")
+    bury("s2", release="r1")
+    bury("s3", release="r2")
+    bury("k", KeyError("k"))
+    largest, other = rows(run(dead_letters, "groups", "--json"))
+    assert (largest["releases"], other["releases"]) == ({"r1": 2, "r2": 1}, {})
+    assert "r1 2, r2 1" in run(dead_letters, "groups").stdout
+    shown = [rows(run(dead_letters, "show", one, "--json")) for one in ("s3", "k")]
+    assert [(one["release"], one["history"][0]["release"]) for one in shown] == [("r2", "r2"), (None, None)]
+    assert "release          r2\n" in run(dead_letters, "show", "s3").stdout
 
 
 def test_show_gives_everything(run: Run, bury: Bury) -> None:
@@ -117,7 +131,7 @@ def test_show_gives_everything(run: Run, bury: Bury) -> None:
         runtime=0.5,
     )
     shown = rows(run(dead_letters, "show", "m1", "--json"))
-    more = {"generation", "redrive_id", "arguments", "headers", "message", "history", "traceback", "audit"}
+    more = {"generation", "redrive_id", "arguments", "headers", "message", "history", "traceback", "audit", "release"}
     assert set(shown) == FIELDS | more
     assert shown["arguments"] == {"user_id": 7, "day": "2026-01-05"}
     assert shown["headers"]["x_key"] == "the-key"
@@ -128,7 +142,8 @@ def test_show_gives_everything(run: Run, bury: Bury) -> None:
     ]
     assert shown["first_failed_at"] == shown["history"][0]["ended_at"] < shown["last_failed_at"]
     assert set(shown["history"][1]) == {
-        "generation", "attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime",
+        "generation", "attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "release",
+        "runtime",
     }  # fmt: skip
     assert "ValueError: it broke" in shown["traceback"]
 

@@ -131,6 +131,21 @@ def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: 
     assert "no second one" not in hidden
 
 
+def test_a_letter_and_its_group_name_the_release(viewer: User, shop_app: ConventionsApp) -> None:
+    """By which it failed last, and how many of the group by which; nothing where it is unknown."""
+    for number in range(2):
+        record(shop_app.database, failure(f"released{number}", KeyError("no key"), task=TASK, release="r<1>"))
+    record(shop_app.database, failure("released2", KeyError("no key"), task=TASK, release="r2"))
+    page = viewer.get("/dead-letters/letters/released0").text
+    assert '<dd id="release">r&lt;1&gt;, by which it failed last</dd>' in page.replace("<wbr>", "")
+    assert " release r&lt;1&gt;</span>" in page
+    assert 'id="release"' not in viewer.get(LETTER).text
+    group = get(shop_app.database, "released0").fingerprint
+    cell = viewer.get("/dead-letters", group=group).text.replace("<wbr>", "")
+    assert "by release r&lt;1&gt; 2 r2 1 </div>" in cell
+    assert "by release" not in viewer.get("/dead-letters", error="ConnectionError").text
+
+
 def test_an_edit_and_what_is_wrong_with_it(operator: User, shop_app: ConventionsApp) -> None:
     """Faults stand beside their field, and what was typed stays; nothing is changed until all is right."""
     answer = operator.post(LETTER, {"argument:user_id": '"seven"', "argument:day": "not json", "do": "save"})

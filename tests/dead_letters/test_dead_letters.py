@@ -125,17 +125,19 @@ def test_a_message_of_another_broker_comes_with_the_event(database: Database) ->
 def test_the_history_is_that_of_every_attempt(database: Database) -> None:
     """In the order of redrives and attempts, whatever the order in which they were read, up to its success."""
     entries = [
-        failure(generation=1, attempts=1, error=ValueError("last"), worker="w2", runtime=1.5),
+        failure(generation=1, attempts=1, error=ValueError("last"), worker="w2", release="r2", runtime=1.5),
         failure(attempts=2, error=ValueError("second")),
         failure(attempts=1, error=ValueError("first"), kind="retried"),
         failure("m2", error=ValueError("another message")),
         failure(kind="superseded"),
-        failure(generation=2, attempts=1, kind="succeeded", failure=None),
+        failure(generation=2, attempts=1, kind="succeeded", failure=None, release="r3"),
     ]
     record(database, *entries)
     with database.session() as session:
         found = dead_letters.history(session, "m1")
         assert dead_letters.history(session, "nobody") == []
+    assert dead_letters.failed_by(found) == "r2", "which is not the release that mended it"
+    assert dead_letters.failed_by(found[:2]) is dead_letters.failed_by([]) is None
     assert [(one["generation"], one["attempt"], one["kind"], one["error_message"]) for one in found] == [
         (0, 1, "retried", "first"),
         (0, 2, "dead", "second"),
@@ -145,7 +147,7 @@ def test_the_history_is_that_of_every_attempt(database: Database) -> None:
     assert found[2].pop("traceback") == "ValueError: last\n"
     assert found[2] == {
         "generation": 1, "attempt": 1, "kind": "dead", "error": "ValueError", "error_message": "last", "ended_at": entries[0].at,
-        "worker": "w2", "runtime": 1.5,
+        "worker": "w2", "release": "r2", "runtime": 1.5,
     }  # fmt: skip
 
 
