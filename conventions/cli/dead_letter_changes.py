@@ -28,6 +28,7 @@ from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts
 from conventions.declare.payload import Arguments
+from conventions.metrics.worker_reports import WorkerReports
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "priority", "created_at", "ended_at")
 SHOWN = (
@@ -236,7 +237,7 @@ def redrive(
     with app.database.session(read_only=True) as session:
         unknown = dead_letters.missing(session, which)
         count, held = dead_letters.count(session, which), redrive_rows.held_back(session, which)
-        warnings = doubts(app, session, which) if count else []
+        warnings = doubts(app, session, which, WorkerReports(app.store).releases) if count else []
     warnings += [f"{id_} is no {which.state} letter" for id_ in unknown]
     if held and not again:
         warnings.append(

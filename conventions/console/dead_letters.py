@@ -27,6 +27,7 @@ from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
+from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import audit
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
@@ -286,7 +287,7 @@ class ConfirmedAction(Page, ABC):
         warnings: list[str] = []
         if count and sends:
             with self.reading() as session:
-                warnings = doubts(self.capp, session, which)
+                warnings = doubts(self.capp, session, which, WorkerReports(self.capp.store).releases)
         bounds = {name: value for name, value in seen.words().items() if name in BOUNDS}
         return {"count": count, "held": held if sends else 0, "bounds": bounds, "warnings": warnings}
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
 
 KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused
 FAILING = ("retried", "dead", LEFT)  # answers
+FEW_RELEASES = 5  # that a doubt names
 MANY_EVENTS = 1000  # unrecorded events that are worth a remark
 NO_LEADER = "no recorder leads: start a worker, since each brings one"
 
@@ -161,8 +162,17 @@ class Watch:
             return self._consumed
 
 
-def doubts(app: Application, session: Session, which: Filter) -> list[str]:
-    """Reasons not to send these letters now: an unknown task, a queue without a worker, no leading recorder."""
+def doubts(
+    app: Application, session: Session, which: Filter, releases: Callable[[], Mapping[str, Collection[str]]]
+) -> list[str]:
+    """Reasons not to send these letters now: an unknown task, a queue without a worker, one with two releases, no leading recorder.
+
+    Args:
+        app: the application.
+        session: of SQL.
+        which: the letters.
+        releases: tells by which releases each queue is consumed, as `WorkerReports.releases`; it may raise RedisError.
+    """
     kinds = dead_letters.kinds(session, which)
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
@@ -171,11 +181,24 @@ def doubts(app: Application, session: Session, which: Filter) -> list[str]:
         consumers = ask_workers(app.store, app.control)
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)
+        consumed = releases()
     except broker_outages(app) as error:
         return [*found, fault_of(error, "the broker")]
     queues = {str(one) for _, one in kinds}
     found += [f"the queue {queue} is paused: what is sent waits there" for queue in sorted(queues & consumers.paused)]
-    return found + [f"no worker consumes the queue {queue}" for queue in sorted(queues - consumers.known)]
+    found += [f"no worker consumes the queue {queue}" for queue in sorted(queues - consumers.known)]
+    return found + _of_releases([consumed.get(queue, ()) for queue in queues])
+
+
+def _of_releases(consumed: Iterable[Collection[str]]) -> list[str]:
+    """A doubt where one queue is consumed by several releases. Two queues of one release each leave none."""
+    found = sorted({release for one in consumed if len(one) > 1 for release in one})
+    if not found:
+        return []
+    shown, left = found[:FEW_RELEASES], len(found) - FEW_RELEASES
+    named = f"{', '.join(shown)} and {left} more" if left > 0 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    either = "either" if len(found) == 2 else "any of them"
+    return [f"workers of these queues run different releases, {named}: a letter may meet {either}"]
 
 
 def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:

@@ -132,6 +132,15 @@ class WorkerReports:
         workers = (_worker(name.decode(errors="replace"), raw, now) for name, raw in found.items())
         return sorted((one for one in workers if one is not None), key=lambda one: one.name)
 
+    def releases(self) -> dict[str, set[str]]:
+        """By which releases living workers consume each queue, as far as they name theirs."""
+        found: dict[str, set[str]] = {}
+        for one in self.listing():
+            if one.report.release and not one.silent:
+                for queue in one.report.queues:
+                    found.setdefault(queue, set()).add(one.report.release)
+        return found
+
     @property
     def _key(self) -> str:
         return self._store.key("workers")

@@ -19,6 +19,8 @@ from conventions.dead_letters.redrive_plan import OPEN
 from conventions.dead_letters.redrive_sender import Redriver
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.idempotency.key import idempotency_key
+from conventions.metrics import worker_reports
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.recording.recorder import Recorder
 from conventions.records import audit
 from conventions.records.journal import Event
@@ -159,6 +161,36 @@ def test_the_rest_follows_a_canary_that_succeeds(run: Run, bury: Bury, commands_
     assert len(sent(commands_app)) == 12
     row = other.row()
     assert (row.state, row.sent, row.succeeded) == ("finished", 12, 12)
+
+
+def test_a_redrive_warns_of_workers_of_different_releases(
+    run: Run, bury: Bury, commands_app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one queue of its letters is consumed by both; other queues, silent workers and unnamed releases tell nothing."""
+    bury("m1")
+    bury("m2", queue="long")
+    reports = WorkerReports(commands_app.store)
+
+    def warned() -> list[str]:
+        said = run(dead_letters, "redrive", "m1", "m2").stderr  # nobody says yes
+        return [one for one in said.splitlines() if "releases" in one]
+
+    def say(name: str, release: str | None, *queues: str) -> None:
+        reports.say(name, WorkerReport(release=release, processes=1, queues=queues))
+
+    say("w1@host", "r1", "mail", "other")
+    say("w2@host", "r2", "long", "other")
+    say("w3@host", None, "mail")
+    say("w4@host", "r1", "mail")
+    assert warned() == []
+    say("w5@host", "r2", "mail")
+    told = "warning: workers of these queues run different releases, r1 and r2: a letter may meet either"
+    assert warned() == [told]
+    for number in range(3, 9):
+        say(f"more{number}@host", f"r{number}", "mail")
+    assert warned() == [told.replace("r1 and r2", "r1, r2, r3, r4, r5 and 3 more").replace("either", "any of them")]
+    monkeypatch.setattr(worker_reports, "SILENT_AFTER", -1.0)
+    assert warned() == []
 
 
 def test_what_cannot_be_sent_stays_dead_and_counts_as_failed(

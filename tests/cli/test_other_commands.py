@@ -29,6 +29,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_status import doubts
 from conventions.idempotency.claim_answers import Cancelled
 from conventions.idempotency.claims import ClaimRequest
+from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import audit
 from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database, utc_now
@@ -231,7 +232,7 @@ def test_check_says_what_to_do_about_a_full_server(run: Run, tmp_path: Path, com
             application(["tests.cli.command_tasks"], broker_url=server.url) as app,
             commands_app.database.session() as session,
         ):
-            assert doubts(app, session, Filter()) == [f"the broker {advice}"]
+            assert doubts(app, session, Filter(), WorkerReports(app.store).releases) == [f"the broker {advice}"]
 
 
 def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from conventions.core.units import local_time
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows, resent_letters
 from conventions.dead_letters.filter import Filter
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.records import audit, executions
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
@@ -144,6 +145,18 @@ def test_a_letter_and_its_group_name_the_release(viewer: User, shop_app: Convent
     cell = viewer.get("/dead-letters", group=group).text.replace("<wbr>", "")
     assert "by release r&lt;1&gt; 2 r2 1 </div>" in cell
     assert "by release" not in viewer.get("/dead-letters", error="ConnectionError").text
+
+
+def test_the_form_of_a_redrive_warns_of_different_releases(operator: User, shop_app: ConventionsApp) -> None:
+    """While a deploy is under way, a letter may meet the release that it died by."""
+    reports = WorkerReports(shop_app.store)
+    for name, release in (("w1@host", "r1"), ("w2@host", "r<2>")):
+        reports.say(name, WorkerReport(release=release, processes=1, queues=("mail",)))
+    page = operator.get("/dead-letters/redrive", error="KeyError").text
+    assert "workers of these queues run different releases, r1 and r&lt;2&gt;: a letter may meet either" in page
+    reports.leave("w2@host")
+    assert "different releases" not in operator.get("/dead-letters/redrive", error="KeyError").text
+    reports.leave("w1@host")
 
 
 def test_an_edit_and_what_is_wrong_with_it(operator: User, shop_app: ConventionsApp) -> None:

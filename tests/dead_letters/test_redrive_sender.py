@@ -24,6 +24,7 @@ from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
 from conventions.dead_letters.redrive_status import NO_LEADER, Watch, doubts
 from conventions.dead_letters.resend import redrive
+from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import executions
 from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database, utc_now
@@ -359,7 +360,9 @@ def test_what_a_redrive_waits_for(app: ConventionsApp) -> None:
         return watch.explain(found)[0]
 
     with app.database.session() as session:
-        assert {NO_LEADER, "no worker consumes the queue payments"} <= set(doubts(app, session, Filter()))
+        assert {NO_LEADER, "no worker consumes the queue payments"} <= set(
+            doubts(app, session, Filter(), WorkerReports(app.store).releases)
+        )
     assert look().why == NO_LEADER
     app.store.redis.set(app.store.key("recorder"), "host:1", px=60_000)
     assert "host:1, carries out no redrives yet" in look().why

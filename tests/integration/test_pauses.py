@@ -408,7 +408,7 @@ def test_nobody_is_told_to_start_a_worker_for_a_paused_queue(alone: Installation
             )  # fmt: skip
             session.add(row)
             session.flush()
-            found = doubts(app, session, Filter())
+            found = doubts(app, session, Filter(), WorkerReports(app.store).releases)
         assert "the queue apart is paused: what is sent waits there" in found
         assert not any("no worker consumes" in one for one in found)
 
