@@ -4,11 +4,12 @@ A finding fires when it has held for a while, and ends when it was away for a wh
 anybody twice. While something cannot be read nothing ends: nobody can know.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from conventions.alerts.finding import Finding
+from conventions.alerts.rules import without_covered
 
 EpisodeState: TypeAlias = Literal["pending", "firing"]
 Change: TypeAlias = Literal["firing", "resolved"]
@@ -77,43 +78,49 @@ class Transition:
     episode: Episode
 
 
-def to_tell(
-    episodes: Mapping[str, Episode], changes: Sequence[Transition], is_silent: Callable[[Finding], bool]
-) -> tuple[dict[str, Episode], list[Transition]]:
-    """The episodes with what is told now, and that.
+class Quiet(Protocol):
+    """What keeps people from being told: a silence that holds."""
 
-    One that fires while it is silent is told when the silence is over, if it still fires. Of the end of one that was told everybody hears, also
-    while it is silent: somebody waits for it. Of one that was not told nobody does.
+    def covers(self, finding: Finding) -> bool:
+        """Whether it is meant."""
 
-    Args:
-        episodes: after a look.
-        changes: of that look.
-        is_silent: whether nobody is to be told of a finding now.
+
+class Judgement(NamedTuple):
+    """What follows from one look.
+
+    Attributes:
+        episodes: those that have not ended, by the key of their finding.
+        changes: those that fire now, or are over now, whether somebody is told or not.
+        told: what somebody is told now.
     """
-    after, told = dict(episodes), [one for one in changes if one.change == "resolved" and one.episode.told]
-    for key, episode in episodes.items():
-        if (
-            episode.fired is not None
-            and not episode.told
-            and episode.away_since is None
-            and not is_silent(episode.finding)
-        ):
-            after[key] = replace(episode, told=True)
-            told.append(Transition("firing", after[key]))
-    return after, told
+
+    episodes: dict[str, Episode]
+    changes: list[Transition]
+    told: list[Transition]
 
 
-def next_episodes(
-    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float, covered: Collection[str] = ()
-) -> tuple[dict[str, Episode], list[Transition]]:
-    """The episodes after one look, and those of them that are to be told.
+def judged(before: Mapping[str, Episode], found: Sequence[Finding], silences: Sequence[Quiet], now: float) -> Judgement:
+    """The episodes after one look, and what is to be told.
+
+    What another finding says better begins no episode, and is over for nobody: it is wrong still.
 
     Args:
-        episodes: those before it, by the key of their finding.
-        found: what the look found.
+        before: the episodes before it, by the key of their finding.
+        found: all that the look found, also what another finding says better: that of `all_findings`.
+        silences: those that hold.
         now: seconds since the epoch.
-        covered: keys of what is wrong as well, and is said by another finding: it begins no episode, and is over for nobody.
     """
+    shown = without_covered(found)
+    covered = {one.key for one in found} - {one.key for one in shown}
+    episodes, changes = _next_episodes(before, shown, now, covered)
+    after, told = _to_tell(episodes, changes, silences)
+    return Judgement(after, changes, told)
+
+
+def _next_episodes(
+    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float, covered: Collection[str]
+) -> tuple[dict[str, Episode], list[Transition]]:
+    """The episodes after one look, and those of them that fire now or are over; `covered`: keys of what another finding says better."""
     after: dict[str, Episode] = {}
     changes: list[Transition] = []
     blind = any(one.rule == UNREADABLE for one in found)
@@ -139,3 +146,24 @@ def next_episodes(
             else:
                 after[key] = replace(episode, away_since=since)
     return after, changes
+
+
+def _to_tell(
+    episodes: Mapping[str, Episode], changes: Sequence[Transition], silences: Sequence[Quiet]
+) -> tuple[dict[str, Episode], list[Transition]]:
+    """The episodes with what is told now, and that.
+
+    One that fires while it is silent is told when the silence is over, if it still fires. Of the end of one that was told everybody hears, also
+    while it is silent: somebody waits for it. Of one that was not told nobody does.
+    """
+    after, told = dict(episodes), [one for one in changes if one.change == "resolved" and one.episode.told]
+    for key, episode in episodes.items():
+        if (
+            episode.fired is not None
+            and not episode.told
+            and episode.away_since is None
+            and not any(one.covers(episode.finding) for one in silences)
+        ):
+            after[key] = replace(episode, told=True)
+            told.append(Transition("firing", after[key]))
+    return after, told

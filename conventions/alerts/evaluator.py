@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions.alerts.alert_store import AlertStore, Message
-from conventions.alerts.episode import Transition, next_episodes, to_tell
+from conventions.alerts.episode import Transition, judged
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
-from conventions.alerts.rules import all_findings, without_covered
+from conventions.alerts.rules import all_findings
 from conventions.core.rounds import Rounds
 from conventions.execution.application import Application
 
@@ -72,12 +72,9 @@ class Evaluator:
         if not self._leads:
             return []
         thresholds = self._app.settings.thresholds
-        every = all_findings(look_at(self._app, thresholds), thresholds)
-        found, now = without_covered(every), time.time()
-        covered = {one.key for one in every} - {one.key for one in found}
-        episodes, changes = next_episodes(self._store.episodes(), found, now, covered)
+        found = all_findings(look_at(self._app, thresholds), thresholds)
         silences = self._store.silences(datetime.now(UTC))
-        episodes, told = to_tell(episodes, changes, lambda finding: any(one.covers(finding) for one in silences))
+        episodes, changes, told = judged(self._store.episodes(), found, silences, time.time())
         messages = [
             Message(f"{one.episode.id} {one.change} {name}", name, body_of(self._app.main, one))
             for one in told

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, next_episodes, urgency
+from conventions.alerts.alert_store import Silence
+from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, judged, urgency
 from conventions.alerts.evaluator import body_of
 from conventions.alerts.finding import Finding
 from conventions.alerts.rules import RULE_NAMES
@@ -22,7 +24,7 @@ def run(*steps: tuple[float, Sequence[Finding]]) -> list[tuple[float, str, str]]
     episodes: dict[str, Episode] = {}
     told: list[tuple[float, str, str]] = []
     for now, found in steps:
-        episodes, changes = next_episodes(episodes, found, now)
+        episodes, changes, _ = judged(episodes, found, (), now)
         told += [(now, one.change, one.episode.finding.rule) for one in changes]
     return told
 
@@ -71,7 +73,7 @@ def test_firing_and_over_take_turns(looks: list[tuple[float, bool]]) -> None:
     now, episodes, told = 0.0, dict[str, Episode](), list[Transition]()
     for wait, seen in looks:
         now += wait
-        episodes, changes = next_episodes(episodes, [BACKLOG] if seen else [], now)
+        episodes, changes, _ = judged(episodes, [BACKLOG] if seen else [], (), now)
         told += changes
     assert [one.change for one in told] == ["firing", "resolved"] * (len(told) // 2) + ["firing"] * (len(told) % 2)
     ids = [one.episode.id for one in told]
@@ -82,8 +84,8 @@ def test_firing_and_over_take_turns(looks: list[tuple[float, bool]]) -> None:
 def test_it_says_what_was_seen_last() -> None:
     """Not what it began with."""
     worse = replace(BACKLOG, says="mail: 9,000 messages wait")
-    episodes, _ = next_episodes({}, [BACKLOG], 0)
-    episodes, changes = next_episodes(episodes, [worse], HOLDS_FOR)
+    episodes, _, _ = judged({}, [BACKLOG], (), 0)
+    episodes, changes, _ = judged(episodes, [worse], (), HOLDS_FOR)
     assert changes[0].episode.finding.says == worse.says
     assert changes[0].episode.began == 0
 
@@ -112,11 +114,25 @@ def test_since_when_it_is_so() -> None:
 
 def test_what_another_finding_covers_is_not_over() -> None:
     """It is wrong still; and it begins no episode of its own."""
-    episodes, _ = next_episodes({}, [LETTERS], 0)
+    rate = replace(LETTERS, rule="failure rate")
+    other = replace(LETTERS, subject="Other")
+    episodes, _, _ = judged({}, [LETTERS], (), 0)
     for now in (10.0, 10 + OVER_AFTER, 10 + 2 * OVER_AFTER):
-        episodes, changes = next_episodes(episodes, [BACKLOG], now, {LETTERS.key, BLIND.key})
+        found = [rate, LETTERS, replace(rate, subject="Other"), other]
+        episodes, changes, _ = judged(episodes, found, (), now)
         assert [one for one in changes if one.change == "resolved"] == []
-    assert episodes.keys() == {LETTERS.key, BACKLOG.key}
-    episodes, changes = next_episodes(episodes, [BACKLOG], 1000)
-    episodes, changes = next_episodes(episodes, [BACKLOG], 1000 + OVER_AFTER)
-    assert [(one.change, one.episode.finding.rule) for one in changes] == [("resolved", "dead letters")]
+    assert episodes.keys() == {LETTERS.key, rate.key, "failure rate Other"}
+    episodes, changes, _ = judged(episodes, [rate], (), 1000)
+    episodes, changes, _ = judged(episodes, [rate], (), 1000 + OVER_AFTER)
+    assert sorted(one.episode.finding.key for one in changes) == [LETTERS.key, "failure rate Other"]
+
+
+def test_one_look_says_who_is_told() -> None:
+    """What fires in silence changes, and is told afterwards, in the episode that the store keeps."""
+    quiet = Silence("dead letters", datetime(2026, 12, 1, tzinfo=UTC), "we know", "ann")
+    first = judged({}, [LETTERS], [quiet], 0)
+    assert ([one.change for one in first.changes], first.told) == (["firing"], [])
+    second = judged(first.episodes, [LETTERS], [], 10)
+    assert (second.changes, [one.change for one in second.told]) == ([], ["firing"])
+    assert second.episodes[LETTERS.key].told
+    assert judged(second.episodes, [LETTERS], [], 20).told == []
