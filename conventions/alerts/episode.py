@@ -99,7 +99,28 @@ class Judgement(NamedTuple):
     told: list[Transition]
 
 
-def judged(before: Mapping[str, Episode], found: Sequence[Finding], silences: Sequence[Quiet], now: float) -> Judgement:
+def with_what_goes_on(
+    before: Mapping[str, Episode], found: Sequence[Finding], goes_on: Sequence[Finding]
+) -> list[Finding]:
+    """What was found, and that which goes on of the episodes that fire. It is so since when it was.
+
+    Args:
+        before: the episodes, by the key of their finding.
+        found: what begins an episode.
+        goes_on: what begins none, and lets one that fires not be over.
+    """
+    known = {one.key for one in found}
+    firing = {key: one for key, one in before.items() if one.fired is not None and key not in known}
+    return [*found, *(replace(one, since=firing[one.key].since) for one in goes_on if one.key in firing)]
+
+
+def judged(
+    before: Mapping[str, Episode],
+    found: Sequence[Finding],
+    goes_on: Sequence[Finding],
+    silences: Sequence[Quiet],
+    now: float,
+) -> Judgement:
     """The episodes after one look, and what is to be told.
 
     What another finding says better begins no episode, and is over for nobody: it is wrong still.
@@ -107,11 +128,13 @@ def judged(before: Mapping[str, Episode], found: Sequence[Finding], silences: Se
     Args:
         before: the episodes before it, by the key of their finding.
         found: all that the look found, also what another finding says better: that of `all_findings`.
+        goes_on: what begins no episode, and lets one that fires not be over: that of `goes_on`.
         silences: those that hold.
         now: seconds since the epoch.
     """
-    shown = without_covered(found)
-    covered = {one.key for one in found} - {one.key for one in shown}
+    every = with_what_goes_on(before, found, goes_on)
+    shown = without_covered(every)
+    covered = {one.key for one in every} - {one.key for one in shown}
     episodes, changes = _next_episodes(before, shown, now, covered)
     after, told = _to_tell(episodes, changes, silences)
     return Judgement(after, changes, told)

@@ -17,7 +17,7 @@ from conventions.alerts.alert_store import AlertStore, Message
 from conventions.alerts.episode import Transition, judged
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
-from conventions.alerts.rules import all_findings
+from conventions.alerts.rules import all_findings, goes_on
 from conventions.core.rounds import Rounds
 from conventions.execution.application import Application
 
@@ -72,9 +72,10 @@ class Evaluator:
         if not self._leads:
             return []
         thresholds = self._app.settings.thresholds
-        found = all_findings(look_at(self._app, thresholds), thresholds)
+        look = look_at(self._app, thresholds)
+        found, on = all_findings(look, thresholds), goes_on(look, thresholds)
         silences = self._store.silences(datetime.now(UTC))
-        episodes, changes, told = judged(self._store.episodes(), found, silences, time.time())
+        episodes, changes, told = judged(self._store.episodes(), found, on, silences, time.time())
         messages = [
             Message(f"{one.episode.id} {one.change} {name}", name, body_of(self._app.main, one))
             for one in told

@@ -146,20 +146,49 @@ def retrying(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if waits == 0:  # all of them have ended since
             continue
         failed = f"{_percent(rate)} of {attempts:,} attempts failed and are tried again"
-        says = (
-            failed if waits is None else "1 message is retrying" if waits == 1 else f"{waits:,} messages are retrying"
-        )
-        yield Finding(
-            "retrying", series.task, "warning", f"{_short(series.task)}: {says}",
-            "look at what it calls: a service that is down, a password that was changed", _of_task("/jobs?state=retrying", series.task), rate, limit,
-            *_cause_of(look, series.task, "retried", thresholds.window),
-        )  # fmt: skip
+        says = failed if waits is None else _are_retrying(waits)
+        cause = _cause_of(look, series.task, "retried", thresholds.window)
+        yield _retrying_finding(series.task, says, (rate, limit), cause)
 
 
 def _retrying(look: Look, task: str) -> int | None:
     """How many messages of a task have failed and have not ended. `None`: unknown."""
     causes = look.levels.causes
     return None if causes is None else sum(one.retrying for one in causes if one.task == task)
+
+
+def goes_on(look: Look, thresholds: Thresholds) -> list[Finding]:
+    """What begins no alert, and lets one that fires not be over: messages that wait for their next try, when no attempt fails for minutes.
+
+    So many of a task as a share needs, and so large a share of them and of the jobs that ended within the window: a task that always has
+    some of its many jobs waiting ends its alert.
+    """
+    waiting, most = Counter[Series](), dict[Series, CauseNow]()
+    for cause in look.levels.causes or ():
+        series = Series(cause.task, cause.queue)
+        waiting[series] += cause.retrying
+        if cause.retrying > (most[series].retrying if series in most else 0):
+            most[series] = cause
+    found = []
+    for series, cause in most.items():
+        count, limit = waiting[series], thresholds.retry_rate_of(series.queue)
+        share = count / (count + (look.recent or {}).get(series, Figures({})).ended)
+        if look.recent is not None and count >= thresholds.sample and share >= limit:
+            detail = f"{cause.error}: {cause.message}"
+            found.append(_retrying_finding(series.task, _are_retrying(count), (share, limit), (None, detail)))
+    return list(_worst_of_each(found))
+
+
+def _are_retrying(count: int) -> str:
+    return "1 message is retrying" if count == 1 else f"{count:,} messages are retrying"
+
+
+def _retrying_finding(task: str, says: str, share: tuple[float, float], cause: tuple[float | None, str]) -> Finding:
+    """Of a share and its limit, and of since when it is and by what."""
+    return Finding(
+        "retrying", task, "warning", f"{_short(task)}: {says}",
+        "look at what it calls: a service that is down, a password that was changed", _of_task("/jobs?state=retrying", task), *share, *cause,
+    )  # fmt: skip
 
 
 def oldest(look: Look, thresholds: Thresholds) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.alerts.alert_store import AlertStore
+from conventions.alerts.episode import Episode, with_what_goes_on
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
-from conventions.alerts.rules import findings
+from conventions.alerts.rules import all_findings, goes_on, without_covered
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
@@ -148,13 +149,18 @@ def overview_of(app: Application) -> Overview:
     else:
         found = _part(app.store, absent, "minutes", lambda: _minutes(app, look, actions or ()))
     minutes, flows = found if found is not None else ((), {})
-    judge = (
-        None
-        if look.levels.workers is None
-        else _part(app.store, absent, "judge", lambda: AlertStore(app.store).leader() or "")
-    )
+    # Redis does not answer where no worker could be read: nobody waits for it once more.
+    alerts = None if look.levels.workers is None else _part(app.store, absent, "judge", lambda: _alerts(app))
+    judge, episodes = (None, {}) if alerts is None else alerts
+    wrong = with_what_goes_on(episodes, all_findings(look, thresholds), goes_on(look, thresholds))
     shown = None if actions is None else actions[:ACTIONS]
-    return Overview(look.levels, findings(look, thresholds), minutes, flows, judge, shown, absent)
+    return Overview(look.levels, without_covered(wrong), minutes, flows, judge, shown, absent)
+
+
+def _alerts(app: Application) -> tuple[str, dict[str, Episode]]:
+    """Who judges, and the episodes that have not ended."""
+    store = AlertStore(app.store)
+    return store.leader() or "", store.episodes()
 
 
 def _part(store: Store, absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:

@@ -24,7 +24,7 @@ def run(*steps: tuple[float, Sequence[Finding]]) -> list[tuple[float, str, str]]
     episodes: dict[str, Episode] = {}
     told: list[tuple[float, str, str]] = []
     for now, found in steps:
-        episodes, changes, _ = judged(episodes, found, (), now)
+        episodes, changes, _ = judged(episodes, found, (), (), now)
         told += [(now, one.change, one.episode.finding.rule) for one in changes]
     return told
 
@@ -73,7 +73,7 @@ def test_firing_and_over_take_turns(looks: list[tuple[float, bool]]) -> None:
     now, episodes, told = 0.0, dict[str, Episode](), list[Transition]()
     for wait, seen in looks:
         now += wait
-        episodes, changes, _ = judged(episodes, [BACKLOG] if seen else [], (), now)
+        episodes, changes, _ = judged(episodes, [BACKLOG] if seen else [], (), (), now)
         told += changes
     assert [one.change for one in told] == ["firing", "resolved"] * (len(told) // 2) + ["firing"] * (len(told) % 2)
     ids = [one.episode.id for one in told]
@@ -84,8 +84,8 @@ def test_firing_and_over_take_turns(looks: list[tuple[float, bool]]) -> None:
 def test_it_says_what_was_seen_last() -> None:
     """Not what it began with."""
     worse = replace(BACKLOG, says="mail: 9,000 messages wait")
-    episodes, _, _ = judged({}, [BACKLOG], (), 0)
-    episodes, changes, _ = judged(episodes, [worse], (), HOLDS_FOR)
+    episodes, _, _ = judged({}, [BACKLOG], (), (), 0)
+    episodes, changes, _ = judged(episodes, [worse], (), (), HOLDS_FOR)
     assert changes[0].episode.finding.says == worse.says
     assert changes[0].episode.began == 0
 
@@ -116,23 +116,39 @@ def test_what_another_finding_covers_is_not_over() -> None:
     """It is wrong still; and it begins no episode of its own."""
     rate = replace(LETTERS, rule="failure rate")
     other = replace(LETTERS, subject="Other")
-    episodes, _, _ = judged({}, [LETTERS], (), 0)
+    episodes, _, _ = judged({}, [LETTERS], (), (), 0)
     for now in (10.0, 10 + OVER_AFTER, 10 + 2 * OVER_AFTER):
         found = [rate, LETTERS, replace(rate, subject="Other"), other]
-        episodes, changes, _ = judged(episodes, found, (), now)
+        episodes, changes, _ = judged(episodes, found, (), (), now)
         assert [one for one in changes if one.change == "resolved"] == []
     assert episodes.keys() == {LETTERS.key, rate.key, "failure rate Other"}
-    episodes, changes, _ = judged(episodes, [rate], (), 1000)
-    episodes, changes, _ = judged(episodes, [rate], (), 1000 + OVER_AFTER)
+    episodes, changes, _ = judged(episodes, [rate], (), (), 1000)
+    episodes, changes, _ = judged(episodes, [rate], (), (), 1000 + OVER_AFTER)
     assert sorted(one.episode.finding.key for one in changes) == [LETTERS.key, "failure rate Other"]
+
+
+def test_what_goes_on_begins_nothing_and_is_not_over() -> None:
+    """It keeps one that fires, with its words of now and since when it is so; found anew, it is what was found."""
+    waits = replace(LETTERS, rule="retrying", says="Mail: 30 messages are retrying", since=5.0)
+    fewer = replace(waits, says="Mail: 20 messages are retrying", since=None)
+    assert judged({}, [], [fewer], (), 0).episodes == {}
+    episodes = judged({}, [waits], [fewer], (), 10).episodes
+    assert episodes[waits.key].finding == waits
+    for now in (20.0, 20 + OVER_AFTER, 20 + 2 * OVER_AFTER):
+        episodes, changes, _ = judged(episodes, [], [fewer], (), now)
+        assert (changes, episodes[waits.key].finding) == ([], replace(fewer, since=5.0))
+    episodes = judged(episodes, [], [], (), 1000).episodes
+    assert [one.change for one in judged(episodes, [], [], (), 1000 + OVER_AFTER).told] == ["resolved"]
+    pending = judged({}, [BACKLOG], [], (), 0).episodes
+    assert judged(pending, [], [BACKLOG], (), HOLDS_FOR).episodes == {}, "one that did not fire yet does not go on"
 
 
 def test_one_look_says_who_is_told() -> None:
     """What fires in silence changes, and is told afterwards, in the episode that the store keeps."""
     quiet = Silence("dead letters", datetime(2026, 12, 1, tzinfo=UTC), "we know", "ann")
-    first = judged({}, [LETTERS], [quiet], 0)
+    first = judged({}, [LETTERS], (), [quiet], 0)
     assert ([one.change for one in first.changes], first.told) == (["firing"], [])
-    second = judged(first.episodes, [LETTERS], [], 10)
+    second = judged(first.episodes, [LETTERS], (), [], 10)
     assert (second.changes, [one.change for one in second.told]) == ([], ["firing"])
     assert second.episodes[LETTERS.key].told
-    assert judged(second.episodes, [LETTERS], [], 20).told == []
+    assert judged(second.episodes, [LETTERS], (), [], 20).told == []

@@ -19,11 +19,16 @@ from conventions.alerts.evaluator import Evaluator
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, post
 from conventions.app import ConventionsApp
+from conventions.core.error_text import FailureText
 from conventions.core.errors import ConfigurationError
+from conventions.metrics.counts import Counts
+from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
+from conventions.now.overview import overview_of
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records.journal import AuditJournalEntry, read_entry
+from tests.recorded import append, entry, event
 from tests.support import wait_until
 
 
@@ -316,6 +321,37 @@ def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     )
     assert store.silences(until) == []  # it is over
     assert not store.end_silence("no consumer mail", "ann", None)
+
+
+def test_retrying_is_not_over_while_messages_wait(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their next tries are due after the window: no attempt has failed for minutes. The overview says it as long as the alert."""
+    app.settings.alert_webhook = receiver.address
+    one, minute, failure = evaluator(app), Counts(app.store).this_minute(), FailureText("OSError", "away", "", "f1")
+
+    def ends(kind: str, last: int, attempt: int) -> None:
+        some = [event(f"{n}", kind, task="shop.Mail", failure=failure, attempt=attempt) for n in range(last)]
+        append(app.store, *(entry(each, at=minute * 60_000) for each in some))
+        EventCounter(app.store).count_all()
+
+    def wrong() -> list[str]:
+        return [each.says for each in overview_of(app).findings if each.rule == "retrying"]
+
+    ends("retried", 30, 1)
+    monkeypatch.setattr(Counts, "this_minute", lambda _: minute)
+    step(one, clock, 0)
+    assert receiver.told == [("firing", "retrying")]
+    monkeypatch.setattr(Counts, "this_minute", lambda _: minute + 10)
+    for _ in range(3):
+        step(one, clock, OVER_AFTER)
+    assert receiver.told == [("firing", "retrying")]
+    assert wrong() == ["Mail: 30 messages are retrying"]
+    ends("succeeded", 11, 2)
+    for _ in range(2):
+        step(one, clock, OVER_AFTER)
+    assert receiver.told == [("firing", "retrying"), ("resolved", "retrying")]
+    assert wrong() == []
 
 
 def test_a_silence_tears_no_alert_apart(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:

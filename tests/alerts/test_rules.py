@@ -9,7 +9,7 @@ import pytest
 
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look
-from conventions.alerts.rules import RULES, findings
+from conventions.alerts.rules import RULES, findings, goes_on
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
 from conventions.metrics.counts import CauseNow, Failed
@@ -206,6 +206,36 @@ def test_retrying_says_since_when_how_many_and_why() -> None:
     assert (one.says, one.detail) == ("Mail: 2,600 messages are retrying", "ConnectionRefusedError: refused")
     assert one.page == "/jobs?state=retrying&task=tasks.Mail"
     assert one.since == 540.0  # the minute in which it came back
+
+
+def waiting(count: int, ended: int, queue: str = "mail") -> Look:
+    """So many messages wait for their next try, by two causes, and so many jobs ended within the window."""
+    causes = [
+        CauseNow(name, MAIL.task, queue, "OSError", name, number, 9, 0, 100.0, 200.0, "id", {}, {})
+        for name, number in (("away", count - 1), ("slow", 1))
+    ]
+    return Look(Levels(AT, causes=causes), recent={Series(MAIL.task, queue): Figures({"succeeded": ended})})
+
+
+@pytest.mark.parametrize(
+    ("count", "ended", "there"),
+    [(20, 0, True), (19, 0, False), (20, 80, True), (20, 81, False), (2500, 10_000, True), (2499, 10_000, False)],
+)
+def test_retrying_goes_on_while_enough_messages_wait(count: int, ended: int, there: bool) -> None:
+    """Twenty, and a fifth of them and of what ended; no attempt has failed for minutes. It begins nothing."""
+    look = waiting(count, ended)
+    assert [one.says for one in goes_on(look, USUAL)] == [f"Mail: {count:,} messages are retrying"] * there
+    assert [one.detail for one in goes_on(look, USUAL)] == ["OSError: away"] * there
+    assert found(look, "retrying") == []
+
+
+def test_retrying_goes_on_by_the_thresholds_of_its_queue() -> None:
+    """And by the sample. Nobody knows of what could not be read."""
+    own = Thresholds(sample=5, queues={"mail": QueueThresholds(retry_rate=0.5)})
+    assert (len(goes_on(waiting(5, 5), own)), len(goes_on(waiting(5, 6), own))) == (1, 0)
+    assert (len(goes_on(waiting(5, 20, "other"), own)), len(goes_on(waiting(4, 0, "other"), own))) == (1, 0)
+    assert goes_on(replace(waiting(20, 0), recent=None), USUAL) == []
+    assert goes_on(Look(Levels(AT), recent={}), USUAL) == []
 
 
 def test_what_is_critical_comes_first() -> None:
