@@ -7,7 +7,7 @@ from conventions.core.errors import ConventionError
 from conventions.execution.application import Application, broker_outages
 from conventions.execution.cancel import cancel
 from conventions.now.end_running import ForcedEnd, end_running
-from conventions.records.audit_entry import CANCEL, AuditEntry
+from conventions.records.audit_entry import CANCEL, CANCEL_BY_FORCE, AuditEntry
 
 
 class CancelOutcome(NamedTuple):
@@ -58,5 +58,5 @@ def cancel_or_end(app: Application, job_id: str, actor: str, reason: str | None,
     if answer == "too late" and forced.how == "not running":
         return CancelOutcome(answer, is_batch)
     # A function that runs has no claim, and is too late, too.
-    app.journal.note(AuditEntry(actor, "cancel by force", job_id, reason, None, forced._asdict()))
+    app.journal.note(AuditEntry(actor, CANCEL_BY_FORCE, job_id, reason, None, forced._asdict()))
     return CancelOutcome(answer, is_batch, forced)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
 from typing import TypeVar
 
 from redis.exceptions import RedisError
@@ -22,12 +22,13 @@ from conventions.metrics.figures import Figures
 from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow, fault_in_words
 from conventions.metrics.measures import added
 from conventions.metrics.worker_reports import WorkerNow
+from conventions.now.actions import ActionNow, last_actions
 from conventions.now.flows import Flow, Minutes, first_minute, flows_of
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target
-from conventions.records import audit
 from conventions.records.journal import ODD
 from conventions.schedules.schedule_summary import ScheduleSummary
+from conventions.storage.database import utc_now
 from conventions.storage.redis_store import Store
 
 T = TypeVar("T")
@@ -52,17 +53,6 @@ class MinuteNow:
 
 
 @dataclass(frozen=True, slots=True)
-class ActionNow:
-    """What a person did."""
-
-    at: datetime
-    actor: str
-    action: str
-    target: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """An application at one moment.
 
@@ -71,7 +61,7 @@ class Overview:
         minutes: the last hour, the present minute last; empty if it could not be read.
         flows: how fast they fill and empty, by queue; one of which nothing is known is missing.
         judge: who judges alerts; empty: nobody; `None`: it could not be read.
-        actions: the last ones, newest first; `None`: they could not be read.
+        actions: the last ones, newest first, each one once, on however many things; `None`: they could not be read.
         absent: what could not be read, and why.
     """
 
@@ -176,8 +166,7 @@ def _actions(app: Application) -> list[ActionNow]:
     if not app.database.is_there:
         return []
     with app.database.session(read_only=True, within=SQL_WITHIN) as session:
-        rows = audit.listing(session, MARKED)
-        return [ActionNow(one.at, one.actor, one.action, one.target, one.reason or "") for one in rows]
+        return last_actions(session, MARKED, utc_now() - timedelta(minutes=MINUTES))
 
 
 def _minutes(app: Application, look: Look, actions: Sequence[ActionNow]) -> tuple[list[MinuteNow], dict[str, Flow]]:
@@ -200,6 +189,6 @@ def _marks(releases: Mapping[str, float], actions: Sequence[ActionNow]) -> dict[
     marks: dict[int, list[str]] = {}
     for name, at in sorted(releases.items(), key=lambda one: one[1])[1:]:
         marks.setdefault(int(at // 60), []).append(f"release {name}")
-    for one in actions:
-        marks.setdefault(int(one.at.timestamp() // 60), []).append(f"{one.action} by {one.actor}")
+    for one in reversed(actions):  # the earlier first, also within a minute
+        marks.setdefault(int(one.at.timestamp() // 60), []).append(one.mark)
     return marks

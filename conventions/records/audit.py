@@ -1,10 +1,10 @@
 """The audit: who did what, to which target, when and why, and what it changed (R22). Rows are only added."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
@@ -27,10 +27,59 @@ def record_once(session: Session, entries: Sequence[tuple[AuditEntry, datetime]]
         session.execute(insert, [rows[id_] for id_ in sorted(rows)])
 
 
-def listing(session: Session, limit: int, target: str | None = None) -> Sequence[AuditRow]:
-    """The last entries, newest first. With `target`, only its entries."""
+def listing(
+    session: Session,
+    limit: int,
+    target: str | None = None,
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    before: datetime | None = None,
+) -> Sequence[AuditRow]:
+    """The last entries, newest first. With `target`, only its entries; `only` of these actions, or `without` them; `before` a moment."""
     query = select(AuditRow).order_by(AuditRow.at.desc(), AuditRow.id).limit(limit)
-    return session.scalars(query if target is None else query.where(AuditRow.target == cut(target))).all()
+    if target is not None:
+        query = query.where(AuditRow.target == cut(target))
+    if only:
+        query = query.where(AuditRow.action.in_(only))
+    if without:
+        query = query.where(AuditRow.action.not_in(without))
+    if before is not None:
+        query = query.where(AuditRow.at < before)
+    return session.scalars(query).all()
+
+
+class Group(NamedTuple):
+    """Entries of one action, by one actor and for one reason, within one minute.
+
+    Attributes:
+        target: of one of them.
+        first, last: when.
+        number: how many.
+    """
+
+    actor: str
+    action: str
+    reason: str
+    target: str
+    first: datetime
+    last: datetime
+    number: int
+
+
+def by_minute(session: Session, limit: int, actions: Collection[str], since: datetime) -> list[Group]:
+    """The last groups of these actions since a moment, the earlier first."""
+    row, first = AuditRow, func.min(AuditRow.at, type_=AuditRow.at.type)
+    minute = func.substr(cast(row.at, Text), 1, len("2026-11-30 12:00"))
+    query = (
+        select(row.actor, row.action, row.reason, func.min(row.target), first, func.max(row.at, type_=row.at.type), func.count())
+        .where(row.action.in_(actions), row.at >= since)
+        .group_by(row.actor, row.action, row.reason, minute)
+        .order_by(first.desc())
+        .limit(limit)
+    )  # fmt: skip
+    rows: Iterable[Any] = session.execute(query)
+    return [Group(actor, action, reason or "", *rest) for actor, action, reason, *rest in rows][::-1]
 
 
 def _row(entry: AuditEntry, at: datetime) -> dict[str, Any]:

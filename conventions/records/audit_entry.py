@@ -9,6 +9,7 @@ CANCEL, BATCH_CANCEL = (
     "cancel",
     "batch cancel",
 )  # cancel by message id, which may be a batch's; cancel of a batch
+CANCEL_BY_FORCE = "cancel by force"  # its process was killed, or was to be
 
 
 @dataclass(frozen=True, slots=True)

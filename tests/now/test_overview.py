@@ -1,7 +1,7 @@
 """The overview: rates of queues, marks, and what is left out."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -255,11 +255,73 @@ def test_deploys_and_actions_are_marks(app: ConventionsApp) -> None:
     with app.database.session() as session:
         audit.record(session, AuditEntry("ann", "schedule pause", "daily", "the printer burns"))
     found = overview_of(app)
-    assert [mark for one in found.minutes for mark in one.marks] == ["release r2", "schedule pause by ann"]
+    assert marks(found) == ["release r2", "schedule pause by ann"]
     assert found.actions is not None
     assert [(one.actor, one.action, one.target, one.reason) for one in found.actions] == [
         ("ann", "schedule pause", "daily", "the printer burns")
     ]
+
+
+def marks(found: Overview) -> list[str]:
+    """What happened within the last hour."""
+    return [mark for one in found.minutes for mark in one.marks]
+
+
+def did(app: ConventionsApp, *entries: AuditEntry, ago: timedelta = timedelta()) -> None:
+    """People have done this, so long ago."""
+    with app.database.session() as session:
+        audit.record_once(session, [(one, datetime.now(UTC) - ago) for one in entries])
+
+
+def test_an_action_on_many_is_one_mark(app: ConventionsApp) -> None:
+    """An edit of many letters has a row for each; others are seen beside it, and each of those that are apart."""
+    did(app, AuditEntry("ann", "queue pause", "mail", "x"), ago=timedelta(seconds=1800))
+    edits = [AuditEntry("u", "dead-letters edit", f"m{n}", "the field is new", {}, {}) for n in range(312)]
+    did(app, *edits[:200], ago=timedelta(seconds=630))
+    did(app, *edits[200:], ago=timedelta(seconds=575))
+    did(app, AuditEntry("u", "dead-letters edit", "m9", "the field is new", {}, {}), ago=timedelta(seconds=300))
+    did(app, AuditEntry("u", "cancel", "a", "no"), AuditEntry("u", "cancel", "b", "no"), ago=timedelta(seconds=200))
+    did(app, AuditEntry("ann", "cancel", "c", "no"), ago=timedelta(seconds=190))
+    found = overview_of(app)
+    edited = "dead-letters edit by u"
+    assert marks(found) == [
+        "queue pause by ann",
+        f"{edited}: 312 letters",
+        edited,
+        "cancel by u: 2 jobs",
+        "cancel by ann",
+    ]
+    assert [(one.target, one.count) for one in found.actions or ()] == [
+        ("c", 1), ("2 jobs", 2), ("m9", 1), ("312 letters", 312), ("mail", 1),
+    ]  # fmt: skip
+
+
+def test_an_action_that_begins_and_ends_is_one_mark(app: ConventionsApp) -> None:
+    """At its beginning; one that was cut short has only that."""
+    for seconds, row in (
+        (900, "messages cancel begins"),
+        (700, "messages cancel"),
+        (600, "messages cancel begins"),
+        (500, "purge begins"),
+    ):
+        did(app, AuditEntry("u", row, "mail", "no"), ago=timedelta(seconds=seconds))
+    did(app, AuditEntry("ann", "messages cancel", "mail", "no"), ago=timedelta(seconds=400))
+    found = overview_of(app)
+    assert marks(found) == [
+        "messages cancel by u",
+        "messages cancel begins by u",
+        "purge begins by u",
+        "messages cancel by ann",
+    ]
+    first = (found.actions or ())[-1]
+    assert timedelta(seconds=890) < datetime.now(UTC) - first.at < timedelta(seconds=999)
+
+
+def test_old_actions_are_shown_still(app: ConventionsApp) -> None:
+    """Those on many things, one by one, as many as there is room for."""
+    did(app, *(AuditEntry("u", "cancel", f"m{n}") for n in range(300)), ago=timedelta(hours=2))
+    found = overview_of(app)
+    assert (marks(found), len(found.actions or ())) == ([], 10)
 
 
 def test_what_cannot_be_read_is_said(app: ConventionsApp) -> None:

@@ -224,3 +224,18 @@ def test_what_people_ask_most_has_an_index(database: Database, which: AuditFilte
             plan = "\n".join(str(line[-1]) for line in lines)
             assert not re.search(r"Seq Scan|SCAN conventions_\w+$", plan, re.MULTILINE), plan
     assert asked
+
+
+def test_actions_by_minute(database: Database) -> None:
+    """Those on many things together, by who, what and why; the last ones, the earlier first."""
+    half = timedelta(seconds=30)
+    note(database, *((AuditEntry("u", "edit", f"m{n}", "why"), at(1) + n * half) for n in range(5)))
+    note(database, (AuditEntry("u", "edit", "x"), at(1)), (AuditEntry("u", "other", "x", "why"), at(1)))
+    with database.session(read_only=True) as session:
+        found = audit.by_minute(session, 10, ["edit"], at(2))
+        assert found == [
+            audit.Group("u", "edit", "why", "m2", at(2), at(2) + half, 2),
+            audit.Group("u", "edit", "why", "m4", at(3), at(3), 1),
+        ]
+        assert audit.by_minute(session, 1, ["edit"], at(0)) == found[1:]
+        assert [one.reason for one in audit.by_minute(session, 10, ["edit"], at(0))].count("") == 1
