@@ -9,6 +9,8 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.cli.shared_options import REASON
+from conventions.jobs.job import Job
+from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.cancel_or_end import cancel_or_end
 from conventions.now.end_running import BY_ITSELF, ForcedEnd
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
@@ -18,6 +20,7 @@ ANSWERS = {
     "running": "running; it is told at its next report of progress",
     "too late": "too late; it has ended, or was not sent yet",
 }
+UNSURE = "whether its process is ended is not known"
 
 
 @click.command(cls=CeleryCommand)
@@ -28,7 +31,7 @@ ANSWERS = {
 @click.pass_context
 @one_line_errors
 def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, actor: str) -> None:  # noqa: A002  # the word of the glossary
-    """Keep the message ID from running; status 1 when it has already ended.
+    """Keep the message ID from running; status 1 when it has already ended, or is only the beginning of an id.
 
     A running job learns it at its next report of progress. With --force its process is killed now, in a prefork pool; what it has done outside a
     transaction stays done. Status 1 when it goes on.
@@ -37,8 +40,12 @@ def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, 
     if force and not (reason or "").strip():
         raise click.UsageError("--force needs --reason")
     app.loader.import_default_modules()  # whether it is a function
+    if begun := _begun(app, id):
+        say(f"{SHORT}; it is the beginning of {' and of '.join(begun)}: give a whole one. Nothing is done", err=True)
+        context.exit(1)
     outcome = cancel_or_end(app, id, actor, reason, force=force)
     if outcome.fault is not None:
+        say(f"{id}: {'too late' if outcome.answer == 'too late' else 'it is cancelled'}; {UNSURE}")
         raise outcome.fault
     answer, forced = outcome.answer, outcome.forced
     if answer is None:
@@ -47,26 +54,25 @@ def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, 
         )
     if forced is None:
         say(f"{id}: {ANSWERS[answer]}")
-        if answer == "too late" or not app.port.keeps_claims:
-            _say_if_short(app, id)
+        if (answer == "too late" or not app.port.keeps_claims) and len(id) < LENGTH:
+            say(SHORT, err=True)
         context.exit(1 if answer == "too late" else 0)
-    say(f"{id}: {_said(forced, answer)}")
+    say(f"{id}: {_said(app, forced, answer)}")
     context.exit(1 if forced.how in ("in a thread", "goes on") else 0)
 
 
-def _say_if_short(app: ConventionsApp, id_: str) -> None:
-    """Say that an id is only the beginning of one, as lists and pages show it. Nothing is cancelled by a guess."""
-    if len(id_) >= LENGTH:
-        return
+def _begun(app: ConventionsApp, text: str) -> list[str]:
+    """The ids of which this is only the beginning, as lists and pages show it. Nothing is cancelled by a guess, and a whole id is one."""
+    if len(text) >= LENGTH or not app.port.can.looks:  # else a whole one that waits would look as if nobody knew it
+        return []
     try:
-        found = whole_ids(app, id_)
-    except (RedisError, SQLAlchemyError):  # what was done is said
-        found = []
-    names = f"; it is the beginning of {' and of '.join(found)}: give a whole one" if found else ""
-    say(f"{SHORT}{names}", err=True)
+        is_known = Job.of(text, app).state != "unknown" or bool(app.batches.states([text]))
+        return [] if is_known else whole_ids(app, text)
+    except (ValueError, RedisError, SQLAlchemyError):  # a message can be cancelled while SQL is away
+        return []
 
 
-def _said(forced: ForcedEnd, answer: str) -> str:
+def _said(app: ConventionsApp, forced: ForcedEnd, answer: str) -> str:
     match forced.how:
         case "ended":
             return f"ended by force at {forced.worker}; it is {forced.state}"
@@ -82,8 +88,28 @@ def _said(forced: ForcedEnd, answer: str) -> str:
                 else "look at `job` in a moment"
             )
             return f"{forced.worker} has not ended it yet; {when}"
-        case _ if forced.state in BY_ITSELF:
-            return f"it has ended by itself; it is {forced.state}"
-        case _ if forced.state == "unknown":
-            return "no worker says that it runs it; if it waits, it will not run"
-    return ANSWERS["queued"] if answer == "queued" else f"no worker runs it; it is {forced.state}"
+    return (
+        f"it has ended by itself; it is {forced.state}"
+        if forced.state in BY_ITSELF
+        else _not_ended(app, forced, answer)
+    )
+
+
+def _not_ended(app: ConventionsApp, forced: ForcedEnd, answer: str) -> str:
+    """What the cancel did where there is no process to end."""
+    nobody = _nobody(app)
+    if forced.state == "unknown":
+        return f"it is cancelled: if it waits, it will not run; {nobody}"
+    if answer == "queued":
+        return f"{ANSWERS['queued']}; {nobody}"
+    cancelled = "it is cancelled: it will not run again; " if answer == "running" else ""
+    return f"{cancelled}{nobody}; it is {forced.state}"
+
+
+def _nobody(app: ConventionsApp) -> str:
+    """What is not done by force, and why."""
+    try:
+        lives = any(not one.silent for one in WorkerReports(app.store).listing())
+    except RedisError:  # what was done is said
+        lives = True
+    return f"{'no worker says that it runs it' if lives else 'no worker lives'}, so no process is ended"

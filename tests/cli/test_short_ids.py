@@ -6,14 +6,20 @@ from typing import TypeAlias
 
 import pytest
 from click.testing import Result
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions.app import ConventionsApp
-from conventions.cli.cancel import cancel
+from conventions.broker.redis_broker import HeldMessage
+from conventions.cli.cancel import UNSURE, cancel
 from conventions.cli.dead_letters import dead_letters
 from conventions.cli.job import job
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import groups
+from conventions.idempotency.claims import ClaimRequest
+from conventions.jobs.job import Job
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.now.whole_id import SHORT, whole_ids
+from conventions.records import audit
 from conventions.records.journal import Event
 from tests.cli.command_tasks import Send
 from tests.failures import failure, record
@@ -65,20 +71,75 @@ def test_the_beginning_of_no_id(run: Run) -> None:
     assert run(job, f"{ENDED[:-1]}f").stderr == ""
 
 
-def test_cancel_never_guesses(run: Run, known: ConventionsApp) -> None:
-    """It says of which id this is the beginning."""
-    done = run(cancel, WAITS[:8])
-    said = f"{SHORT}; it is the beginning of {WAITS}: give a whole one\n"
-    assert (done.exit_code, done.stdout, done.stderr) == (
-        1,
-        f"{WAITS[:8]}: too late; it has ended, or was not sent yet\n",
-        said,
-    )
-    assert known.claims.is_cancelled(WAITS) is False
-    by_force = run(cancel, WAITS[:8], "--force", "--reason", "x")
-    assert (by_force.exit_code, by_force.stderr) == (1, said)
+def deeds(app: ConventionsApp) -> list[tuple[str, str]]:
+    """What the audit has."""
+    drain(recorder(app.store, app.database))
+    with app.database.session(read_only=True) as session:
+        return [(one.action, one.target) for one in audit.listing(session, 9)]
+
+
+@pytest.mark.parametrize("more", [(), ("--force", "--reason", "x")])
+@pytest.mark.parametrize("whole", [WAITS, DEAD])
+def test_cancel_never_guesses(run: Run, known: ConventionsApp, whole: str, more: tuple[str, ...]) -> None:
+    """It says of which id this is the beginning, and does nothing."""
+    done = run(cancel, whole[:8], *more)
+    said = f"{SHORT}; it is the beginning of {whole}: give a whole one. Nothing is done\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", said)
+    assert known.claims.is_cancelled(whole) is False
+    assert known.claims.is_cancelled(whole[:8]) is False
+    assert deeds(known) == []
+
+
+def test_cancel_says_that_what_nobody_knows_is_short(run: Run, known: ConventionsApp) -> None:
+    """It is cancelled as it is given: its sender may have chosen it."""
     assert run(cancel, "ffffffff").stderr == f"{SHORT}\n"
     assert run(cancel, DEAD).stderr == ""
+    assert sorted(deeds(known)) == [("cancel", DEAD), ("cancel", "ffffffff")]
+
+
+def test_cancel_takes_a_whole_id_that_is_short(run: Run, known: ConventionsApp) -> None:
+    """Also one with which another one begins."""
+    Send.apply_async(kwargs={"user_id": 8, "day": date(2026, 1, 5)}, task_id=WAITS[:8])
+    done = run(cancel, WAITS[:8])
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{WAITS[:8]}: queued; it will not run\n", "")
+    assert (known.claims.is_cancelled(WAITS[:8]), known.claims.is_cancelled(WAITS)) == (True, False)
+
+
+def test_by_force_where_no_worker_runs_it(run: Run, known: ConventionsApp) -> None:
+    """It says that it is cancelled, and what is not done."""
+    done = run(cancel, WAITS, "--force", "--reason", "x")
+    said = f"{WAITS}: queued; it will not run; no worker lives, so no process is ended\n"
+    assert (done.exit_code, done.stdout) == (0, said)
+    WorkerReports(known.store).say("w1", WorkerReport(queues=("elsewhere",), processes=1))
+    assert (
+        "no worker says that it runs it, so no process is ended"
+        in run(cancel, WAITS, "--force", "--reason", "x").stdout
+    )
+
+
+def test_by_force_where_its_worker_is_gone(run: Run, known: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has begun, as far as is known, and comes back."""
+    monkeypatch.setattr("conventions.now.end_running.SAY_EVERY", 0.1)
+    (delivery,) = known.broker.reserve(["mail"], 1)
+    held, key = HeldMessage(WAITS, delivery.queue, delivery.receipt), Job.of(WAITS, known).key
+    assert key is not None
+    known.claims.take([ClaimRequest(str(Send.name), key, delivery.receipt, WAITS, "f", held=held)])
+    done = run(cancel, WAITS, "--force", "--reason", "x")
+    said = "it is cancelled: it will not run again; no worker lives, so no process is ended; it is running"
+    assert (done.exit_code, done.stdout) == (0, f"{WAITS}: {said}\n")
+    assert known.claims.is_cancelled(WAITS)
+
+
+def test_by_force_and_nobody_knows(run: Run, known: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server went away meanwhile: the message is cancelled, and that is said."""
+
+    def away(*_: object) -> None:
+        raise RedisConnectionError("no answer")
+
+    monkeypatch.setattr("conventions.now.cancel_or_end.end_running", away)
+    done = run(cancel, WAITS, "--force", "--reason", "x")
+    assert (done.exit_code, done.stdout) == (2, f"{WAITS}: it is cancelled; {UNSURE}\n")
+    assert "no answer" in done.stderr
 
 
 def test_the_beginning_of_a_group(run: Run, commands_app: ConventionsApp, bury: Bury) -> None:
