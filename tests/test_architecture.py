@@ -135,3 +135,13 @@ def test_what_every_issue_promises_is_there() -> None:
         japanese_business_days Settings
     """
     assert set(promised.split()) <= set(conventions.__all__)
+
+
+@pytest.mark.parametrize("ending", ["py", "html", "js", "css", "lua"])
+def test_no_file_has_two_versions(ending: str) -> None:
+    """A merge that was left half done: a page shows both, with the marks between them."""
+    files = sorted(PACKAGE.rglob(f"*.{ending}"))
+    assert files
+    assert [
+        one.name for one in files if re.search(r"^(<<<<<<<|>>>>>>>) ", one.read_text(encoding="utf-8"), re.MULTILINE)
+    ] == []
