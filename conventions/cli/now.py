@@ -83,6 +83,14 @@ def _parts(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
         yield Text(printable(f"  unknown: {part}: {why}"), style="dim")
     if overview.judge == "":
         yield Text("  nobody judges alerts: start `celery beat`, or `celery metrics --port`", style="dim")
+    for refusal in overview.refusals:
+        yield Text(
+            printable(
+                f"  alerts do not arrive: {refusal.receiver} has taken nothing since {_clock(refusal.since, zone)}, "
+                f"tried {refusal.times:,} times: {refusal.why}"
+            ),
+            style="bold red",
+        )
     yield from _tables(overview, zone)
 
 

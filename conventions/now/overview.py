@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from conventions.alerts.alert_store import AlertStore
+from conventions.alerts.alert_store import AlertStore, Refusal
 from conventions.alerts.episode import Episode, with_what_goes_on
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
@@ -61,6 +61,7 @@ class Overview:
         minutes: the last hour, the present minute last; empty if it could not be read.
         flows: how fast they fill and empty, by queue; one of which nothing is known is missing.
         judge: who judges alerts; empty: nobody; `None`: it could not be read.
+        refusals: receivers of alerts that took nothing when they were last asked.
         actions: the last ones, newest first, each one once, on however many things; `None`: they could not be read.
         absent: what could not be read, and why.
     """
@@ -70,6 +71,7 @@ class Overview:
     minutes: Sequence[MinuteNow] = ()
     flows: Mapping[str, Flow] = field(default_factory=dict)
     judge: str | None = None
+    refusals: Sequence[Refusal] = ()
     actions: Sequence[ActionNow] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
 
@@ -141,16 +143,31 @@ def overview_of(app: Application) -> Overview:
     minutes, flows = found if found is not None else ((), {})
     # Redis does not answer where no worker could be read: nobody waits for it once more.
     alerts = None if look.levels.workers is None else _part(app.store, absent, "judge", lambda: _alerts(app))
-    judge, episodes = (None, {}) if alerts is None else alerts
+    episodes = {} if alerts is None else alerts.episodes
     wrong = with_what_goes_on(episodes, all_findings(look, thresholds), goes_on(look, thresholds))
-    shown = None if actions is None else actions[:ACTIONS]
-    return Overview(look.levels, without_covered(wrong), minutes, flows, judge, shown, absent)
+    return Overview(
+        look.levels,
+        without_covered(wrong),
+        minutes,
+        flows,
+        judge=None if alerts is None else alerts.judge,
+        refusals=() if alerts is None else alerts.refusals,
+        actions=None if actions is None else actions[:ACTIONS],
+        absent=absent,
+    )
 
 
-def _alerts(app: Application) -> tuple[str, dict[str, Episode]]:
-    """Who judges, and the episodes that have not ended."""
+class _Alerts(NamedTuple):
+    """Who judges, the episodes that have not ended, and who is not told of them."""
+
+    judge: str
+    episodes: Mapping[str, Episode]
+    refusals: Sequence[Refusal]
+
+
+def _alerts(app: Application) -> _Alerts:
     store = AlertStore(app.store)
-    return store.leader() or "", store.episodes()
+    return _Alerts(store.leader() or "", store.episodes(), store.refusals())
 
 
 def _part(store: Store, absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:

@@ -35,6 +35,7 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         "running": None if levels.running is None else [_running(one) for one in overview.running],
         "workers": None if levels.workers is None else [_worker(one) for one in overview.workers],
         "judge": overview.judge,
+        "refusals": [one._asdict() | {"since": at(one.since)} for one in overview.refusals],
         "beats": None if levels.beats is None else [_beat(one) for one in levels.beats],
         "pauses": None
         if levels.pauses is None

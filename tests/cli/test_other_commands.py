@@ -25,6 +25,7 @@ from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
 from conventions.cli.lost import lost
 from conventions.cli.messages import messages
+from conventions.cli.now import now
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_status import doubts
 from conventions.idempotency.claim_answers import Cancelled
@@ -264,8 +265,13 @@ def test_check_says_that_alerts_do_not_arrive(run: Run, commands_app: Convention
         "2 times in a row" in broken["fault"],
     ) == ("alerts", True, True)
     assert "webhook has taken nothing since 2027-01-15 17:00:00 JST, tried 2 times" in run(alerts, "list").stderr
+    shown = run(now)
+    assert "alerts do not arrive: webhook has taken nothing since 01-15 17:00:00, tried 2 times" in shown.stdout
+    (refusal,) = json.loads(run(now, "--json").stdout)["refusals"]
+    assert (refusal["receiver"], refusal["since"], refusal["times"]) == ("webhook", "2027-01-15T17:00:00+09:00", 2)
     store.accept("webhook")
     assert run(check).exit_code == 0
+    assert ("do not arrive" in run(now).stdout, json.loads(run(now, "--json").stdout)["refusals"]) == (False, [])
 
 
 def test_check_sees_tables_of_an_older_release(run: Run, commands_app: ConventionsApp) -> None:

@@ -514,9 +514,15 @@ def test_a_receiver_that_takes_nothing(operator: User, viewer: User, shop_app: C
     """Is named on the page of alerts; what it answered is for those who see values."""
     store = AlertStore(shop_app.store)
     store.refuse("webhook", "HTTPError: HTTP Error 302: Found", 1_800_000_000.0)
+    # A look is fresh for 1.5 s.
+    wait_until(lambda: "Alerts do not arrive" in operator.get("/").text, 10, "Now says it")
     for user, sees in ((operator, True), (viewer, False)):
         page = text_of(user.get("/alerts").text)
         assert "webhook has taken nothing since 2027-01-15 17:00:00 JST" in page
         assert ("302" in page) == sees
+        said = "Alerts do not arrive: webhook has taken nothing since 2027-01-15 17:00:00 JST"
+        assert said in text_of(user.get("/").text)
+        assert ("302" in text_of(user.get("/").text)) == sees
     store.accept("webhook")
     assert "has taken nothing" not in operator.get("/alerts").text
+    wait_until(lambda: "has taken nothing" not in operator.get("/").text)
