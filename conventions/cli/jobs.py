@@ -16,7 +16,7 @@ from conventions.now.job_filter import STATES, JobFilter
 from conventions.now.job_listing import list_jobs
 from conventions.storage.database import utc_now
 
-COLUMNS = ("id", "state", "task", "queue", "actor", "worker", "at", "runtime", "attempt", "error")
+COLUMNS = ("id", "state", "task", "queue", "actor", "worker", "at", "due_at", "runtime", "attempt", "error")
 
 
 @click.group()

@@ -143,15 +143,17 @@ def _row(one: Waiting, now: datetime, held_back: HeldBack) -> dict[str, Any]:
 
 @messages.command(cls=CeleryCommand)
 @_selecting
-def count(*, app: ConventionsApp, selection: Selection) -> int | None:
+@JSON
+def count(*, app: ConventionsApp, selection: Selection, as_json: bool) -> int | None:
     """Count messages that wait, by queue and task."""
     counted = Counter((one.queue, str(one.headers.get("task"))) for one in found(app, selection))
     rows = [{"queue": queue, "task": task, "messages": count} for (queue, task), count in counted.most_common()]
-    emit(rows, ("queue", "task", "messages"), as_json=False)
+    emit(rows, ("queue", "task", "messages"), as_json=as_json)
     held = sum(app.broker.sizes(name).in_flight for name in selection.queues)
     say(
         _messages(counted.total())
-        + (f"; {held:,} more of these queues are with workers, which run them or have read them ahead" if held else "")
+        + (f"; {held:,} more of these queues are with workers, which run them or have read them ahead" if held else ""),
+        err=as_json,
     )
     return None if counted else 0
 

@@ -4,7 +4,7 @@ Each place is asked by itself, and bounded: of jobs that wait so many are looked
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, islice
@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
 from conventions.broker.waiting_messages import Waiting, WaitingPlace
 from conventions.core.bounded_call import StillWaits
+from conventions.core.chunking import batched
 from conventions.core.error_text import clean, first_line
 from conventions.core.secrets_in_text import without_secrets
 from conventions.core.units import moment
@@ -28,7 +29,7 @@ from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.levels import SQL, SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.job_filter import RUNNING, HeldBack, JobFilter, State, state_of_waiting
-from conventions.records import audit_listing
+from conventions.records import audit_listing, executions
 from conventions.records.audit_filter import AuditFilter
 from conventions.records.journal import ODD
 from conventions.storage.database import utc_now
@@ -39,6 +40,7 @@ PLACES_OF: dict[str, tuple[WaitingPlace, ...]] = {"queued": ("queue",), "delayed
 
 LOOK_AT = 20_000  # messages that wait
 AT_ONCE = 16  # questions to SQL
+OF_ERRORS = 500  # retrying jobs whose errors one statement reads
 LETTERS = 1000  # that are looked at for their sender
 
 
@@ -50,6 +52,8 @@ class JobLine:
         at: of a waiting one, when it was sent; of a running one, when it began; else when it ended.
         runtime: seconds, so far or in all.
         attempt: from 1; 0: it never started.
+        error, error_message: of the last attempt that failed; of a retrying one, as far as it is recorded.
+        due_at: of a waiting one, when it may run at the earliest, where that is later than now; of one that only a pause holds back, nothing.
     """
 
     id: str
@@ -63,6 +67,7 @@ class JobLine:
     attempt: int = 1
     error: str | None = None
     error_message: str | None = None
+    due_at: datetime | None = None
 
 
 @dataclass
@@ -113,7 +118,35 @@ def list_jobs(app: Application, which: JobFilter, limit: int, look_at: int = LOO
     if which.has_ended:
         name = f"jobs {hash(which) % AT_ONCE}"  # other people's questions are asked beside this one
         _add(listing, "ended jobs", limit, lambda: SQL.call(name, lambda: _ended(app, which, asked), SQL_WITHIN))
+    _add_last_errors(app, listing, f"errors {hash(which) % AT_ONCE}")
     return listing
+
+
+def _add_last_errors(app: Application, listing: JobListing, name: str) -> None:
+    """Those of the retrying jobs that are shown, and of no others."""
+    ids = [one.id for one in listing.lines if one.state == "retrying"]
+    if not ids or not app.database.is_there:
+        return
+
+    def read() -> dict[str, tuple[str | None, str | None]]:
+        found: dict[str, tuple[str | None, str | None]] = {}
+        with app.database.session(read_only=True, within=SQL_WITHIN) as session:
+            for some in batched(ids, OF_ERRORS):
+                last = executions.last_of_each(session, some)
+                found |= {id_: (row.error, row.error_message) for id_, row in last.items()}
+        return found
+
+    try:
+        errors = SQL.call(name, read, SQL_WITHIN)
+    except (SQLAlchemyError, OSError, StillWaits, *ODD) as error:
+        listing.absent["errors of retrying jobs"] = without_secrets(first_line(error))
+        return
+    listing.lines = [
+        replace(one, error=errors[one.id][0], error_message=errors[one.id][1])
+        if one.state == "retrying" and one.id in errors
+        else one
+        for one in listing.lines
+    ]
 
 
 def _add(listing: JobListing, name: str, limit: int, read: Callable[[], list[JobLine]]) -> None:
@@ -235,11 +268,23 @@ def _of_messages(which: JobFilter, search: Iterable[Waiting], held_back: HeldBac
         if one.tag in seen or not which.names(_text(headers.get("task"))):
             continue
         seen.add(one.tag)
-        state = state_of_waiting(one, held_back=held_back.holds(one))
+        is_held = held_back.holds(one)
+        state = state_of_waiting(one, held_back=is_held)
         sent, task = moment(headers.get(ENQUEUED_AT)), _text(headers.get("task"))
         if which.state in ("", state) and which.within(sent):
             actor, attempt = _text(headers.get(ACTOR)), max(one.attempt, 1)
-            yield JobLine(one.message_id, task, state, one.queue, actor, at=sent, attempt=attempt)
+            due_at = None if is_held else _due_at(one)
+            yield JobLine(one.message_id, task, state, one.queue, actor, at=sent, attempt=attempt, due_at=due_at)
+
+
+def _due_at(one: Waiting) -> datetime | None:
+    """When a message is due that is not yet."""
+    if one.place != "delayed":
+        return None
+    try:
+        return datetime.fromtimestamp(float(one.score) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # another program wrote it
+        return None
 
 
 def _ended(app: Application, which: JobFilter, limit: int) -> list[JobLine]:

@@ -63,6 +63,16 @@ def test_the_states_are_those_of_a_job(run: Run, commands_app: ConventionsApp) -
     assert {row["id"] for row in delayed} == {later}
 
 
+def test_counts_as_json(run: Run, commands_app: ConventionsApp) -> None:
+    """What is with workers is said beside it."""
+    send(1, 2, 3)
+    commands_app.broker.reserve(["mail"], 1)
+    done = run(messages, "count", "--json")
+    assert json.loads(done.stdout) == [{"queue": "mail", "task": Send.name, "messages": 2}]
+    assert "1 more of these queues are with workers" in done.stderr
+    assert json.loads(run(messages, "count", "--queue", "immediate", "--json").stdout) == []
+
+
 @pytest.mark.usefixtures("interrupted")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_in_a_cancel(run: Run, commands_app: ConventionsApp, as_json: bool) -> None:

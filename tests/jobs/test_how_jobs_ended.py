@@ -9,6 +9,7 @@ import pytest
 from celery import chain
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
+from sqlalchemy.event import listen, remove
 
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Job, LongRunningTask, RetryPolicy
 from conventions.app import ConventionsApp
@@ -17,6 +18,9 @@ from conventions.dead_letters import discard_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.resend import redrive
 from conventions.execution.cancel import cancel
+from conventions.now.job_filter import JobFilter
+from conventions.now.job_listing import JobLine, list_jobs
+from conventions.storage.database import Database
 from tests.support import wait_until
 from tests.workers import wait_for_letter
 
@@ -145,6 +149,35 @@ def test_a_caller_that_waits_by_celerys_result(live_app: ConventionsApp, tmp_pat
     assert (job.state, job.progress.done, job.progress.percent) == ("succeeded", 4, 100)
 
 
+def retrying(app: ConventionsApp, limit: int = 100) -> dict[str, JobLine]:
+    """The jobs that are tried again, as a list has them."""
+    found = list_jobs(app, JobFilter(state="retrying"), limit)
+    assert found.absent == {}
+    return {one.id: one for one in found.lines}
+
+
+def test_a_list_reads_the_errors_of_those_that_it_shows(
+    live_app: ConventionsApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists them without, and says so, while SQL is away."""
+    sent = {FailsLater.delay(file=tmp_path / f"never {number}").id for number in range(3)}
+    wait_until(lambda: sum(one.error == "LookupError" for id_, one in retrying(live_app).items() if id_ in sent) == 3)
+    asked: list[int] = []
+
+    def counts(*of: Any) -> None:
+        asked.append(len(of[3]))
+
+    listen(live_app.database.engine, "before_cursor_execute", counts)
+    assert len(retrying(live_app, 2)) == 2
+    remove(live_app.database.engine, "before_cursor_execute", counts)
+    assert max(asked) == 2, "the ids of those that are shown"
+    monkeypatch.setattr(live_app, "database", Database(f"sqlite:///{tmp_path}"))  # a folder is no database
+    found = list_jobs(live_app, JobFilter(state="retrying"), 100)
+    lines = [one for one in found.lines if one.id in sent]
+    assert [(one.error, one.due_at is None) for one in lines] == [(None, False)] * 3
+    assert list(found.absent) == ["errors of retrying jobs"]
+
+
 def test_a_failure_until_its_end(live_app: ConventionsApp, tmp_path: Path) -> None:
     """Retrying, then dead; sent again, and then well; its error stays with each state."""
     later = FailsLater.delay(file=tmp_path / "never")
@@ -153,6 +186,8 @@ def test_a_failure_until_its_end(live_app: ConventionsApp, tmp_path: Path) -> No
     assert job.due_at is not None
     assert job.due_at > datetime.now(UTC) + timedelta(minutes=2)
     assert state(live_app, later.id) == "RETRY"
+    listed = wait_until(lambda: one if (one := retrying(live_app)[later.id]).error else None)  # it is in SQL by now
+    assert (listed.error, listed.error_message, listed.due_at) == ("LookupError", "no never", job.due_at)
 
     sent = Fails.delay(file=tmp_path / "mended")
     job = Job.of(sent.id).wait(20)
