@@ -55,13 +55,16 @@ class Counts:
         self._store = store
 
     def totals(self) -> dict[Series, dict[str, int]]:
-        """The counts of each series by name, since the beginning."""
+        """The counts of each series by name, since the beginning; in the order in which the series were first counted."""
         redis: Any = self._store.redis
         with redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(self._key("series"))
             pipe.hgetall(self._key("total"))
             series, counts = pipe.execute()
-        return _by_series(_numbered(series), counts)
+        known = _numbered(series)
+        order = {one: count_in(number) for number, one in known.items()}
+        found = _by_series(known, counts)
+        return dict(sorted(found.items(), key=lambda one: order[one[0]]))
 
     def minutes(self, first: int, last: int) -> dict[int, dict[Series, dict[str, int]]]:
         """The same of each minute since the epoch from `first` to `last`, both included; those without events are missing."""

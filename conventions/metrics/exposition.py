@@ -1,15 +1,17 @@
 """Metrics for Prometheus, by its conventions: seconds and bytes, counters that end with `_total`, few labels, and none with a host's name."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from conventions.broker.queue_level import QueueLevel
 from conventions.metrics.counts import Counts
-from conventions.metrics.levels import LevelReader, Levels
+from conventions.metrics.levels import LevelReader, Levels, QueueNow
 from conventions.metrics.measures import OVERLONG, RUN, WAIT, Histogram, Series, errors_in
+from conventions.metrics.most_series import OTHERS, most_letters, most_of, stable_totals
 from conventions.records.journal import KINDS
 
 Totals = Mapping[Series, Mapping[str, int]]
@@ -40,16 +42,23 @@ class MetricsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics. Raises: RedisError: the scrape fails, so that Prometheus says `up == 0`."""
-        totals: dict[Series, Mapping[str, int]] = {one: {} for one in self._known()}
-        totals |= self._counts.totals()
+        known, counted = self._known(), self._counts.totals()
+        totals, left = stable_totals(known, counted)
         levels = self._levels.read()
+        others = {"counts": left}
         yield from _of_attempts(totals)
-        yield from _of_queues(levels)
-        yield from _of_workers(levels, {one.task for one in totals if one.task})
-        yield from _of_records(levels)
-        yield from _of_schedules(levels)
+        yield from _of_queues(levels, others)
+        yield from _of_workers(levels, {one.task for one in (*known, *counted) if one.task}, others)
+        yield from _of_records(levels, others)
+        yield from _of_schedules(levels, others)
         yield from _of_memory(levels)
-        yield from _of_pauses(levels)
+        yield from _of_pauses(levels, others)
+        summed = GaugeMetricFamily(
+            "conventions_others", "How many names are not told one by one, but together as `others`.", labels=["part"]
+        )
+        for part, count in others.items():
+            summed.add_metric([part], count)
+        yield summed
         absent = GaugeMetricFamily(
             "conventions_part_unreadable",
             "1: what belongs to this part could not be read, and is left out.",
@@ -100,7 +109,7 @@ def _histogram(name: str, text: str, measure: str, totals: Totals) -> Metric:
     return family
 
 
-def _of_queues(levels: Levels) -> Iterator[Metric]:
+def _of_queues(levels: Levels, others: dict[str, int]) -> Iterator[Metric]:
     if levels.queues is None:
         return
     messages = GaugeMetricFamily(
@@ -112,8 +121,13 @@ def _of_queues(levels: Levels) -> Iterator[Metric]:
         "oldest": GaugeMetricFamily("conventions_queue_oldest_seconds", "Since when the oldest ready message is ready.", labels=["queue"]),
         "consumers": GaugeMetricFamily("conventions_queue_consumers", "Living workers that consume the queue.", labels=["queue"]),
     }  # fmt: skip
-    for name, queue in levels.queues.items():
-        level = queue.level
+    named, rest = most_of(levels.queues, lambda name: _weight(levels, name))
+    others["queues"] = len(rest)
+    shown = [levels.queues[name] for name in named]
+    if rest:
+        shown.append(_together(levels, [levels.queues[name] for name in rest]))
+    for queue in shown:
+        name, level = queue.name, queue.level
         for state, count in (("ready", level.ready), ("delayed", level.delayed), ("in_flight", level.in_flight)):
             if count is not None:
                 messages.add_metric([name, state], count)
@@ -126,7 +140,37 @@ def _of_queues(levels: Levels) -> Iterator[Metric]:
     yield from gauges.values()
 
 
-def _of_workers(levels: Levels, tasks: set[str]) -> Iterator[Metric]:
+def _weight(levels: Levels, queue: str) -> tuple[bool, int, int]:
+    """What people have paused is told first: it would be missed most. Then what has the most messages."""
+    level, retrying = (levels.queues or {})[queue].level, (levels.queues or {})[queue].retrying
+    messages = (level.ready or 0) + (level.delayed or 0) + (level.in_flight or 0)
+    return levels.pause_of("queue", queue) is not None, messages, retrying or 0
+
+
+def _together(levels: Levels, queues: Sequence[QueueNow]) -> QueueNow:
+    """Several queues as one: sums, and the oldest message. Its consumers are those of the queue with the fewest, of those that need one."""
+    found = [one.level for one in queues]
+    level = QueueLevel(
+        ready=_sum(one.ready for one in found),
+        delayed=_sum(one.delayed for one in found),
+        parked=_sum(one.parked for one in found),
+        in_flight=_sum(one.in_flight for one in found),
+        oldest=max((one.oldest for one in found if one.oldest is not None), default=None),
+    )
+    needing = [
+        one for one in queues if sum(_weight(levels, one.name)[1:]) and levels.pause_of("queue", one.name) is None
+    ]
+    consumers = [one.consumers for one in needing or queues if one.consumers is not None]
+    return QueueNow(OTHERS, level, _sum(one.retrying for one in queues), min(consumers, default=None))
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; `None`: nothing is."""
+    known = [one for one in values if one is not None]
+    return sum(known) if known else None
+
+
+def _of_workers(levels: Levels, tasks: set[str], others: dict[str, int]) -> Iterator[Metric]:
     if levels.workers is not None:
         alive = [one.report for one in levels.workers if not one.silent]
         workers = GaugeMetricFamily("conventions_workers", "Workers by whether they report.", labels=["state"])
@@ -141,12 +185,16 @@ def _of_workers(levels: Levels, tasks: set[str]) -> Iterator[Metric]:
             "Jobs that ran when their workers last reported, every two seconds.",
             labels=["task"],
         )
-        for task in sorted(tasks | busy.keys()):
+        named, rest = most_of(tasks | busy.keys(), lambda task: busy[task])
+        others["running"] = len(rest)
+        for task in named:
             running.add_metric([task], busy[task])
+        if rest:
+            running.add_metric([OTHERS], sum(busy[task] for task in rest))
         yield running
 
 
-def _of_records(levels: Levels) -> Iterator[Metric]:
+def _of_records(levels: Levels, others: dict[str, int]) -> Iterator[Metric]:
     if (journal := levels.journal) is not None:
         yield GaugeMetricFamily("conventions_journal_events", "Events that wait to be recorded in SQL.", journal.events)
         yield GaugeMetricFamily(
@@ -158,12 +206,13 @@ def _of_records(levels: Levels) -> Iterator[Metric]:
         letters = GaugeMetricFamily(
             "conventions_dead_letters", "Dead letters that nobody has redriven or discarded.", labels=OF_SERIES
         )
-        for series, count in sorted(levels.letters.items()):
+        shown, others["letters"] = most_letters(levels.letters)
+        for series, count in shown.items():
             letters.add_metric(series, count)
         yield letters
 
 
-def _of_schedules(levels: Levels) -> Iterator[Metric]:
+def _of_schedules(levels: Levels, others: dict[str, int]) -> Iterator[Metric]:
     if levels.beats is not None and (leading := [one.tick_age for one in levels.beats if one.leads]):
         yield GaugeMetricFamily(
             "conventions_beat_last_look_seconds", "Since when no leading beat has looked at the schedule.", min(leading)
@@ -176,9 +225,15 @@ def _of_schedules(levels: Levels) -> Iterator[Metric]:
         labels=["schedule"],
     )
     paused = GaugeMetricFamily("conventions_schedule_paused", "1: paused by a person.", labels=["schedule"])
-    for one in levels.schedules:
-        overdue.add_metric([one.listed.name], one.overdue or 0.0)
-        paused.add_metric([one.listed.name], float(one.state.pause is not None))
+    late = {one.listed.name: one.overdue or 0.0 for one in levels.schedules}
+    held = {one.listed.name for one in levels.schedules if one.state.pause is not None}
+    named, rest = most_of(late, lambda name: (late[name], name in held))
+    others["schedules"] = len(rest)
+    for name in named:
+        overdue.add_metric([name], late[name])
+        paused.add_metric([name], float(name in held))
+    if rest:
+        overdue.add_metric([OTHERS], max(late[name] for name in rest))
     yield from (overdue, paused)
 
 
@@ -197,16 +252,20 @@ def _of_memory(levels: Levels) -> Iterator[Metric]:
     yield from (used, limit, evicts)
 
 
-def _of_pauses(levels: Levels) -> Iterator[Metric]:
+def _of_pauses(levels: Levels, others: dict[str, int]) -> Iterator[Metric]:
     if levels.pauses is None:
         return
     queues = GaugeMetricFamily("conventions_queue_paused", "1: people have paused the queue.", labels=["queue"])
-    for name in sorted({*(levels.queues or {}), *(target.name for target in levels.pauses if target.kind == "queue")}):
-        queues.add_metric([name], float(levels.pause_of("queue", name) is not None))
+    paused = {target.name for target in levels.pauses if target.kind == "queue"}
+    known = levels.queues or {}
+    named, _ = most_of({*known, *paused}, lambda name: _weight(levels, name) if name in known else (True, 0, 0))
+    for name in named:
+        queues.add_metric([name], float(name in paused))
     tasks = GaugeMetricFamily("conventions_task_paused", "1: people have paused the task.", labels=["task"])
-    for target in sorted(levels.pauses):
-        if target.kind == "task":
-            tasks.add_metric([target.name], 1)
+    named, rest = most_of((target.name for target in levels.pauses if target.kind == "task"), lambda _: 0)
+    others["pauses"] = len(rest)
+    for name in named:
+        tasks.add_metric([name], 1)
     workers = sum(target.kind == "worker" for target in levels.pauses)
     yield from (queues, tasks)
     yield GaugeMetricFamily("conventions_paused_workers", "Workers that people have paused.", workers)

@@ -1,5 +1,7 @@
 """What Prometheus reads: zeros for what is known, nothing for what cannot be read, names by its conventions."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,14 +10,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
+from conventions.broker.queue_level import QueueLevel
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.exposition import _of_queues
 from conventions.metrics.known_series import known_names, known_series
+from conventions.metrics.levels import Levels, QueueNow
 from conventions.metrics.measures import Series
+from conventions.metrics.most_series import MOST, OTHERS
 from conventions.metrics.prometheus_server import text_of
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
+from conventions.pauses.pause import Pause
+from conventions.pauses.pause_store import Target
 from conventions.records.journal import KINDS
 from conventions.storage.database import Database
-from tests.recorded import append, entry, event
+from tests.recorded import append, drain, entry, event, recorder
 
 
 class Idle(ImmediateTask):
@@ -126,3 +134,83 @@ def test_names_and_units(app: ConventionsApp) -> None:
                 "schedule",
                 "server",
             }
+
+
+def test_many_queue_names(app: ConventionsApp) -> None:
+    """A bounded number of them one by one, those with the most messages; the others together, and how many these are. Nothing is lost."""
+    for number in range(MOST + 30):
+        for _ in range(2 if number >= 30 else 1):
+            Idle.apply_async(kwargs={"number": number}, queue=f"q{number:03}")
+    Idle.apply_async(kwargs={"number": 0}, queue=OTHERS)  # a name as any other
+    append(app.store, *(entry(event(f"m{n}", "dead", queue=f"q{n:03}", runtime=1.0)) for n in range(MOST + 30)))
+    EventCounter(app.store).count_all()
+    drain(recorder(app.store, app.database))
+    text = text_of(app).decode()
+    found = {one.name: one for one in text_string_to_metric_families(text)}
+    ready = values(found["conventions_queue_messages"])
+    by_queue = {dict(key)["queue"]: value for key, value in ready.items() if dict(key)["state"] == "ready"}
+    assert len(by_queue) == MOST + 1
+    assert "q030" in by_queue
+    assert "q000" not in by_queue
+    assert by_queue[OTHERS] == 31
+    assert sum(by_queue.values()) == 2 * MOST + 31
+    consumers = values(found["conventions_queue_consumers"])
+    assert consumers[labels(queue=OTHERS)] == 0
+    runs = values(found["conventions_attempt_run_seconds"], "_count")
+    assert sum(runs.values()) == MOST + 30
+    assert len(runs) <= 2 * MOST + 1
+    assert runs[labels(task=OTHERS, queue=OTHERS)] == 30
+    letters = values(found["conventions_dead_letters"])
+    assert (len(letters), letters[labels(task=OTHERS, queue=OTHERS)]) == (MOST + 1, 30)
+    others = {dict(key)["part"]: value for key, value in values(found["conventions_others"]).items()}
+    assert (others["counts"], others["letters"], others["running"]) == (30, 30, 0)
+    assert others["queues"] == 31 + len({*known_names(app)})
+    samples = [line.rpartition(" ")[0] for line in text.splitlines()]
+    assert len(samples) == len(set(samples))
+
+
+def test_counters_of_others_only_grow(app: ConventionsApp) -> None:
+    """Who is named does not change, however much the others run: a change would look like new attempts."""
+    for round_ in (1, 5):
+        append(
+            app.store,
+            *(
+                entry(event(f"m{round_}-{n}-{again}", queue=f"q{n:03}"))
+                for n in range(MOST + 30)
+                for again in range(round_ if n >= MOST else 1)
+            ),
+        )
+        EventCounter(app.store).count_all()
+        attempts = values(families(app)["conventions_attempts"], "_total")
+        assert attempts[labels(task="Send", queue="q000", outcome="succeeded")] == (1 if round_ == 1 else 2)
+        assert attempts[labels(task=OTHERS, queue=OTHERS, outcome="succeeded")] == (30 if round_ == 1 else 30 + 150)
+
+
+def test_few_names_have_no_others(app: ConventionsApp) -> None:
+    """As ever: also one that is named so."""
+    append(app.store, entry(event("m1", queue=OTHERS)))
+    EventCounter(app.store).count_all()
+    found = families(app)
+    attempts = values(found["conventions_attempts"], "_total")
+    assert attempts[labels(task="Send", queue=OTHERS, outcome="succeeded")] == 1
+    assert labels(task=OTHERS, queue=OTHERS, outcome="succeeded") not in attempts
+    assert set(values(found["conventions_others"]).values()) == {0}
+
+
+def test_queues_together_have_the_fewest_consumers_of_those_that_need_one() -> None:
+    """So that an alert tells of one without a worker; not of one that is empty, or that people have paused."""
+
+    def served(*queues: QueueNow, pauses: Mapping[Target, Pause] | None = None) -> float:
+        busy = [QueueNow(f"a{n:03}", QueueLevel(ready=100), 0, 1) for n in range(MOST)]
+        levels = Levels(
+            datetime.now(UTC), queues={one.name: one for one in (*busy, *queues)}, pauses=pauses, letters=None
+        )
+        (found,) = [one for one in _of_queues(levels, {}) if one.name == "conventions_queue_consumers"]
+        return float(values(found)[labels(queue=OTHERS)])
+
+    empty, fine = QueueNow("empty", QueueLevel(ready=0), 0, 0), QueueNow("fine", QueueLevel(ready=1), 0, 2)
+    alone = QueueNow("alone", QueueLevel(ready=0, delayed=1), 0, 0)
+    assert served(empty, fine) == 2
+    assert served(empty, fine, alone) == 0
+    many = {Target("queue", f"a{n:03}"): Pause("why", "u-1", datetime.now(UTC)) for n in range(MOST)}
+    assert served(fine, alone, pauses=many | {Target("queue", "alone"): Pause("why", "u-1", datetime.now(UTC))}) == 2
