@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.rules import without_covered
+from conventions.alerts.rules import few_of_each, without_covered
 
 EpisodeState: TypeAlias = Literal["pending", "firing"]
 Change: TypeAlias = Literal["firing", "resolved"]
@@ -123,7 +123,7 @@ def judged(
 ) -> Judgement:
     """The episodes after one look, and what is to be told.
 
-    What another finding says better begins no episode, and is over for nobody: it is wrong still.
+    What another finding says better, or the line that has the rest of a rule, begins no episode, and is over for nobody: it is wrong still.
 
     Args:
         before: the episodes before it, by the key of their finding.
@@ -133,7 +133,7 @@ def judged(
         now: seconds since the epoch.
     """
     every = with_what_goes_on(before, found, goes_on)
-    shown = without_covered(every)
+    shown = few_of_each(without_covered(every), before)
     covered = {one.key for one in every} - {one.key for one in shown}
     episodes, changes = _next_episodes(before, shown, now, covered)
     after, told = _to_tell(episodes, changes, silences)

@@ -12,7 +12,7 @@ from conventions.alerts.alert_store import AlertStore, Refusal
 from conventions.alerts.episode import Episode, with_what_goes_on
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
-from conventions.alerts.rules import all_findings, goes_on, without_covered
+from conventions.alerts.rules import all_findings, few_of_each, goes_on, without_covered
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
@@ -147,7 +147,7 @@ def overview_of(app: Application) -> Overview:
     wrong = with_what_goes_on(episodes, all_findings(look, thresholds), goes_on(look, thresholds))
     return Overview(
         look.levels,
-        without_covered(wrong),
+        few_of_each(without_covered(wrong), episodes),
         minutes,
         flows,
         judge=None if alerts is None else alerts.judge,

@@ -18,6 +18,7 @@ from conventions.alerts.episode import HOLDS_FOR, OVER_AFTER
 from conventions.alerts.evaluator import Evaluator
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, post
+from conventions.alerts.rules import MOST_OF_ONE_RULE, OTHERS
 from conventions.app import ConventionsApp
 from conventions.core.error_text import FailureText
 from conventions.core.errors import ConfigurationError
@@ -442,3 +443,21 @@ def test_it_runs_by_itself(app: ConventionsApp, receiver: Receiver, monkeypatch:
     wait_until(lambda: receiver.told == [("firing", "no consumer")])
     one.stop()
     assert AlertStore(app.store).leader() is None
+
+
+def test_many_queues_are_a_bounded_number_of_alerts(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """Few by few and one line; as they go one by one, nobody is told of those that stood in the line."""
+    app.settings.alert_webhook = receiver.address
+    one, many = evaluator(app), [f"q{number:02}" for number in range(2 * MOST_OF_ONE_RULE)]
+    for queue in many:
+        Mail.apply_async(kwargs={"number": 1}, queue=queue)
+    for seconds in (0, HOLDS_FOR, 10):
+        step(one, clock, seconds)
+    subjects = [body["subject"] for body in receiver.bodies]
+    assert sorted(subjects) == [OTHERS, *many[:MOST_OF_ONE_RULE]]
+    for queue in many[:5]:
+        app.broker.drop(queue)
+    for seconds in (10, OVER_AFTER, HOLDS_FOR, 10):
+        step(one, clock, seconds)
+    after = receiver.bodies[len(subjects) :]
+    assert sorted((body["state"], body["subject"]) for body in after) == [("resolved", queue) for queue in many[:5]]

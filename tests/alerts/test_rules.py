@@ -9,7 +9,16 @@ import pytest
 
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look
-from conventions.alerts.rules import RULES, findings, goes_on
+from conventions.alerts.rules import (
+    MOST_OF_ONE_RULE,
+    OTHERS,
+    RULES,
+    all_findings,
+    few_of_each,
+    findings,
+    goes_on,
+    without_covered,
+)
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
 from conventions.metrics.counts import CauseNow, Failed
@@ -294,3 +303,50 @@ def test_a_task_in_two_queues() -> None:
     )
     (found,) = [one for one in findings(shares, USUAL) if one.rule == "failure rate"]
     assert found.value == 0.3
+
+
+def many(*ready: int) -> Look:
+    """Queues with so many ready messages each; `q000`, `q001` and so on."""
+    levels = [QueueNow(f"q{number:03}", QueueLevel(ready=one), 0, 1) for number, one in enumerate(ready)]
+    return Look(Levels(AT, queues={one.name: one for one in levels}))
+
+
+def test_of_many_the_worst_and_how_many_there_are_beside() -> None:
+    """One line has the rest; as many as there may be one by one need none."""
+    few = findings(many(*[1000] * MOST_OF_ONE_RULE), USUAL)
+    assert [one.subject for one in few] == [f"q{number:03}" for number in range(MOST_OF_ONE_RULE)]
+    *named, line = findings(many(*range(1000, 2500)), USUAL)
+    assert [one.value for one in named] == [*range(2500 - MOST_OF_ONE_RULE, 2500)]
+    assert (line.rule, line.subject, line.value, line.page) == ("backlog", OTHERS, 1480, "/queues")
+    assert "1,480 more" in line.says
+
+
+def test_a_rule_with_many_does_not_hide_another() -> None:
+    """Each has its own; what is critical comes first."""
+    look = many(*range(1000, 1100))
+    queues = {**(look.levels.queues or {}), "mail": QueueNow("mail", QueueLevel(ready=1), 0, 0)}
+    found = findings(Look(replace(look.levels, queues=queues)), USUAL)
+    assert (found[0].rule, len(found)) == ("no consumer", 2 + MOST_OF_ONE_RULE)
+
+
+def test_who_was_told_one_by_one_stays_so() -> None:
+    """Whoever is worse now; and nobody takes the place of one that is over while the line stands."""
+    every = _each(many(*range(1000, 1050)))
+    known = {f"backlog q{number:03}" for number in range(MOST_OF_ONE_RULE)}
+    assert {one.key for one in few_of_each(every, known)} == known | {f"backlog {OTHERS}"}
+    without = [one for one in every if one.key != "backlog q000"]
+    left = few_of_each(without, known | {f"backlog {OTHERS}"})
+    assert {one.key for one in left} == known - {"backlog q000"} | {f"backlog {OTHERS}"}
+    assert left[-1].value == 50 - MOST_OF_ONE_RULE
+
+
+def test_a_queue_of_that_name_is_one_of_the_rest() -> None:
+    """Two alerts of one key would be one."""
+    look = many(*[1000] * 30)
+    queues = {**(look.levels.queues or {}), OTHERS: QueueNow(OTHERS, QueueLevel(ready=9000), 0, 1)}
+    found = findings(Look(replace(look.levels, queues=queues)), USUAL)
+    assert [one.value for one in found if one.subject == OTHERS] == [31 - MOST_OF_ONE_RULE]
+
+
+def _each(look: Look) -> list[Finding]:
+    return without_covered(all_findings(look, USUAL))
