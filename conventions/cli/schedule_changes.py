@@ -10,7 +10,7 @@ from conventions.cli.base import one_line_errors, print_json, say, written
 from conventions.cli.schedule_options import NAME, Listed, end_of_pause, naming
 from conventions.cli.shared_options import JSON, REASON
 from conventions.pauses.actions import PausedAgain
-from conventions.schedules.actions import StillRuns
+from conventions.schedules.actions import JustRun, StillRuns
 
 
 def add_to(group: click.Group) -> None:
@@ -30,11 +30,18 @@ def add_to(group: click.Group) -> None:
 def run(context: click.Context, *, name: str, reason: str | None, beside: bool, actor: str, as_json: bool) -> None:
     """Run a schedule now, with the arguments of its latest slot; also while it is paused.
 
-    Status 1 when an earlier run has not ended, and the schedule says that no two may overlap.
+    Status 1 when an earlier run has not ended, and the schedule says that no two may overlap; or when somebody has run it in the same moment.
     """
     listed = Listed(context)
     entry = listed.find(name)
-    answer: dict[str, Any] = {"name": name, "task": entry.task.name, "id": None, "sent_at": None, "still_runs": None}
+    answer: dict[str, Any] = {
+        "name": name,
+        "task": entry.task.name,
+        "id": None,
+        "sent_at": None,
+        "still_runs": None,
+        "just_run": None,
+    }
     try:
         with naming(name):
             sent = listed.actions.run_now(entry, actor, reason, beside=beside)
@@ -42,6 +49,12 @@ def run(context: click.Context, *, name: str, reason: str | None, beside: bool, 
     except StillRuns as error:
         answer["still_runs"] = error.id
         say(f"nothing is sent: {error.id} of {name} has not ended; --beside runs it all the same", err=True)
+    except JustRun as error:
+        answer["just_run"] = error.id
+        say(
+            f"nothing is sent: {error.actor} has run {name} in the same moment, as {error.id}; to run it once more, repeat the command",
+            err=True,
+        )
     if as_json:
         print_json(answer)
     elif answer["id"]:

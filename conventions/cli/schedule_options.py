@@ -14,7 +14,7 @@ from conventions.cli.base import app_of, emit, say
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.units import moment_ahead
 from conventions.pauses.actions import PausedAgain
-from conventions.schedules.actions import ScheduleActions, StillRuns
+from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
@@ -61,7 +61,7 @@ def naming(name: str) -> Iterator[None]:
     """Add the schedule's name to an error of its calendar or of a function of its arguments. Raises: ScheduleError."""
     try:
         yield
-    except (ConventionError, RedisError, StillRuns, PausedAgain):
+    except (ConventionError, RedisError, StillRuns, JustRun, PausedAgain):
         raise
     except Exception as error:  # a team's function may raise anything
         raise ScheduleError(f"{name}: {type(error).__name__}: {error}") from error

@@ -21,7 +21,7 @@ from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.execution.application import Application
 from conventions.pauses.actions import PausedAgain
 from conventions.records import audit
-from conventions.schedules.actions import ScheduleActions, StillRuns
+from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.run_history import RunOutcome, outcomes_of
 from conventions.schedules.schedule import Schedule
@@ -300,9 +300,13 @@ class RunSchedule(SchedulePost):
         """Send its task now. If an earlier run has not ended, only if the visitor asks for it."""
         self._check_nobody_was_first(listed)
         try:
-            actions.run_now(listed, actor, reason or None, beside=bool(self.parameter("beside")))
+            seen = self.parameter("by_hand") or ""
+            actions.run_now(listed, actor, reason or None, beside=bool(self.parameter("beside")), seen=seen)
         except StillRuns as still:
             raise FormRefused("an earlier run has not ended", HTTPStatus.CONFLICT, live_id=still.id) from still
+        except JustRun as just:
+            when = f"{just.actor} ran it by hand in the same moment"
+            raise FormRefused(f"{when}; to run it once more, send the form again", HTTPStatus.CONFLICT) from just
         except BrokerUnavailable as error:
             raise FormRefused(f"the broker does not answer: {error}", HTTPStatus.SERVICE_UNAVAILABLE) from error
         except RedisError:
@@ -312,7 +316,7 @@ class RunSchedule(SchedulePost):
         return SENT
 
     def _check_nobody_was_first(self, listed: Schedule) -> None:
-        """Refuse a form that was opened before the last run by hand. Two that come at the same moment are not found so. Raises: FormRefused."""
+        """Refuse a form that was opened before the last run by hand. Of two in the same moment `run_now` refuses one. Raises: FormRefused."""
         seen = self.parameter("by_hand")
         runs = Schedules(self.capp.store).histories([listed.name], HISTORY)[listed.name]
         last = last_by_hand(runs)

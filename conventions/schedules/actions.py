@@ -34,6 +34,14 @@ class StillRuns(Exception):
         self.id = id
 
 
+class JustRun(Exception):
+    """Somebody has run the schedule by hand in the same moment. `id`: the message of that run. `actor`: who."""
+
+    def __init__(self, id: str, actor: str) -> None:  # noqa: A002  # the word of the glossary
+        super().__init__(id, actor)
+        self.id, self.actor = id, actor
+
+
 class ScheduleActions:
     """The actions on an application's schedules, in the name of an actor.
 
@@ -92,19 +100,24 @@ class ScheduleActions:
             raise PausedAgain(other)
         return False
 
-    def run_now(self, listed: Schedule, actor: str, reason: str | None = None, *, beside: bool = False) -> Run:
+    def run_now(
+        self, listed: Schedule, actor: str, reason: str | None = None, *, beside: bool = False, seen: str = ""
+    ) -> Run:
         """Send a schedule's task now, with the arguments of its latest slot, even if it is paused.
 
-        The run is a job of its own: it runs even if a job with the same arguments has run before.
+        The run is a job of its own: it runs even if a job with the same arguments has run before. Of two in the same moment one runs: until the
+        first is sent, and for three seconds after that.
 
         Args:
             listed: the schedule.
             actor: who does it.
             reason: why.
             beside: run even if an earlier run has not ended and the schedule says `overlap="skip"`.
+            seen: the id of the last run by hand that the actor knows of: he means another one, however soon it comes.
 
         Raises:
             StillRuns: an earlier run has not ended.
+            JustRun: somebody has run it in the same moment.
             BrokerUnavailable, RedisError: nothing was sent, but the audit has an entry of the attempt.
         """
         now, message_id = self._state.now(), uuid()
@@ -114,12 +127,14 @@ class ScheduleActions:
         overlap: Any = "beside" if beside and listed.overlap == "skip" else listed.overlap
         here = listed.overlap == "skip" and self._app.port.keeps_claims
         begun = self._state.begin(
-            listed.name, message_id, task.horizon, overlap=overlap, here=here, audit_entry=audit_entry
+            listed.name, message_id, task.horizon, overlap=overlap, here=here, audit_entry=audit_entry, seen=seen
         )
         if begun.live_id is not None:
             raise StillRuns(begun.live_id)
+        if begun.just is not None:
+            raise JustRun(*begun.just)
         self._record(audit_entry, now)
-        with self._state.sending(message_id, overlap=overlap, here=here):
+        with self._state.by_hand(listed.name), self._state.sending(message_id, overlap=overlap, here=here):
             task.apply_async(
                 kwargs=arguments,
                 task_id=message_id,

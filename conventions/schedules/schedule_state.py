@@ -99,10 +99,12 @@ class Begun:
     Attributes:
         since: the time of the first try, perhaps by another beat; `None`: do not send it.
         live_id: the reason not to send: an earlier run that has not ended.
+        just: the same: id and actor of a run by hand in the same moment.
     """
 
     since: datetime | None = None
     live_id: str | None = None
+    just: tuple[str, str] | None = None
 
 
 def meta_of(slot: datetime) -> str:

@@ -25,6 +25,7 @@ from conventions.storage.redis_store import Store
 HISTORY = 1000  # lines of history of each schedule
 KEEP_HISTORY = timedelta(days=30)  # how long the history of a removed schedule is kept
 MAY_ARRIVE = timedelta(minutes=1)  # how long an unconfirmed message may take to appear in the broker
+SAME_MOMENT = timedelta(seconds=3)  # after a run by hand was sent, another one is taken for the same
 BACK_WITHIN = timedelta(minutes=10)  # a removed schedule that comes back later than this is a new one
 
 
@@ -138,6 +139,7 @@ class Schedules:
         slot: datetime | None = None,
         lead: Lead | None = None,
         audit_entry: AuditEntry | None = None,
+        seen: str = "",
     ) -> Begun:
         """Ask whether to send a slot, or a run by hand, now. If so, it counts from now on as perhaps under way.
 
@@ -149,7 +151,8 @@ class Schedules:
             here: whether messages are on this server.
             slot: the planned time; `None` for a run by hand.
             lead: the lock of the calling beat, which is renewed; needed for a slot.
-            audit_entry: the audit entry of a run by hand; it goes into the journal.
+            audit_entry: the audit entry of a run by hand, in the name of who runs it; it goes into the journal.
+            seen: the last run by hand that he knows of: he means another one.
 
         Raises:
             LeadLost: another beat leads.
@@ -157,12 +160,14 @@ class Schedules:
         number = "" if slot is None else str(int(slot.timestamp()))
         lock = ("", "", 0) if lead is None else (lead.key, lead.token, milliseconds(lead.seconds))
         arguments = [name, message_id, number, *lock, overlap, int(here), milliseconds(keep)]
-        arguments.append("" if audit_entry is None else audit_entry.encode())
-        answer, *more = self._store.run("begin_slot", arguments)
+        arguments += ["", ""] if audit_entry is None else [audit_entry.encode(), audit_entry.actor]
+        answer, *more = self._store.run("begin_slot", [*arguments, seen])
         if answer == b"lost":
             raise LeadLost
         if answer == b"go":
             return Begun(since=datetime.fromtimestamp(int(more[0]) / 1000, UTC))
+        if answer == b"just":
+            return Begun(just=(more[0].decode(), more[1].decode()))
         return Begun(live_id=more[0].decode() if more else None)
 
     @contextmanager
@@ -186,6 +191,19 @@ class Schedules:
         if overlap != "allow" and here:  # from now on the message itself marks the run as live
             with suppress(RedisError):
                 self._store.redis.delete(mark)
+
+    @contextmanager
+    def by_hand(self, name: str) -> Iterator[None]:
+        """Send a begun run by hand within the block. While that lasts, and for a moment after it, no other one begins; none was sent if it raises."""
+        claim = self._store.key("schedule", "by_hand", name)
+        try:
+            yield
+        except Exception:
+            with suppress(RedisError):
+                self._store.redis.delete(claim)
+            raise
+        with suppress(RedisError):
+            self._store.redis.pexpire(claim, SAME_MOMENT)
 
     def advance(self, name: str, slot: datetime, next_slot: datetime | None, *lines: Run) -> bool:
         """Move the cursor forward to `slot`. False if it is already there or further.

@@ -326,6 +326,7 @@ def test_run_sends_the_latest_slots_arguments_by_hand(command: Command, app: Con
     (message,) = messages(app)
     assert answer == {
         "name": "daily", "task": Send.name, "id": message.id, "sent_at": f"{TODAY}T08:00:00+09:00", "still_runs": None,
+        "just_run": None,
     }  # fmt: skip
     assert message.arguments == {"user_id": 7, "day": "2026-11-24"}
     assert (message.headers["x_actor"], message.headers["x_schedule"]) == (getpass.getuser(), "daily")
@@ -364,9 +365,29 @@ def test_run_waits_for_no_other_where_two_must_not_overlap(command: Command, app
     assert (answer["id"], answer["sent_at"], answer["still_runs"]) == (None, None, first)
     assert [message.id for message in messages(app)] == [first]
     assert len(deeds(app, "monday")) == 1
+    later(app, "monday")
     second = rows(command("run", "monday", "--beside", "--json"))["id"]
     assert {message.id for message in messages(app)} == {first, second}
-    assert command("run", "daily").exit_code == command("run", "daily").exit_code == 0, "these may overlap"
+    assert command("run", "daily").exit_code == 0
+    later(app, "daily")
+    assert command("run", "daily").exit_code == 0, "these may overlap"
+
+
+def test_run_twice_in_the_same_moment(command: Command, app: ConventionsApp) -> None:
+    """Runs it once: status 1, and who did it."""
+    first = rows(command("run", "daily", "--json", "--actor", "u-1"))["id"]
+    result = command("run", "daily")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"nothing is sent: u-1 has run daily in the same moment, as {first};")
+    answer = rows(command("run", "daily", "--json"), status=1)
+    assert (answer["id"], answer["just_run"]) == (None, first)
+    assert [message.id for message in messages(app)] == [first]
+    assert len(deeds(app, "daily")) == 1
+
+
+def later(app: ConventionsApp, name: str) -> None:
+    """Let some seconds pass after a run by hand."""
+    app.store.redis.delete(app.store.key("schedule", "by_hand", name))
 
 
 def test_run_whose_arguments_cannot_be_made(command: Command, listed: Callable[..., None], clock: Clock) -> None:

@@ -518,6 +518,16 @@ def test_run_now_from_two_pages(operator: User, app: ConventionsApp) -> None:
     assert len(messages(app)) == 2
 
 
+def test_run_now_in_the_same_moment(operator: User, app: ConventionsApp) -> None:
+    """Before the first one's run is in the history: the second page is told who runs it."""
+    app.store.redis.set(app.store.key("schedule", "by_hand", "daily-mail"), "some-id\x1fu-7", px=60_000)
+    refused = operator.post(f"{ONE}/run", {"by_hand": "none"})
+    assert refused.status_code == 409
+    assert "Nothing was sent: u-7 ran it by hand in the same moment" in refused.text
+    assert messages(app) == []
+    assert audited(app) == []
+
+
 def test_a_pause_in_place_of_another_one(operator: User, app: ConventionsApp) -> None:
     """Says whose it was, and why."""
     page = operator.send(f"/schedules/{PAUSED}/pause", {"reason": "mine"})
@@ -537,7 +547,10 @@ def test_run_beside_one_that_has_not_ended(operator: User, app: ConventionsApp) 
     assert 'type="checkbox" name="beside"' in answer.text
     assert 'value="again"' in answer.text
     assert len(messages(app)) == len(audited(app)) == 1
-    assert operator.post(f"/schedules/{PAUSED}/run", {"reason": "again", "beside": "1"}).status_code == 303
+    assert (
+        operator.post(f"/schedules/{PAUSED}/run", {"reason": "again", "beside": "1", "by_hand": first.id}).status_code
+        == 303
+    )
     assert len(messages(app)) == len(audited(app)) == 2
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.pauses.actions import PausedAgain
 from conventions.recording.recorder import Recorder
 from conventions.records import audit
-from conventions.schedules.actions import ScheduleActions, StillRuns
+from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
-from conventions.schedules.schedule_store import Schedules
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import SAME_MOMENT, Schedules
 from tests.beat_fixtures import TOKYO, Note, Sent, days
+from tests.support import patient, wait_until
 
 
 class OfDay(ScheduledTask):
@@ -178,9 +181,42 @@ def test_run_now_sends_the_latest_slots_arguments(app: ConventionsApp, actions: 
 
 def test_each_run_by_hand_is_a_job_of_its_own(actions: ScheduleActions, sent: Sent) -> None:
     """Also with the arguments of one that ran before: somebody wants it to run."""
-    for _ in range(2):
-        actions.run_now(DAILY, "u-42", "the figures were wrong")
+    first = actions.run_now(DAILY, "u-42", "the figures were wrong")
+    actions.run_now(DAILY, "u-42", "the figures were wrong", seen=first.id)
     assert len({message["x_key"] for message in sent}) == 2
+
+
+def test_of_two_in_the_same_moment_one_runs_it(app: ConventionsApp, actions: ScheduleActions, sent: Sent) -> None:
+    """The other one is told who did, and leaves nothing in the audit; another schedule is another one."""
+    both, told, ran = Barrier(2), list[JustRun](), list[Run]()
+
+    def run(actor: str) -> None:
+        both.wait(patient(10))
+        try:
+            ran.append(ScheduleActions(app, TOKYO).run_now(DAILY, actor))
+        except JustRun as just:
+            told.append(just)
+
+    threads = [Thread(target=run, args=(actor,)) for actor in ("u-1", "u-2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(patient(10))
+    (run_,), (just,) = ran, told
+    assert (just.id, just.actor) == (run_.id, run_.actor)
+    assert [message["id"] for message in sent] == [run_.id]
+    assert [row[0] for row in rows(app)] == [run_.actor]
+    actions.run_now(ALONE, "u-2")
+
+
+def test_some_seconds_later_it_runs_once_more(app: ConventionsApp, actions: ScheduleActions) -> None:
+    """Nobody takes it for the same any more; nor one that follows a run that could not be sent."""
+    claim = app.store.key("schedule", "by_hand", "daily")
+    actions.run_now(DAILY, "u-1")
+    assert 0 < app.store.redis.pttl(claim) <= SAME_MOMENT.total_seconds() * 1000
+    wait_until(lambda: not app.store.redis.exists(claim), 10, "the moment is over")
+    actions.run_now(DAILY, "u-1")
+    assert len(Schedules(app.store).history("daily", 9)) == 2
 
 
 def test_run_now_beside_a_run_that_has_not_ended_is_refused(app: ConventionsApp, actions: ScheduleActions) -> None:
@@ -189,9 +225,9 @@ def test_run_now_beside_a_run_that_has_not_ended_is_refused(app: ConventionsApp,
     with pytest.raises(StillRuns) as refused:
         actions.run_now(ALONE, "u-42")
     assert refused.value.id == first.id
-    second = actions.run_now(ALONE, "u-42", beside=True)
+    second = actions.run_now(ALONE, "u-42", beside=True, seen=first.id)
     app.broker.drop("scheduled")
-    third = actions.run_now(ALONE, "u-42")
+    third = actions.run_now(ALONE, "u-42", seen=second.id)
     assert [one.id for one in Schedules(app.store).history("alone", 9)] == [third.id, second.id, first.id]
 
 
@@ -206,3 +242,4 @@ def test_what_could_not_be_sent_leaves_nothing(
     assert rows(app) == [("u-42", "schedule run", "alone", None)]
     assert Schedules(app.store).history("alone", 9) == []
     assert app.store.redis.keys(app.store.key("live", "*")) == []
+    assert app.store.redis.keys(app.store.key("schedule", "by_hand", "*")) == []
