@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -117,6 +118,7 @@ def edit_letters(
         raise click.UsageError("say why with --reason, or look first with --preview")
     with app.database.session(read_only=True) as session:
         unknown = dead_letters.missing(session, which)
+        _, which = dead_letters.seen(session, which)
     for id_ in unknown:
         say(f"{id_} is no dead letter", err=True)
     found = preview(app, which, how)
@@ -236,7 +238,8 @@ def redrive(
         raise click.UsageError(str(error)) from None
     with app.database.session(read_only=True) as session:
         unknown = dead_letters.missing(session, which)
-        count, held = dead_letters.count(session, which), redrive_rows.held_back(session, which)
+        count, which = dead_letters.seen(session, which)
+        held = redrive_rows.held_back(session, which)
         warnings = doubts(app, session, which, WorkerReports(app.store).releases) if count else []
     warnings += [f"{id_} is no {which.state} letter" for id_ in unknown]
     if held and not again:
@@ -251,7 +254,7 @@ def redrive(
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
-    id_ = begin(app, order)
+    id_ = begin(app, replace(order, which=which))
     watch = Watch(app)
     one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)
     row, counts = one.row, one.counts
@@ -375,11 +378,15 @@ def discard(context: click.Context, *, which: Filter, reason: str, actor: str, y
     """Discard dead letters; status 1 when there was none, or one of the ids was no longer dead."""
     app = app_of(context)
     with app.database.session(read_only=True) as session:
-        count = dead_letters.count(session, which)
+        count, which = dead_letters.seen(session, which)
+    gone = newer = 0
     if count:
         confirm(f"Give up {count:,} dead {'letter' if count == 1 else 'letters'}?", yes=yes)
-    with app.database.session() as session:
-        gone = discard_letters.discard(session, which, actor, reason)
+        with app.database.session() as session:
+            gone = discard_letters.discard(session, which, actor, reason, None if yes else count)
+            newer = dead_letters.newer(session, which)
+    if newer and not yes:
+        say(f"{newer:,} more died since you were asked, and stay", err=True)
     if as_json:
         print_json({"discarded": gone})
     else:

@@ -1,6 +1,7 @@
 """An application whose tasks are those of `command_tasks`, and its sub-commands run in this process."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -47,12 +48,14 @@ def run(commands_app: ConventionsApp) -> Run:
 def bury(commands_app: ConventionsApp) -> Callable[..., None]:
     """Make a dead letter."""
 
-    def bury(message_id: str = "m1", error: BaseException | None = None, **values: Any) -> None:
+    def bury(
+        message_id: str = "m1", error: BaseException | None = None, at: datetime | None = None, **values: Any
+    ) -> None:
         defaults: dict[str, Any] = {
             "task": "tests.cli.command_tasks.Send",
             "arguments": {"user_id": 7, "day": "2026-01-05"},
             "headers": {"x_key": "the-key", "x_fingerprint": "f", "x_actor": "u-42", "x_counts": {"other": 5}},
         }
-        record(commands_app.database, failure(message_id, error or ValueError("it broke"), **defaults | values))
+        record(commands_app.database, failure(message_id, error or ValueError("it broke"), at=at, **defaults | values))
 
     return bury
