@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import celery
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from conventions.broker.header_names import COUNTS
 from conventions.core.actor import acting_as, resuming
@@ -54,6 +54,7 @@ from conventions.progress.overlong_jobs import watching
 logger = logging.getLogger(__name__)
 
 
+LONGEST_CHAIN = 100  # causes of an error whose texts are read; a chain may go in a circle
 RUN_BY = "conventions_run_by"  # name of what runs a request in place of `execute`, among its attributes
 
 
@@ -201,11 +202,14 @@ def _run_here(task: RunnableTask, request: Any, values: dict[str, Any], page: Pa
         soft_limit.install()
     try:
         result = task.run(**values)
-    except BaseException as error:
-        soft_limit.over = request  # first of all: see `ends_in`
+    except BaseException as raised:
+        error = _with_text(raised)
+        soft_limit.over = request  # before all else: see `ends_in`
         end_if_forked(process, error)
         end_own_code(task, request)
-        raise
+        if error is raised:
+            raise
+        raise error from None  # whoever prints the chain would read that text again
     soft_limit.over = request
     end_if_forked(process, None)
     if page is not None:  # what `end_own_code` does; the rest of it is known here
@@ -213,7 +217,29 @@ def _run_here(task: RunnableTask, request: Any, values: dict[str, Any], page: Pa
     return result
 
 
+def _with_text(error: BaseException) -> BaseException:
+    """Read the texts of an error and its causes, which are code of the job, too, while its limits hold. Returns the error, or what took its place.
+
+    Whoever records the outcome reads them again, where nothing can end that.
+    """
+    one: BaseException | None = error
+    for _ in range(LONGEST_CHAIN):
+        if one is None:
+            break
+        try:
+            str(one)
+        except SoftTimeLimitExceeded:
+            text = f"the soft time limit has passed while the text of {type(one).__name__} was read"
+            late: BaseException = SoftTimeLimitExceeded(text)
+            return late.with_traceback(error.__traceback__)
+        except BaseException:  # noqa: BLE001, S110  # `text_of` says so
+            pass
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return error
+
+
 soft_limit.ends_in(_run_here.__code__)
+soft_limit.ends_in(_with_text.__code__)
 
 
 def _finish(task: RunnableTask, request: Any, job: Attempt, result: Any, outcomes: Outcomes) -> Any:

@@ -112,6 +112,44 @@ class Obedient(ImmediateTask):
         time.sleep(seconds)
 
 
+class EndlessText(Exception):
+    """Its text is never read to its end; `stubborn`: not even when it is asked to stop."""
+
+    def __init__(self, *, stubborn: bool) -> None:
+        super().__init__()
+        self.stubborn = stubborn
+
+    def __str__(self) -> str:
+        try:
+            time.sleep(30)
+        except SoftTimeLimitExceeded:
+            if not self.stubborn:
+                raise
+        return str(self)
+
+
+class Wordy(ImmediateTask):
+    """Fail with an error of endless text, or one that is caused by such."""
+
+    idempotent_on = EVERY_ARGUMENT
+    soft_time_limit = 1
+    time_limit = 3
+    retry_policy = ONCE
+
+    def run(self, stubborn: bool, caused: bool) -> None:
+        error = EndlessText(stubborn=stubborn)
+        if caused:
+            raise LookupError("by another one") from error
+        raise error
+
+
+class WordyAlone(Wordy):
+    """The same, by itself."""
+
+    idempotent_on = EVERY_ARGUMENT
+    fast_lane = False
+
+
 class Unwritable(ImmediateTask):
     """Return what JSON cannot hold."""
 
@@ -374,6 +412,23 @@ def test_a_job_beyond_its_limits(live_app: ConventionsApp, worker: Worker) -> No
     assert (letter.error, letter.task, letter.arguments) == ("TimeLimitExceeded", Stubborn.name, {"seconds": 30})
     wait_until_empty(live_app)
     assert Add.delay(9).get(timeout=patient(10)) == 9, "the pool goes on"
+
+
+@pytest.mark.parametrize("task", [Wordy, WordyAlone])
+@pytest.mark.parametrize("caused", [False, True])
+def test_the_text_of_an_error_is_read_within_the_limits(
+    live_app: ConventionsApp, task: type[Wordy], caused: bool
+) -> None:
+    """The soft one ends it, and the letter says of which error it was; else the hard one does. The pool goes on."""
+    sent = task.delay(stubborn=False, caused=caused)
+    letter = wait_for_letter(live_app, sent.id)
+    assert letter.error == "SoftTimeLimitExceeded"
+    assert "the soft time limit has passed while the text of EndlessText was read" in letter.error_message
+    assert "raise LookupError" in letter.traceback if caused else "raise error" in letter.traceback
+    stubborn = task.delay(stubborn=True, caused=caused)
+    assert wait_for_letter(live_app, stubborn.id).error == "TimeLimitExceeded"
+    wait_until_empty(live_app)
+    assert Add.delay(9).get(timeout=patient(10)) == 9
 
 
 @pytest.mark.everyday
