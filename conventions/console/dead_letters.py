@@ -22,7 +22,7 @@ from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import dropped, edit, editable, version
-from conventions.dead_letters.filter import BOUNDS, Filter
+from conventions.dead_letters.filter import BOUNDS, Counted, Filter
 from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
@@ -240,8 +240,7 @@ class ConfirmedAction(Page, ABC):
 
     def _shown(self, query: Query) -> Filter:
         """The letters that were there when the form was made. Raises: ValueError."""
-        found = {name: self._moment(name) for name in BOUNDS}
-        return replace(self.which(query), counted_at=found["counted_at"], newest=found["newest"])
+        return replace(self.which(query), counted=Counted(*(self._moment(name) for name in BOUNDS)))
 
     def _moment(self, name: str) -> datetime | None:
         text = self.parameter(name)

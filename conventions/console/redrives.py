@@ -84,7 +84,7 @@ class RedriveDetail(_RedrivesPage):
             for name, value in row.selection.items()
             if name not in BOUNDS
         }
-        counted_at = Filter.of(row.selection).counted_at
+        counted_at = Filter.of(row.selection).counted.at
         self.show("conventions_redrive.html", row=row, values=values, selection=selection, counted_at=counted_at)
 
 

@@ -11,7 +11,27 @@ from sqlalchemy import ColumnElement, Text, cast, literal, or_
 from conventions.core.errors import SelectionChanged
 from conventions.storage.tables import DeadLetterRow
 
-BOUNDS = ("counted_at", "newest")  # fields of a filter for letters that were counted before
+BOUNDS = ("counted_at", "newest")  # words of a filter for letters that were counted before
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """When somebody counted letters, to decide about just these: none that dies or becomes old enough later.
+
+    Attributes:
+        at: by the clock of who counted: ages count from then; `None`: nobody has.
+        newest: the newest last failure that was counted: later ones do not match; `None`: none was there, or nobody has counted.
+    """
+
+    at: datetime | None = None
+    newest: datetime | None = None
+
+    def words(self) -> dict[str, datetime | None]:
+        """As a filter's words have it, also those of a release that had no such type."""
+        return dict(zip(BOUNDS, (self.at, self.newest), strict=True))
+
+
+NOBODY = Counted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +48,7 @@ class Filter:
         older_than: the last failure was longer ago than this.
         newer_than: the last failure was at most this long ago.
         ids: the letter has one of these ids.
-        counted_at: when somebody counted them, by the clock of who counted: ages count from then.
-        newest: the newest last failure that was counted: later ones do not match.
+        counted: when somebody counted them; only who asks before he acts has that.
     """
 
     state: str | None = "dead"
@@ -43,12 +62,11 @@ class Filter:
     newer_than: timedelta | None = None
     ids: tuple[str, ...] = ()
     redrive: str | None = None
-    counted_at: datetime | None = None
-    newest: datetime | None = None
+    counted: Counted = NOBODY
 
     def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
         """The filter as SQL conditions. Ages count from `now`, unless the letters were counted before."""
-        row, now = DeadLetterRow, self.counted_at or now
+        row, now = DeadLetterRow, self.counted.at or now
         pairs = (
             (row.state, self.state),
             (row.queue, self.queue),
@@ -66,14 +84,14 @@ class Filter:
             found.append(row.last_failed_at < now - self.older_than)
         if self.newer_than is not None:
             found.append(row.last_failed_at >= now - self.newer_than)
-        if self.newest is not None:
-            found.append(row.last_failed_at <= self.newest)
+        if self.counted.newest is not None:
+            found.append(row.last_failed_at <= self.counted.newest)
         return [*found, row.id.in_(self.ids)] if self.ids else found
 
     @property
     def open(self) -> Self:
         """The same filter for whenever it is asked: letters that have died since the count match, too."""
-        return replace(self, counted_at=None, newest=None)
+        return replace(self, counted=NOBODY)
 
     @property
     def name(self) -> str:
@@ -89,7 +107,9 @@ class Filter:
         found: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            if value != one.default:
+            if isinstance(value, Counted):
+                found |= {name: _word(at) for name, at in value.words().items() if at is not None}
+            elif value != one.default:
                 found[one.name] = _word(value)
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # tuples become lists
 
@@ -100,9 +120,8 @@ class Filter:
         for name in ("older_than", "newer_than"):
             if name in values:
                 values[name] = timedelta(seconds=values[name])
-        for name in BOUNDS:
-            if name in values:
-                values[name] = datetime.fromisoformat(values[name])
+        found = [values.pop(name, None) for name in BOUNDS]
+        values["counted"] = Counted(*(None if at is None else datetime.fromisoformat(at) for at in found))
         if "arguments" in values:
             values["arguments"] = tuple((name, value) for name, value in values["arguments"])
         if "ids" in values:
@@ -143,7 +162,9 @@ def _argument(name: str, value: str) -> ColumnElement[bool]:
 
 def check_agreed(which: Filter, expected: int | None, found: int) -> None:
     """Refuse to act on other letters than somebody confirmed. Raises: SelectionChanged; the transaction must end."""
-    if expected is not None and found < expected and which.newest is not None:  # newer ones are not among those found
+    if (
+        expected is not None and found < expected and which.counted.newest is not None
+    ):  # newer ones are not among those found
         raise SelectionChanged(
             f"of the {expected:,} dead letters to which you agreed, {found:,} are still there; nothing was done"
         )

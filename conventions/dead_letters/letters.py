@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, defer
 
-from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.filter import Counted, Filter
 from conventions.dead_letters.resent_letters import FAILED, SUPERSEDED
 from conventions.records import executions
 from conventions.storage.database import begins, utc_now
@@ -90,14 +90,14 @@ def seen(session: Session, which: Filter) -> tuple[int, Filter]:
     row, now = DeadLetterRow, utc_now()
     query = select(func.count(), func.max(row.last_failed_at)).where(*which.conditions(now))  # one look for both
     number, newest = session.execute(query).one()
-    return number, replace(which, counted_at=now, newest=newest)
+    return number, replace(which, counted=Counted(now, newest))
 
 
 def newer(session: Session, which: Filter) -> int:
     """How many letters match by now that are newer than those that were seen."""
-    if which.newest is None:
+    if which.counted.newest is None:
         return 0
-    later = DeadLetterRow.last_failed_at > which.newest
+    later = DeadLetterRow.last_failed_at > which.counted.newest
     query = select(func.count()).select_from(DeadLetterRow).where(*which.open.conditions(utc_now()), later)
     return session.scalar(query) or 0
 

@@ -238,7 +238,7 @@ def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
     not_taken = or_(row.answer.is_(None), row.answer != TAKEN)
     which = Filter.of(redrive.selection)
     found = [*which.conditions(redrive.created_at), not_sent, not_taken]
-    if which.newest is None:  # that is the closer bound, and by the clock of the failures
+    if which.counted.newest is None:  # that is the closer bound, and by the clock of the failures
         found.append(row.last_failed_at <= redrive.created_at)
     return found if redrive.again else [*found, row.generation < REDRIVE_LIMIT]
 
