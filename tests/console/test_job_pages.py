@@ -123,9 +123,9 @@ def test_a_dead_job(operator: User) -> None:
 
 def test_a_viewer_sees_no_values(viewer: User, shop_app: ConventionsApp) -> None:
     """Neither on the page of a job, nor by a guess; nor can he end anything."""
-    sent = Send.delay(user_id=4711, day=DAY)
+    sent = Send.delay(user_id=471147114711, day=DAY)
     page = viewer.get(f"/jobs/{sent.id}")
-    assert "4711" not in page.text
+    assert "471147114711" not in page.text
     assert "•••" in page.text
     assert "conventions-action-form" not in page.text
     assert SECRET not in viewer.get("/jobs/KeyError-0").text
@@ -136,7 +136,7 @@ def test_a_viewer_sees_no_values(viewer: User, shop_app: ConventionsApp) -> None
     assert key
     assert key not in page.text, "it is made of the arguments"
     assert "address" not in text_of(viewer.get("/jobs", state="dead").text)
-    assert viewer.get("/jobs", arg="user_id=4711").status_code == 403
+    assert viewer.get("/jobs", arg="user_id=471147114711").status_code == 403
     for path, form in (
         (f"/jobs/{sent.id}/cancel", {"reason": "x"}),
         ("/queues/pauses", {"kind": "queue", "name": "mail", "reason": "x"}),

@@ -42,7 +42,7 @@ class Down(ImmediateTask):
 
     queue_name = "payments"
     idempotent_on = EVERY_ARGUMENT
-    retry_policy = RetryPolicy(first_wait=30)
+    retry_policy = RetryPolicy(first_wait=600, max_wait=600)  # longer than the test
 
     def run(self, number: int) -> int:  # noqa: ARG002  # it tells jobs apart
         raise ConnectionRefusedError("payments.internal refused <b>4111</b>")
