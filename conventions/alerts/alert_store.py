@@ -125,9 +125,23 @@ class AlertStore:
         return [one for one in found if one is not None]
 
     def due(self, now: float) -> list[Message]:
-        """Messages that are to be sent now."""
+        """Messages that are to be sent now, and all others to their receivers: in the order in which their alerts began, each before its end.
+
+        So nobody hears of an end first, and who takes something again gets the rest at once.
+        """
+        receivers = {one.receiver for one in self._waiting(now)}
+        every = [one for one in self._waiting(float("inf")) if one.receiver in receivers]
+        return sorted(every, key=lambda one: (str(one.body.get("began", "")), one.id))
+
+    def is_due(self, message: Message, now: float) -> bool:
+        """Whether its next try is due by itself."""
         redis: Any = self._store.redis
-        ids = redis.zrangebyscore(self._key("due"), "-inf", now)
+        at = redis.zscore(self._key("due"), message.id)
+        return at is not None and at <= now
+
+    def _waiting(self, until: float) -> list[Message]:
+        redis: Any = self._store.redis
+        ids = redis.zrangebyscore(self._key("due"), "-inf", until)
         found = redis.hmget(self._key("messages"), ids) if ids else []
         for id_, raw in zip(ids, found, strict=True):
             if raw is None:  # somebody deleted it
@@ -161,6 +175,14 @@ class AlertStore:
         """A receiver has taken a message."""
         redis: Any = self._store.redis
         redis.hdel(self._key("refusals"), receiver)
+
+    def hurry(self, receiver: str) -> int:
+        """A receiver has taken a test: what waits for it is sent now. Returns how many messages that are."""
+        redis: Any = self._store.redis
+        waiting = [one.id for one in self._waiting(float("inf")) if one.receiver == receiver]
+        if waiting:
+            redis.zadd(self._key("due"), dict.fromkeys(waiting, 0), xx=True)
+        return len(waiting)
 
     def refusals(self) -> list[Refusal]:
         """Receivers that took nothing when they were last asked."""

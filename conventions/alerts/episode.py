@@ -56,8 +56,8 @@ class Episode:
 
     @property
     def since(self) -> float:
-        """Since when it is so, in seconds since the epoch: as the finding knows it, or since it was first seen."""
-        return self.began if self.finding.since is None else self.finding.since
+        """Since when it is so, in seconds since the epoch: as the finding knows it, and not later than it was first seen."""
+        return self.began if self.finding.since is None else min(self.finding.since, self.began)
 
     @property
     def state(self) -> EpisodeState:

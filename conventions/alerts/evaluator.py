@@ -101,17 +101,17 @@ class Evaluator:
         """
         if not self._leads:
             return 0
-        arrived, failed = 0, set[str]()
-        for message in self._store.due(time.time()):
+        arrived, failed, now = 0, set[str](), time.time()
+        for message in self._store.due(now):
             if message.receiver in failed:
-                self._put_off(message, "it has just failed")
-            elif self._send(message):
+                self._put_off(message, "it has just failed", now)
+            elif self._send(message, now):
                 arrived += 1
             else:
                 failed.add(message.receiver)
         return arrived
 
-    def _send(self, message: Message) -> bool:
+    def _send(self, message: Message, now: float) -> bool:
         receiver = self._receivers.get(message.receiver)
         if receiver is None:  # of settings that have changed since
             self._store.sent(message)
@@ -122,13 +122,17 @@ class Evaluator:
         except Exception as error:  # noqa: BLE001  # whatever a receiver raises, the others are told
             why = str(error) if isinstance(error, NotDelivered) else type(error).__name__
             self._store.refuse(message.receiver, why, time.time())
-            self._put_off(message, why)
+            self._put_off(message, why, now)
             return False
         self._store.sent(message)
         self._store.accept(message.receiver)
         return True
 
-    def _put_off(self, message: Message, why: str) -> None:
+    def _put_off(self, message: Message, why: str, now: float) -> None:
+        if not self._store.is_due(
+            message, now
+        ):  # another message was, and this one comes before it: it has lost no try
+            return
         tries = message.tries + 1
         if tries >= GIVEN_UP_AFTER:
             logger.error("alert not delivered to %s after %d tries, given up: %s", message.receiver, tries, why)

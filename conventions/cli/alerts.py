@@ -84,7 +84,8 @@ def test(context: click.Context) -> None:
             failed += 1
             say(f"{name}: not delivered: {error}")
         else:
-            say(f"{name}: delivered")
+            waited = AlertStore(app.store).hurry(name)
+            say(f"{name}: delivered{f'; {waited} that waited for it are sent now' if waited else ''}")
     context.exit(1 if failed else 0)
 
 

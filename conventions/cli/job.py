@@ -22,7 +22,7 @@ from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
-from conventions.now.end_running import worker_of
+from conventions.now.end_running import silence_of, silent_worker_of, worker_of
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
 from conventions.records import audit
 
@@ -64,6 +64,9 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
     shown = {name: getattr(found, name) for name in FIELDS}
     if found.state == "running" and (runs_at := worker_of(app, found.id)) is not None:
         shown["worker"] = runs_at.name
+    elif found.state == "running" and (silent := silent_worker_of(app, found)) is not None:
+        shown["worker"] = silent.name
+        shown["waits_because"] = silence_of(silent)
     shown["progress"] = None if found.progress is None else described(found.progress)
     if found.state == "queued":
         shown["waits_because"] = _with_consumers(app, found)

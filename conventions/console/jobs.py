@@ -23,7 +23,7 @@ from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.metrics.levels import running_jobs
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.cancel_or_end import cancel_or_end
-from conventions.now.end_running import BY_ITSELF, ForcedEnd
+from conventions.now.end_running import BY_ITSELF, ForcedEnd, silence_of, silent_worker_of
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
@@ -153,6 +153,7 @@ class JobDetail(Page):
             "audit_entries": rows,
             "fault": fault,
             "runs_at": runs_at,
+            "silent": "" if runs_at else self._silent(job),
             "may_run": bool(runs_at) or (job.state == SEEN_NOWHERE and not self.capp.port.can.looks),
         }
 
@@ -161,6 +162,11 @@ class JobDetail(Page):
             return ""
         reports = WorkerReports(self.capp.store).listing()
         return next((one.worker for one in running_jobs(self.capp, reports) if one.id == job.id), "")
+
+    def _silent(self, job: Job) -> str:
+        """Of a job whose worker is silent: which one, and what becomes of it."""
+        found = silent_worker_of(self.capp, job) if job.state == "running" else None
+        return "" if found is None else f"{found.name}; {silence_of(found)}"
 
 
 class CancelJob(JobDetail):

@@ -132,6 +132,10 @@ class WorkerReports:
         workers = (_worker(name.decode(errors="replace"), raw, now) for name, raw in found.items())
         return sorted((one for one in workers if one is not None), key=lambda one: one.name)
 
+    def silent_holders(self) -> dict[str, WorkerNow]:
+        """The silent workers, by the claims of the jobs that they ran when they reported last."""
+        return {job.claim: one for one in self.listing() if one.silent for job in one.report.running if job.claim}
+
     def releases(self) -> dict[str, set[str]]:
         """By which releases living workers consume each queue, as far as they name theirs."""
         found: dict[str, set[str]] = {}

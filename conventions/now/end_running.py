@@ -82,6 +82,16 @@ def worker_of(app: Application, message_id: str) -> WorkerNow | None:
     return next((one for one in workers if one.name in names), None)
 
 
+def silent_worker_of(app: Application, job: Job) -> WorkerNow | None:
+    """Which worker ran this job when it reported last, and has said nothing since. Raises: RedisError."""
+    return WorkerReports(app.store).silent_holders().get(f"{job.task}:{job.key}")
+
+
+def silence_of(worker: WorkerNow) -> str:
+    """What becomes of a job of a silent worker."""
+    return f"its worker has said nothing for {worker.age:.0f} s: another one takes the job when its lease is over"
+
+
 def _recorded(app: Application, message_id: str, within: float) -> str:
     """Its state, once its end is recorded."""
     deadline = time.monotonic() + within

@@ -3,7 +3,7 @@
 Each place is asked by itself, and bounded: of jobs that wait so many are looked at, and the answer says of how many.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -27,7 +27,7 @@ from conventions.execution.purge import known_queues
 from conventions.execution.selection import Search, Selection
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.levels import SQL, SQL_WITHIN, running_jobs
-from conventions.metrics.worker_reports import WorkerReports
+from conventions.metrics.worker_reports import WorkerNow, WorkerReports
 from conventions.now.job_filter import RUNNING, HeldBack, JobFilter, State, state_of_waiting
 from conventions.records import audit_listing, executions
 from conventions.records.audit_filter import AuditFilter
@@ -161,10 +161,11 @@ def _add(listing: JobListing, name: str, limit: int, read: Callable[[], list[Job
 
 
 class _AtWorker(NamedTuple):
-    """A message that a worker has read and that has not ended. `claim`: of its job, if that runs; else it waits there."""
+    """A message that a worker has read and that has not ended. `claim`: of its job, if that runs; else it waits there. `name`: of the claim."""
 
     message: Waiting
     claim: ClaimReading | None
+    name: str = ""
 
 
 _AtWorkers: TypeAlias = Callable[[], Sequence[_AtWorker]]
@@ -180,17 +181,22 @@ def _at_workers(app: Application, which: JobFilter, look_at: int) -> Sequence[_A
 
 def _not_ended(app: Application, messages: Iterable[Waiting]) -> Iterator[_AtWorker]:
     for one in messages:
-        claim = _claim_of(app, one) if one.at_worker == RUNNING else None
+        name = _claim_name(app, one) if one.at_worker == RUNNING else ""
+        claim = _claim_of(app, one, name) if name else None
         state = "" if claim is None else claim.state
         if one.at_worker != "ended" and state not in ("done", "dead"):
-            yield _AtWorker(one, claim if claim is not None and state == RUNNING and not claim.lapsed else None)
+            yield _AtWorker(one, claim if claim is not None and state == RUNNING and not claim.lapsed else None, name)
 
 
-def _claim_of(app: Application, one: Waiting) -> ClaimReading | None:
-    """The claim of a message, if it has one."""
+def _claim_name(app: Application, one: Waiting) -> str:
     task, key = _text(one.headers.get("task")), _text(one.headers.get(KEY))
     known = app.tasks.get(task)  # a message may have an old name of it
-    claim = read_claim(app.store, f"{task if known is None else known.name}:{key}")
+    return f"{task if known is None else known.name}:{key}"
+
+
+def _claim_of(app: Application, one: Waiting, name: str) -> ClaimReading | None:
+    """The claim of a message, if it has one."""
+    claim = read_claim(app.store, name)
     is_own = claim is not None and (claim.message_id, claim.generation) == (one.message_id, one.generation)
     return claim if is_own else None
 
@@ -216,21 +222,31 @@ def _running(app: Application, which: JobFilter, limit: int, at_workers: _AtWork
         if not which.actor or actor == which.actor:
             attempt = 1 if message is None else message.attempt
             lines.append(JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, began, job.seconds, attempt))
-    if which.worker or which.release or len(lines) >= limit:
+    if len(lines) >= limit:
         return lines
-    others = (_of_nobody(one) for one in at_workers() if one.claim and one.message.message_id not in is_named)
-    fitting = (one for one in others if which.names(one.task) and which.within(one.at))
+    silent = WorkerReports(app.store).silent_holders()
+    others = (one for one in at_workers() if one.claim and one.message.message_id not in is_named)
+    fitting = (line for one in others if (line := _of_nobody(which, one, silent)) is not None)
     return [*lines, *islice(fitting, limit - len(lines))]
 
 
-def _of_nobody(one: _AtWorker) -> JobLine:
-    """A job that runs, and that no worker names."""
-    message, claim = one
+def _of_nobody(which: JobFilter, one: _AtWorker, silent: Mapping[str, WorkerNow]) -> JobLine | None:
+    """A job that runs, and that no living worker names; `None`: it does not match."""
+    message, claim, name = one
+    holder = silent.get(name)
+    worker, release = (holder.name, holder.report.release or "") if holder is not None else ("", "")
     task, actor = _text(message.headers.get("task")), _text(message.headers.get(ACTOR))
     began = datetime.fromtimestamp(claim.began_at, UTC) if claim is not None and claim.began_at else None
     runtime = None if began is None else max(0.0, (datetime.now(UTC) - began).total_seconds())
     attempt = max(message.attempt, 1)
-    return JobLine(message.message_id, task, RUNNING, message.queue, actor, None, began, runtime, attempt)
+    if (
+        not which.names(task)
+        or not which.within(began)
+        or which.worker not in ("", worker)
+        or which.release not in ("", release)
+    ):
+        return None
+    return JobLine(message.message_id, task, RUNNING, message.queue, actor, worker or None, began, runtime, attempt)
 
 
 def _queues(app: Application, which: JobFilter) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """`Overview`: what is wrong, the last hour by the minute, and how queues, failures, jobs, workers and schedules stand now."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
@@ -145,6 +145,7 @@ def overview_of(app: Application) -> Overview:
     alerts = None if look.levels.workers is None else _part(app.store, absent, "judge", lambda: _alerts(app))
     episodes = {} if alerts is None else alerts.episodes
     wrong = with_what_goes_on(episodes, all_findings(look, thresholds), goes_on(look, thresholds))
+    wrong = [_since_first(one, episodes.get(one.key)) for one in wrong]
     return Overview(
         look.levels,
         few_of_each(without_covered(wrong), episodes),
@@ -154,6 +155,15 @@ def overview_of(app: Application) -> Overview:
         refusals=() if alerts is None else alerts.refusals,
         actions=None if actions is None else actions[:ACTIONS],
         absent=absent,
+    )
+
+
+def _since_first(finding: Finding, episode: Episode | None) -> Finding:
+    """A finding with the time that its alert says: the cause that it names may be a later one."""
+    return (
+        finding
+        if episode is None or finding.since is None
+        else replace(finding, since=min(finding.since, episode.began))
     )
 
 

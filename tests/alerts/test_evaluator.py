@@ -240,6 +240,47 @@ def test_a_receiver_that_is_away_hears_later(
     assert AlertStore(app.store).due(clock.now + 1e6) == []
 
 
+def test_a_receiver_hears_of_a_beginning_before_its_end(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """Also where it was away for the first, and takes the second: a pager would keep open for ever what is told in the other order."""
+    app.settings.alert_webhook = receiver.address
+    receiver.refuses = 3
+    one = evaluator(app)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+    app.broker.drop("mail")
+    step(one, clock, 3)
+    step(one, clock, OVER_AFTER)
+    assert receiver.told == []
+    waiting = AlertStore(app.store).due(clock.now + 1e6)
+    assert [message.body["state"] for message in waiting] == ["firing", "resolved"]
+    assert waiting[0].tries > waiting[1].tries >= 1
+    at = app.store.redis.zscore(app.store.key("alerts", "due"), waiting[1].id)
+    assert isinstance(at, float)
+    clock.now = at  # the end is due, its beginning is not
+    assert one.tell() == 2
+    assert receiver.told == [("firing", "no consumer"), ("resolved", "no consumer")]
+
+
+def test_who_takes_something_again_gets_the_rest_at_once(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """By the next alert, or by a test: the wait before the next try of each was for a receiver that is away."""
+    app.settings.alert_webhook = receiver.address
+    receiver.refuses = 6
+    one, store = evaluator(app), AlertStore(app.store)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+    for seconds in (3, 5, 9, 17, 33):
+        step(one, clock, seconds)
+    assert receiver.told == []
+    step(one, clock, 1)
+    assert receiver.told == []
+    assert store.hurry("webhook") == 1
+    assert store.hurry("other") == 0
+    step(one, clock, 0)
+    assert receiver.told == [("firing", "no consumer")]
+
+
 def test_one_that_is_gone_is_given_up(
     app: ConventionsApp, receiver: Receiver, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

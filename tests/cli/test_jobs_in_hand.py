@@ -13,6 +13,8 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.cli.job import job
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.jobs.job import Job
+from conventions.metrics import worker_reports
+from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import JobLine, list_jobs
 from conventions.now.whole_id import whole_ids
@@ -87,6 +89,25 @@ def test_a_job_that_no_worker_names_runs(commands_app: ConventionsApp, in_hand: 
     claim = commands_app.store.key("claim", in_hand[FIRST].claim)
     commands_app.store.redis.hset(claim, "until", 1)  # its lease is over
     assert lines(commands_app)[FIRST].state == Job.of(FIRST).state == "queued"
+
+
+def test_a_job_of_a_worker_that_says_nothing(
+    run: Run, commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed: who asks what ran there finds it under its name, until another worker takes it."""
+    request = in_hand[FIRST]
+    commands_app.claims.take([request])
+    of_it = RunningJob(task=str(Send.name), queue="mail", claim=request.claim)
+    WorkerReports(commands_app.store).say("w1@host", WorkerReport(release="r1", running=(of_it,)))
+    monkeypatch.setattr(worker_reports, "SILENT_AFTER", -1.0)
+    for which in ({}, {"worker": "w1@host"}, {"release": "r1", "state": "running"}):
+        assert {id_: one.worker for id_, one in lines(commands_app, **which).items() if id_ == FIRST} == {
+            FIRST: "w1@host"
+        }
+    assert lines(commands_app, worker="w2@host") == lines(commands_app, release="r2") == {}
+    said = run(job, FIRST).stdout
+    assert "worker         w1@host" in said
+    assert "its worker has said nothing for 0 s: another one takes the job when its lease is over" in said
 
 
 def test_a_job_that_has_ended_is_in_hand_no_more(
