@@ -55,7 +55,7 @@ def text_of(error: BaseException) -> str:
     """The text of any error, also of one whose `str()` fails."""
     try:
         return _shortened(clean(without_secrets(str(error))), MESSAGE_LENGTH)
-    except Exception as fault:  # noqa: BLE001  # an error without a readable text is kept, too
+    except BaseException as fault:  # noqa: BLE001  # an error without a readable text is kept, too, also where it calls `exit`
         return f"<its text cannot be read: {type(fault).__name__}>"
 
 

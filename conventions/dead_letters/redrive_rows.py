@@ -10,6 +10,7 @@ A step first commits which letters it takes, then sends them. So after a kill th
 their way. The recorder writes the answers of the letters beside them (`resent_letters.note_answers`).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -187,11 +188,16 @@ def take(session: Session, redrive: RedriveRow, limit: int) -> int:
 
 
 def _note_sent_again(session: Session, letters: Sequence[str]) -> None:
-    """Let earlier redrives keep count of letters that are taken from them: those have failed again."""
+    """Let earlier redrives keep count of letters that failed again in them and are taken from them now."""
     letter = DeadLetterRow
-    query = select(letter.redrive_id, func.count()).where(letter.id.in_(letters), letter.redrive_id.is_not(None))
-    for id_, count in session.execute(query.group_by(letter.redrive_id).order_by(letter.redrive_id)).all():
-        again = RedriveRow.sent_again + count
+    groups = (letter.redrive_id, letter.state, letter.answer)
+    query = select(*groups, func.count()).where(letter.id.in_(letters), letter.redrive_id.is_not(None))
+    counts: Counter[str] = Counter()
+    for id_, state, answer, count in session.execute(query.group_by(*groups)):
+        if _field_of(state, answer) == "dead":
+            counts[str(id_)] += count
+    for id_ in sorted(counts):
+        again = RedriveRow.sent_again + counts[id_]
         session.connection().execute(update(RedriveRow).where(RedriveRow.id == id_).values(sent_again=again))
 
 

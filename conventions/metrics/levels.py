@@ -257,14 +257,17 @@ def _unheard(app: Application, workers: Sequence[WorkerNow]) -> bool:
 def running_jobs(app: Application, workers: Sequence[WorkerNow]) -> list[RunningNow]:
     """What the living workers say that they run, as far as the claims agree; the longest first."""
     now = datetime.now(UTC).timestamp()
-    found = []
-    said = [(one.name, job) for one in workers if not one.silent for job in one.report.running][:LOOKED_AT]
+    found: dict[str, RunningNow] = {}
+    # The newest report last: a worker that was killed may still be named beside the one that has its job now.
+    by_age = sorted(workers, key=lambda one: -one.age)
+    said = [(one.name, job) for one in by_age if not one.silent for job in one.report.running][:LOOKED_AT]
     for worker, job in said:
         claim = read_claim(app.store, job.claim) if job.claim else None
-        if job.claim and (claim is None or claim.state != "running"):
-            continue  # it has ended since
-        found.append(_running_job(app, worker, job, claim, now))
-    return sorted(found, key=lambda one: -one.seconds)
+        if job.claim and (claim is None or claim.state != "running" or claim.lapsed):
+            continue  # it has ended since, or waits for another worker
+        one = _running_job(app, worker, job, claim, now)
+        found[one.id or f"{worker} {len(found)}"] = one
+    return sorted(found.values(), key=lambda one: -one.seconds)
 
 
 def _running_job(app: Application, worker: str, job: RunningJob, claim: ClaimReading | None, now: float) -> RunningNow:

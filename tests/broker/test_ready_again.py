@@ -80,6 +80,18 @@ def test_a_job_that_had_begun_is_ready_when_it_comes_again(
     assert changes_of(store).count(READY_AT) == 1
 
 
+def test_a_message_with_many_spaces(broker: Broker, claims: Claims, store: Store) -> None:
+    """A pattern over them takes the square of their number, in which the server serves nobody."""
+    broker.put_off(held(sent(broker)), 0.0, {"actor": " " * 200_000}, "elsewhere")
+    end_wait(store, "m1", "delayed")
+    broker.sweep(["q"])
+    delivery = handed_out(broker)
+    granted(claims, request := asking(delivery))
+    broker.give_back([held(delivery, request)])
+    assert ready_at(store) is not None
+    assert handed_out(broker).changes["actor"] == " " * 200_000
+
+
 def test_a_message_without_changes(broker: Broker, claims: Claims, store: Store) -> None:
     """It has this one then."""
     delivery = sent(broker)

@@ -19,6 +19,7 @@ from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import JobLine, list_jobs
 from conventions.now.whole_id import whole_ids
 from tests.cli.command_tasks import Send
+from tests.support import wait_until
 
 Run: TypeAlias = Callable[..., Result]
 
@@ -108,6 +109,21 @@ def test_a_job_of_a_worker_that_says_nothing(
     said = run(job, FIRST).stdout
     assert "worker         w1@host" in said
     assert "its worker has said nothing for 0 s: another one takes the job when its lease is over" in said
+
+
+def test_a_job_that_two_workers_name_is_listed_once(
+    commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest]
+) -> None:
+    """The one that was killed said so last a moment ago; another one has it now. Nobody has it once its lease is over."""
+    request = in_hand[FIRST]
+    commands_app.claims.take([request])
+    report = WorkerReport(running=(RunningJob(task=str(Send.name), queue="mail", claim=request.claim),))
+    for name in ("w2@host", "w1@host"):
+        WorkerReports(commands_app.store).say(name, report)
+        assert wait_until(lambda: WorkerReports(commands_app.store).listing()[0].age > 0)
+    assert lines(commands_app)[FIRST].worker == "w1@host"
+    commands_app.store.redis.hset(commands_app.store.key("claim", request.claim), "until", 1)
+    assert lines(commands_app)[FIRST].state == "queued"
 
 
 def test_a_job_that_has_ended_is_in_hand_no_more(

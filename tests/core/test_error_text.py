@@ -48,6 +48,13 @@ def test_an_error_is_described_by_class_text_and_traceback() -> None:
     assert found.fingerprint == fingerprint("Send", raised_by(fail)) != fingerprint("Other", raised_by(fail))
 
 
+class Leaving(Exception):
+    """An error whose text ends the process, if nobody catches that."""
+
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
 class Speechless(Exception):
     """An error that cannot even say what it is."""
 
@@ -63,9 +70,10 @@ class Speechless(Exception):
         (ValueError("a NUL: \0"), "a NUL: \\0"),
         (ValueError("half: \ud800 é"), "half: \\ud800 é"),
         (Speechless(), "<its text cannot be read: RuntimeError>"),
+        (Leaving(), "<its text cannot be read: SystemExit>"),
         (KeyboardInterrupt(), ""),
     ],
-    ids=["nul", "half", "speechless", "interrupt"],
+    ids=["nul", "half", "speechless", "leaving", "interrupt"],
 )
 def test_an_odd_error_is_described(error: BaseException, message: str) -> None:
     """Nothing in it is what a database or UTF-8 refuses."""

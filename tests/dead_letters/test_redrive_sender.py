@@ -331,6 +331,19 @@ def test_a_later_redrive_takes_no_letters_from_the_counts_of_the_first(app: Conv
     assert _counts(app, first) == (6, 2, 0, 4)
 
 
+def test_what_vanished_in_the_first_redrive_did_not_fail_in_it(app: ConventionsApp) -> None:
+    """Its message was lost, so nobody knows how it ended. A later redrive makes no failure of that."""
+    bury(app, 2)
+    first, steps = begin(app, RedriveOrder(Filter(), "u-9", canary=0, rate=10_000, stop_at=100)), redriver(app)
+    wait_until(lambda: _is_sent(app, first, steps))
+    answer(app, "lost", ["m00000"])
+    answer(app, "dead", ["m00001"])
+    second = begin(app, RedriveOrder(Filter(task=str(Pay.name)), "u-9", canary=0, rate=10_000, stop_at=100))
+    wait_until(lambda: _is_sent(app, second, steps))
+    with app.database.session(read_only=True) as session:
+        assert redrive_rows.tally(session, first).dead == 1
+
+
 def _is_sent(app: ConventionsApp, id_: str, steps: Redriver) -> bool:
     step(app, id_, steps)
     with app.database.session(read_only=True) as session:

@@ -22,10 +22,20 @@ end
 local function ready_again(tag, at)
   local header = '"x_conventions_ready_at":"' .. moment(at) .. '"}'
   local changes = history(tag, 'changes') or ''
-  changes = string.gsub(changes, ',?%s*"x_conventions_ready_at"%s*:%s*"[^"]*"%s*}%s*$', '}')
-  if not string.find(changes, '^%s*{.*}%s*$') or string.find(changes, '^%s*{%s*}%s*$') then
+  local last = string.sub(changes, -100) -- an earlier one is the last of them; a pattern over all would take its time with many spaces
+  local place = string.find(last, ',?%s?"x_conventions_ready_at"%s?:%s?"[^"]*"}$')
+  if place then changes = string.sub(changes, 1, #changes - #last + place - 1) .. '}' end
+  if #changes <= 2 or string.sub(changes, 1, 1) ~= '{' or string.sub(changes, -1) ~= '}' then
     change(tag, 'changes', '{' .. header)
   else
-    change(tag, 'changes', string.gsub(changes, '}%s*$', '') .. ',' .. header)
+    change(tag, 'changes', string.sub(changes, 1, -2) .. ',' .. header)
   end
+end
+
+-- Whether the job of a message that nobody has given a sign of life of had begun. A large one is not looked into: that takes its time, for many.
+local function had_begun(tag)
+  local receipt = redis.call('HGET', P .. 'receipts', tag)
+  if receipt and redis.call('HGET', P .. 'started', tag) == receipt then return true end
+  local payload = select(6, sent(tag))
+  return payload and #payload <= 16384 and place_of(tag) == 'running'
 end

@@ -39,7 +39,7 @@ for _, queue in ipairs(queues) do
   for _, tag in ipairs(lapsed) do
     local score = score_of(tag)
     if score then
-      if place_of(tag) == 'running' then ready_again(tag, now) end
+      if had_begun(tag) then ready_again(tag, now) end
       make_ready(tag, queue, score)
     else
       note_lost(tag, queue)
