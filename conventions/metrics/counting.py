@@ -1,11 +1,11 @@
 """`Counting`: beside the recorder that leads, counts what the journal brings, also while SQL does not answer, and notes how long queues are."""
 
 import logging
+import time
 from collections.abc import Callable
 
 from conventions.core.rounds import Rounds
-from conventions.metrics.depths import EVERY as MEASURED_EVERY
-from conventions.metrics.depths import Depths, ReadLevels
+from conventions.metrics.depths import Depths, ReadLevels, until_next_look
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ class Counting:
         self._stop: Callable[[], bool] = bool
         self._rounds = Rounds("counts", self._look, EVERY, fault="events are not counted now", logger=logger)
         fault = "the lengths of queues are not noted now"
-        self._measuring = Rounds("depths", self._measure, MEASURED_EVERY, fault=fault, logger=logger)
+        self._measuring = Rounds(
+            "depths", self._measure, lambda: until_next_look(time.time()), fault=fault, logger=logger
+        )
 
     def start(self, stop: Callable[[], bool]) -> None:
         """Begin in a thread of its own, until `stop()`."""

@@ -11,6 +11,13 @@ from conventions.storage.redis_store import Store
 
 KEEP = timedelta(hours=2, minutes=10)
 EVERY = 10.0  # seconds between two looks; the last look of a minute counts
+BEFORE_ITS_END = 0.3  # seconds before the end of a minute in which there is one: ends are counted by the minute, so it should be at its edge
+
+
+def until_next_look(now: float) -> float:
+    """Seconds until the next look. `now`: seconds since the epoch."""
+    left = 60 - now % 60 - BEFORE_ITS_END
+    return left if BEFORE_ITS_END < left < EVERY else EVERY  # there has just been one where less is left
 
 
 class Depth(NamedTuple):
