@@ -130,7 +130,7 @@ class AlertStore:
         So nobody hears of an end first, and who takes something again gets the rest at once.
         """
         receivers = {one.receiver for one in self._waiting(now)}
-        every = [one for one in self._waiting(float("inf")) if one.receiver in receivers]
+        every = [one for one in self._waiting(float("inf")) if one.receiver in receivers] if receivers else []
         return sorted(every, key=lambda one: (str(one.body.get("began", "")), one.id))
 
     def is_due(self, message: Message, now: float) -> bool:

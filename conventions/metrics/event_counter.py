@@ -73,14 +73,14 @@ class EventCounter:
         first = next(iter(entries))
         with self._lock:
             while True:
-                cursor = position_of(self._cursor())
-                new = [(id_, fields) for id_, fields in entries.items() if position_of(id_) > cursor]
+                cursor = self._cursor()
+                new = [(id_, fields) for id_, fields in entries.items() if position_of(id_) > position_of(cursor)]
                 if not new:
                     return
-                if len(new) < len(entries) or not (before := self._after_cursor(b"(" + first)):
-                    self._add(new)
+                if len(new) < len(entries) or not (before := self._after(cursor, b"(" + first)):
+                    self._add(cursor, new)
                 else:
-                    self._add(before)
+                    self._add(cursor, before)
 
     def _cursor(self) -> bytes:
         if self._last is None or time.monotonic() > self._looks_at:
@@ -113,18 +113,19 @@ class EventCounter:
     def _count_some(self) -> int:
         """Count one part. Returns how many entries it had, or 1 if others have counted meanwhile."""
         with self._lock:
-            found = self._after_cursor(b"+")
-            return self._add(found) if found else 0
+            cursor = self._cursor()
+            found = self._after(cursor, b"+")
+            return self._add(cursor, found) if found else 0
 
-    def _after_cursor(self, end: bytes) -> _Entries:
+    def _after(self, cursor: bytes, end: bytes) -> _Entries:
         """The entries that are to be counted next."""
         redis: Any = self._store.redis
-        found: _Entries = redis.xrange(self._journal, b"(" + self._cursor(), end, count=AT_ONCE)
+        found: _Entries = redis.xrange(self._journal, b"(" + cursor, end, count=AT_ONCE)
         return found
 
-    def _add(self, found: _Entries) -> int:
-        """Count the entries that follow the cursor. Returns how many, or 1 if others have counted meanwhile."""
-        last, newest = self._cursor(), found[-1][0]
+    def _add(self, last: bytes, found: _Entries) -> int:
+        """Count the entries that follow the one that was counted last. Returns how many, or 1 if others have counted meanwhile."""
+        newest = found[-1][0]
         sums, unclaimed = self._sums_of(found)
         self._last = None  # until the answer is known
         answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))

@@ -102,6 +102,26 @@ def new_sqlite(tmp_path: Any, new_database: Callable[[Any], str]) -> Any:
     database.dispose()
 
 
+def test_the_last_counted_is_asked_once_for_each_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again once in a minute, and others may have counted meanwhile: what they have counted is not counted once more."""
+    counter = EventCounter(store)
+    append(store, *(entry(event(f"m{n}")) for n in range(3)))
+    found: Any = store.redis.xrange(store.key("journal"))
+    add = EventCounter._add
+
+    def others_were_quicker(one: EventCounter, *given: Any) -> int:
+        with monkeypatch.context() as patched:
+            patched.setattr(EventCounter, "_add", add)
+            EventCounter(store).count_all()
+        one._looks_at = 0.0
+        return add(one, *given)
+
+    monkeypatch.setattr(EventCounter, "_add", others_were_quicker)
+    counter.count(dict(found))
+    assert counter.count_all() == 0
+    assert totals(store) == {("Send", "mail", "succeeded"): 3}
+
+
 def test_nothing_is_removed_before_it_is_counted(
     store: Store, new_sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
