@@ -16,7 +16,7 @@ from rich.text import Text
 from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
-from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
+from conventions.cli.dead_letter_options import MOST_BEGUN, STATE, Pair, confirm, selection_options
 from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority
 from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
@@ -357,6 +357,9 @@ def stop(context: click.Context, id: str, reason: str | None, actor: str, as_jso
     """Send no more letters of the redrive ID; status 1 when it had already ended."""
     with existing(app_of(context).database).session() as session:
         if redrive_rows.get(session, id) is None:
+            begun = redrive_rows.ids_that_begin(session, id, MOST_BEGUN)
+            if begun:  # nothing is stopped by a guess
+                raise click.UsageError(f"{id} is the beginning of {' and of '.join(begun)}: give a whole id")
             raise click.UsageError(f"there is no redrive {id}; dead-letters redrives lists them")
         stopped = redrive_rows.cancel(session, id, actor, reason)
     if as_json:

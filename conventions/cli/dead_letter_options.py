@@ -2,20 +2,22 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import click
+from sqlalchemy.orm import Session
 
 from conventions.cli.base import app_of, existing, one_line_errors
 from conventions.core.units import age
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import groups_that_begin
 
-MOST_GROUPS = 5  # that are named
+MOST_BEGUN = 5  # names that are shown where several begin so
 
 
 class Age(click.ParamType[timedelta]):
@@ -68,7 +70,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)  # keeps the options that are declared below this one
     def with_filter(*args: Any, **options: Any) -> Any:
-        return function(*args, which=_with_whole_group(_filter(options)), **options)
+        return function(*args, which=_with_whole_names(_filter(options)), **options)
 
     return _declared(with_filter, (*FILTERS, STATE))
 
@@ -80,7 +82,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def with_selection(*args: Any, ids: tuple[str, ...], every: bool, **options: Any) -> Any:
         if sum(map(bool, (ids, every, options["group"] and not every))) != 1:
             raise click.UsageError("say which: ids, --group FINGERPRINT, or --all, which filters may narrow")
-        return function(*args, which=_with_whole_group(_filter(options, ids)), **options)
+        return function(*args, which=_with_whole_names(_filter(options, ids)), **options)
 
     chosen = (
         click.argument("ids", nargs=-1, metavar="[ID]..."),
@@ -104,19 +106,28 @@ def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
     return Filter(state=options.pop("state", "dead"), ids=ids, **found)
 
 
-def _with_whole_group(which: Filter) -> Filter:
-    return which if which.group is None else replace(which, group=whole_group(which.group))
+def _with_whole_names(which: Filter) -> Filter:
+    if which.group is not None:
+        which = replace(which, group=whole_group(which.group))
+    if which.redrive is not None:
+        which = replace(which, redrive=_whole(which.redrive, "redrives", redrive_rows.ids_that_begin))
+    return which
+
+
+def whole_group(beginning: str) -> str:
+    """The fingerprint of which this is the beginning, as pages show it; the same text where no group begins so. Raises: UsageError."""
+    found: str = _whole(beginning, "groups", groups_that_begin)
+    return found
 
 
 @one_line_errors
-def whole_group(beginning: str) -> str:
-    """The fingerprint of which this is the beginning, as pages show it; the same text where no group begins so. Raises: UsageError."""
+def _whole(beginning: str, what: str, find: Callable[[Session, str, int], Sequence[str]]) -> str:
     with existing(app_of(click.get_current_context()).database).session(read_only=True) as session:
-        found = groups_that_begin(session, beginning, MOST_GROUPS)
+        found = find(session, beginning, MOST_BEGUN)
     if beginning in found or not found:
         return beginning
     if len(found) > 1:
-        raise click.UsageError(f"several groups begin with {beginning}: {', '.join(found)}")
+        raise click.UsageError(f"several {what} begin with {beginning}: {', '.join(found)}")
     return found[0]
 
 

@@ -24,7 +24,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_options import filter_options, whole_group
+from conventions.cli.dead_letter_options import MOST_BEGUN, filter_options, whole_group
 from conventions.cli.shared_options import JSON
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
@@ -132,13 +132,19 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
 @click.pass_context
 @one_line_errors
 def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
-    """Show one dead letter with its arguments, headers, message, attempts and traceback."""
+    """Show one dead letter with its arguments, headers, message, attempts and traceback. The beginning of its id will do, where no other one begins so."""
     say_what_waits(context)
     with _session(context) as session:
         letter = letters.get(session, id)
+        if letter is None and len(begun := letters.ids_that_begin(session, id, MOST_BEGUN)) == 1:
+            letter = letters.get(session, begun[0])
         if letter is None:
-            say(f"there is no dead letter {id}", err=True)
+            say(
+                f"several ids begin with {id}: {', '.join(begun)}" if begun else f"there is no dead letter {id}",
+                err=True,
+            )
             context.exit(1)
+        id = letter.id  # noqa: A001  # the same
         history = letters.history(session, id)
         entries = [
             {name: getattr(entry, name) for name in AUDIT_COLUMNS}

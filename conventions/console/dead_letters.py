@@ -87,7 +87,11 @@ class LetterDetail(Page):
     """`/dead-letters/letters/<id>`: one letter with all its data, and an editor of its arguments."""
 
     async def get(self, id_: str) -> None:
-        """Show the letter."""
+        """Show the letter; of the beginning of one id, as listings have it, that one."""
+        whole = await self.in_thread(self._whole, id_)
+        if whole != id_:
+            self.redirect(self.reverse_url("conventions-letter", whole), status=HTTPStatus.SEE_OTHER)
+            return
         await self.show_letter(id_)
 
     async def show_letter(
@@ -111,6 +115,13 @@ class LetterDetail(Page):
         if seen is not None:  # a second try must not overwrite the change of somebody else
             found["version"] = seen
         self.show("conventions_letter.html", faults=faults or {}, **found)
+
+    def _whole(self, id_: str) -> str:
+        with self.reading() as session:
+            if dead_letters.get(session, id_) is not None:
+                return id_
+            begun = dead_letters.ids_that_begin(session, id_, 2)
+            return begun[0] if len(begun) == 1 else id_
 
     def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
         with self.reading() as session:

@@ -26,7 +26,7 @@ from conventions.dead_letters.redrive_plan import OPEN, STOP_AT, Plan, Recent, T
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.storage.database import utc_now
+from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import DeadLetterRow, RedriveRow
 
 CANARY = 5  # letters that are sent before the rest
@@ -144,6 +144,13 @@ def held_back(session: Session, which: Filter) -> int:
 def get(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the word of the glossary
     """One redrive."""
     return session.get(RedriveRow, id)
+
+
+def ids_that_begin(session: Session, text: str, most: int) -> Sequence[str]:
+    """The ids of redrives that begin so."""
+    return session.scalars(
+        select(RedriveRow.id).where(begins(RedriveRow.id, text)).order_by(RedriveRow.id).limit(most)
+    ).all()
 
 
 def listing(session: Session, limit: int) -> Sequence[RedriveRow]:

@@ -13,6 +13,7 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.cli.cancel import UNSURE, cancel
 from conventions.cli.dead_letters import dead_letters
 from conventions.cli.job import job
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import groups
 from conventions.idempotency.claims import ClaimRequest
@@ -21,6 +22,7 @@ from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.now.whole_id import SHORT, whole_ids
 from conventions.records import audit
 from conventions.records.journal import Event
+from conventions.storage.tables import DeadLetterRow
 from tests.cli.command_tasks import Send
 from tests.failures import failure, record
 from tests.recorded import drain, recorder
@@ -140,6 +142,32 @@ def test_by_force_and_nobody_knows(run: Run, known: ConventionsApp, monkeypatch:
     done = run(cancel, WAITS, "--force", "--reason", "x")
     assert (done.exit_code, done.stdout) == (2, f"{WAITS}: it is cancelled; {UNSURE}\n")
     assert "no answer" in done.stderr
+
+
+def test_the_beginning_of_a_letter(run: Run, known: ConventionsApp, bury: Bury) -> None:
+    """It is that letter, in the command that shows it; several are named."""
+    assert known.database.is_there
+    assert run(dead_letters, "show", DEAD[:8]).stdout.splitlines()[0].endswith(DEAD)
+    bury(f"{DEAD[:8]}-1111-4000-8000-000000000007")
+    several = run(dead_letters, "show", DEAD[:8])
+    assert (several.exit_code, several.stderr.startswith(f"several ids begin with {DEAD[:8]}: {DEAD}, ")) == (1, True)
+    assert run(dead_letters, "show", "ffffffff").stderr == "there is no dead letter ffffffff\n"
+
+
+def test_the_beginning_of_a_redrive(run: Run, commands_app: ConventionsApp, bury: Bury) -> None:
+    """It selects its letters; a stop is no guess, and says which one begins so."""
+    bury("m1")
+    run(dead_letters, "redrive", "m1", "--yes", "--no-wait")
+    with commands_app.database.session() as session:
+        (row,) = redrive_rows.listing(session, 2)
+        id_ = str(row.id)
+        session.get_one(DeadLetterRow, "m1").redrive_id = id_
+    assert "m1" in run(dead_letters, "list", "--redrive", id_[:8]).stdout
+    stopped = run(dead_letters, "stop", id_[:8])
+    assert stopped.exit_code == 2
+    assert f"{id_[:8]} is the beginning of {id_}: give a whole id" in stopped.stderr
+    assert "there is no redrive zzz" in run(dead_letters, "stop", "zzz").stderr
+    assert run(dead_letters, "stop", id_).exit_code == 0
 
 
 def test_the_beginning_of_a_group(run: Run, commands_app: ConventionsApp, bury: Bury) -> None:

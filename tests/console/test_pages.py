@@ -99,6 +99,15 @@ def test_a_letter_with_all_that_is_known(operator: User, shop_app: ConventionsAp
     assert operator.get("/dead-letters/letters/none").status_code == 404
 
 
+def test_the_beginning_of_a_letters_id(operator: User, shop_app: ConventionsApp) -> None:
+    """Leads to it, where no other one begins so."""
+    record(shop_app.database, failure("alone-in-the-world", task=TASK))
+    found = operator.client.get("/dead-letters/letters/alone-in", follow_redirects=False)
+    assert (found.status_code, found.headers["Location"]) == (303, "/dead-letters/letters/alone-in-the-world")
+    record(shop_app.database, failure("alone-in-the-house", task=TASK))
+    assert operator.get("/dead-letters/letters/alone-in").status_code == 404
+
+
 def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
     """One line of attempts, with what people did in between, up to its success; and when it failed first."""
     began = utc_now() - timedelta(hours=2)
