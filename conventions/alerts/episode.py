@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.rules import few_of_each, without_covered
+from conventions.alerts.rules import shown_of
 
 EpisodeState: TypeAlias = Literal["pending", "firing"]
 Change: TypeAlias = Literal["firing", "resolved"]
@@ -133,7 +133,7 @@ def judged(
         now: seconds since the epoch.
     """
     every = with_what_goes_on(before, found, goes_on)
-    shown = few_of_each(without_covered(every), before)
+    shown = shown_of(every, before)
     covered = {one.key for one in every} - {one.key for one in shown}
     episodes, changes = _next_episodes(before, shown, now, covered)
     after, told = _to_tell(episodes, changes, silences)

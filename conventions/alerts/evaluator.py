@@ -129,9 +129,8 @@ class Evaluator:
         return True
 
     def _put_off(self, message: Message, why: str, now: float) -> None:
-        if not self._store.is_due(
-            message, now
-        ):  # another message was, and this one comes before it: it has lost no try
+        # another message was, and this one comes before it: it has lost no try
+        if not self._store.is_due(message, now):
             return
         tries = message.tries + 1
         if tries >= GIVEN_UP_AFTER:

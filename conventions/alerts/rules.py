@@ -487,6 +487,6 @@ def _together(rest: Sequence[Finding]) -> Finding:
     )  # fmt: skip
 
 
-def findings(look: Look, thresholds: Thresholds) -> list[Finding]:
-    """What is wrong, for people: what is critical first, nothing twice, and few of each rule."""
-    return few_of_each(without_covered(all_findings(look, thresholds)))
+def shown_of(found: Sequence[Finding], known: Collection[str] = ()) -> list[Finding]:
+    """What people see of all findings: nothing twice, and few of each rule, what is critical first. `known`: see `few_of_each`."""
+    return few_of_each(without_covered(found), known)

@@ -357,10 +357,13 @@ def sql_errors() -> tuple[type[Exception], ...]:
 
 
 def _claim(app: Application, task: str | None, key: str | None) -> ClaimReading | None:
-    if not task or not key:
-        return None
-    known = app.tasks.get(task)  # a message may have an old name of it
-    return read_claim(app.claims.store, f"{task if known is None else known.name}:{key}")
+    return read_claim(app.claims.store, claim_name(app, task, key)) if task and key else None
+
+
+def claim_name(app: Application, task: str, key: str) -> str:
+    """The name of the claim of a job. `task`: as its message has it, which may be an old name."""
+    known = app.tasks.get(task)
+    return f"{task if known is None else known.name}:{key}"
 
 
 def _has_workers(app: Application) -> bool:

@@ -132,10 +132,6 @@ class WorkerReports:
         workers = (_worker(name.decode(errors="replace"), raw, now) for name, raw in found.items())
         return sorted((one for one in workers if one is not None), key=lambda one: one.name)
 
-    def silent_holders(self) -> dict[str, WorkerNow]:
-        """The silent workers, by the claims of the jobs that they ran when they reported last."""
-        return {job.claim: one for one in self.listing() if one.silent for job in one.report.running if job.claim}
-
     def releases(self) -> dict[str, set[str]]:
         """By which releases living workers consume each queue, as far as they name theirs."""
         found: dict[str, set[str]] = {}
@@ -148,6 +144,11 @@ class WorkerReports:
     @property
     def _key(self) -> str:
         return self._store.key("workers")
+
+
+def silent_holders(workers: Iterable[WorkerNow]) -> dict[str, WorkerNow]:
+    """The silent ones, by the claims of the jobs that they ran when they reported last."""
+    return {job.claim: one for one in workers if one.silent for job in one.report.running if job.claim}
 
 
 def _worker(name: str, raw: bytes, now: float) -> WorkerNow | None:

@@ -5,8 +5,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from conventions.execution.application import Application
 from conventions.jobs.job import Job
+from conventions.jobs.look import claim_name
 from conventions.metrics.levels import running_jobs
-from conventions.metrics.worker_reports import SAY_EVERY, WorkerNow, WorkerReports
+from conventions.metrics.worker_reports import SAY_EVERY, WorkerNow, WorkerReports, silent_holders
 
 PREFORK = "prefork"
 ENDS_WITHIN = 15.0  # seconds; a job that shares its process is ended when its turn comes
@@ -84,7 +85,8 @@ def worker_of(app: Application, message_id: str) -> WorkerNow | None:
 
 def silent_worker_of(app: Application, job: Job) -> WorkerNow | None:
     """Which worker ran this job when it reported last, and has said nothing since. Raises: RedisError."""
-    return WorkerReports(app.store).silent_holders().get(f"{job.task}:{job.key}")
+    name = claim_name(app, job.task, job.key) if job.task and job.key else ""
+    return silent_holders(WorkerReports(app.store).listing()).get(name)
 
 
 def silence_of(worker: WorkerNow) -> str:

@@ -26,8 +26,9 @@ from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.execution.selection import Search, Selection
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
+from conventions.jobs.look import claim_name
 from conventions.metrics.levels import SQL, SQL_WITHIN, running_jobs
-from conventions.metrics.worker_reports import WorkerNow, WorkerReports
+from conventions.metrics.worker_reports import WorkerNow, WorkerReports, silent_holders
 from conventions.now.job_filter import RUNNING, HeldBack, JobFilter, State, state_of_waiting
 from conventions.records import audit_listing, executions
 from conventions.records.audit_filter import AuditFilter
@@ -181,17 +182,12 @@ def _at_workers(app: Application, which: JobFilter, look_at: int) -> Sequence[_A
 
 def _not_ended(app: Application, messages: Iterable[Waiting]) -> Iterator[_AtWorker]:
     for one in messages:
-        name = _claim_name(app, one) if one.at_worker == RUNNING else ""
+        task, key = _text(one.headers.get("task")), _text(one.headers.get(KEY))
+        name = claim_name(app, task, key) if one.at_worker == RUNNING else ""
         claim = _claim_of(app, one, name) if name else None
         state = "" if claim is None else claim.state
         if one.at_worker != "ended" and state not in ("done", "dead"):
             yield _AtWorker(one, claim if claim is not None and state == RUNNING and not claim.lapsed else None, name)
-
-
-def _claim_name(app: Application, one: Waiting) -> str:
-    task, key = _text(one.headers.get("task")), _text(one.headers.get(KEY))
-    known = app.tasks.get(task)  # a message may have an old name of it
-    return f"{task if known is None else known.name}:{key}"
 
 
 def _claim_of(app: Application, one: Waiting, name: str) -> ClaimReading | None:
@@ -224,7 +220,7 @@ def _running(app: Application, which: JobFilter, limit: int, at_workers: _AtWork
             lines.append(JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, began, job.seconds, attempt))
     if len(lines) >= limit:
         return lines
-    silent = WorkerReports(app.store).silent_holders()
+    silent = silent_holders(workers)
     others = (one for one in at_workers() if one.claim and one.message.message_id not in is_named)
     fitting = (line for one in others if (line := _of_nobody(which, one, silent)) is not None)
     return [*lines, *islice(fitting, limit - len(lines))]

@@ -12,7 +12,7 @@ from conventions.alerts.alert_store import AlertStore, Refusal
 from conventions.alerts.episode import Episode, with_what_goes_on
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
-from conventions.alerts.rules import all_findings, few_of_each, goes_on, without_covered
+from conventions.alerts.rules import all_findings, goes_on, shown_of
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
@@ -148,7 +148,7 @@ def overview_of(app: Application) -> Overview:
     wrong = [_since_first(one, episodes.get(one.key)) for one in wrong]
     return Overview(
         look.levels,
-        few_of_each(without_covered(wrong), episodes),
+        shown_of(wrong, episodes),
         minutes,
         flows,
         judge=None if alerts is None else alerts.judge,

@@ -110,6 +110,7 @@ class NewEntries:
     def forget(self) -> None:
         """Forget what waits, and read nothing ahead until the next `take`: the server gives it again to whoever records it."""
         with self._lock:
+            self.is_lost = True
             self._waiting.clear()
             self._bytes = 0
             self._is_recording = False

@@ -141,7 +141,6 @@ class Recorder:
     def _stand_by(self) -> None:
         """Another recorder leads: what was read and not recorded is left to it."""
         self._new.forget()
-        self._new.is_lost = True
         self.counter.forget()
 
     def count(self) -> None:
@@ -201,8 +200,7 @@ class Recorder:
         redis: Any = self._store.redis
         wanted: dict[str, Any] = {"groupname": GROUP, "consumername": self.name, "count": limit}
         if self._unfinished or self._new.is_lost:
-            self._new.forget()
-            self._new.is_lost = True  # until none is left: this batch may be smaller than what was read
+            self._new.forget()  # until none is left: this batch may be smaller than what was read
             own = redis.xreadgroup(streams={self.journal.key: "0"}, **wanted)
             if own and own[0][1]:
                 return _entries(own[0][1])

@@ -6,13 +6,13 @@ import pytest
 
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import look_at
-from conventions.alerts.rules import findings
 from conventions.app import ConventionsApp
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.error_text import FailureText
 from conventions.metrics.counts import Counts, Failed
 from conventions.metrics.event_counter import EventCounter
 from tests.recorded import append, entry, event
+from tests.seen_findings import findings
 
 OLD = FailureText("BusinessError", "no user of this name", "", "f1")
 NEW = FailureText("PayloadError", "no such field", "", "f2")

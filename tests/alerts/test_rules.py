@@ -15,7 +15,6 @@ from conventions.alerts.rules import (
     RULES,
     all_findings,
     few_of_each,
-    findings,
     goes_on,
     without_covered,
 )
@@ -30,6 +29,7 @@ from conventions.metrics.worker_reports import WorkerNow, WorkerReport
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target
 from conventions.schedules.beat_liveness import Beat
+from tests.seen_findings import findings
 
 AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
 USUAL = Thresholds()

@@ -7,7 +7,6 @@ import time_machine
 
 from conventions import EVERY_ARGUMENT, ScheduledTask
 from conventions.alerts.look import look_at
-from conventions.alerts.rules import findings
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
 from conventions.core.alert_thresholds import Thresholds
@@ -25,6 +24,7 @@ from conventions.schedules.schedule_store import Schedules
 from conventions.storage.tables import DeadLetterRow, RedriveRow
 from tests.failures import failure, record
 from tests.recorded import drain, recorder
+from tests.seen_findings import findings
 
 
 class Import(ScheduledTask):

@@ -1,0 +1,11 @@
+"""What people see of one look at an application."""
+
+from conventions.alerts.finding import Finding
+from conventions.alerts.look import Look
+from conventions.alerts.rules import all_findings, shown_of
+from conventions.core.alert_thresholds import Thresholds
+
+
+def findings(look: Look, thresholds: Thresholds) -> list[Finding]:
+    """What is wrong, where nothing was before."""
+    return shown_of(all_findings(look, thresholds))
