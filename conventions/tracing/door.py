@@ -72,10 +72,11 @@ class TracingDoor:
 
     def find(self) -> Tracing | None:
         """Who makes spans; `None`: nobody, or what is there cannot."""
-        if self._found is None and self._wanted and (now := time.monotonic()) >= self._looks_at:
-            self._looks_at = now + LOOK_EVERY
+        if self._found is None and self._wanted and time.monotonic() >= self._looks_at:
+            # The next look is put off after this one: another thread, which comes meanwhile, looks as well, and does not go on without a span.
             try:
                 self._look()
+                self._looks_at = time.monotonic() + LOOK_EVERY
             except Exception as error:  # noqa: BLE001  # code of others: a send or a job goes on without
                 self._wanted = False
                 logger.warning("OpenTelemetry: this process makes no spans: %s", first_line(error))

@@ -214,6 +214,29 @@ def test_no_provider_no_spans(app: ConventionsApp, monkeypatch: pytest.MonkeyPat
     provider.shutdown()
 
 
+def test_two_first_jobs_at_once_have_their_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two threads: the second one does not go on without a span because the first one is still looking."""
+    provider, looks, released = TracerProvider(), threading.Event(), threading.Event()
+
+    def get_provider() -> TracerProvider:
+        if threading.current_thread() is first:
+            looks.set()
+            released.wait(30)
+        return provider
+
+    monkeypatch.setattr(trace, "get_tracer_provider", get_provider)
+    entrance = door.TracingDoor("", wanted=True)
+    first = threading.Thread(target=entrance.find)
+    first.start()
+    try:
+        assert looks.wait(30)
+        assert entrance.find() is not None
+    finally:
+        released.set()
+        first.join()
+    provider.shutdown()
+
+
 class Raising(SpanProcessor):
     """Code of somebody else that raises."""
 
