@@ -8,7 +8,9 @@ from conventions.broker.delivery import Delivery
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication
 from conventions.broker.simple_message import plain
 from conventions.idempotency.claim_answers import Answer, Granted
+from conventions.idempotency.claim_reading import read_claim
 from conventions.idempotency.claims import ClaimRequest, Claims, Settled, Settlement
+from conventions.idempotency.interrupted_start import InterruptedStart
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
 from tests.support import wait_until
@@ -98,6 +100,13 @@ def fields_of(store: Store, claim: str) -> dict[bytes, bytes]:
 def claim_fields(store: Store, request: ClaimRequest = FIRST) -> dict[bytes, bytes]:
     """The same, of the claim that a request is for."""
     return fields_of(store, request.claim)
+
+
+def kept_by(claims: Claims, request: ClaimRequest = FIRST) -> tuple[InterruptedStart, ...]:
+    """The starts without an outcome that a claim keeps."""
+    found = read_claim(claims.store, request.claim)
+    assert found is not None
+    return found.interrupted
 
 
 def end_lease(store: Store, request: ClaimRequest = FIRST) -> None:

@@ -12,7 +12,7 @@ class ClaimStore(Protocol):
 
     store: Store
 
-    def release(self, claim: str, token: str, /) -> None:
+    def release(self, claim: str, token: str, why: str, /) -> None:
         """Release the claim of a job whose process died. Raises: RedisError."""
 
     def note_follow_ups_sent(self, claim: str, message_id: str, /) -> None:
@@ -32,9 +32,9 @@ class ClaimsElsewhere:
     def __init__(self, claims: ClaimStore) -> None:
         self._claims = claims
 
-    def release(self, claim: str, token: str) -> None:
+    def release(self, claim: str, token: str, why: str) -> None:
         """See `BrokerPort`."""
-        self._claims.release(claim, token)
+        self._claims.release(claim, token, why)
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """See `BrokerPort`."""

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Collection, Sequence
-from secrets import token_urlsafe
 from typing import Any, NamedTuple
+
+from conventions.broker.delivery_names import new_name
 
 NONE: frozenset[str] = frozenset()
 SEPARATOR, BEFORE_PAYLOAD = b"\x1f", 5  # between the fields of a sent message, and their number: see `queues.lua`
@@ -64,7 +65,7 @@ class ReadRequest(NamedTuple):
             self.most,
             self.few,
             visibility,
-            token_urlsafe(12),
+            new_name(),
             self.most_bytes,
             self.at_once or self.most,
         ]

@@ -175,10 +175,10 @@ class InFlight:
         with self._changed:
             return [held for receipt, held in self._held.items() if self._staying(receipt)]
 
-    def give_back_seized(self, held: Iterable[HeldMessage]) -> None:
-        """Return seized messages, and release the claims of running jobs. No start is counted."""
+    def give_back_seized(self, held: Iterable[HeldMessage], why: str) -> None:
+        """Return seized messages, and release the claims of running jobs. No start is counted; `why` they do not end here."""
         with self._changed:
-            self._returned += [(one, 0.0, False, "") for one in held]
+            self._returned += [(one, 0.0, False, why) for one in held]
             self._changed.notify()
 
     def forget(self, *receipts: str) -> None:

@@ -36,12 +36,14 @@ SAME_ICON_AS = {  # outcomes without an icon of their own
     "superseded": "cancelled",
     "duplicate": "cancelled",
     "hung": "retrying",
+    "interrupted": "retrying",
     PARTLY: "failed",
 }
 REASONS = {  # explanations of outcomes
     "duplicate": "a job with the same key ran before",
     "superseded": "another worker took it over",
     "expired": "it began too late",
+    "interrupted": "its process or its worker ended; it begins again",
     "purged": "somebody emptied its queue",
     "lost": "its message is gone from Redis",
 }

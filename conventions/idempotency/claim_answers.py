@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from conventions.core.errors import IdempotencyConflict
+from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The claim is ours; a higher `fence` is a later holder. `starts` without an outcome, this one included."""
+    """The claim is ours; a higher `fence` is a later holder. `starts` without an outcome, this one included.
+
+    `interrupted`: earlier starts, also of other attempts, that the journal lacks.
+    """
 
     fence: int
     starts: int
+    interrupted: tuple[InterruptedStart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Poison:
     fence: int
     starts: int
     why: str = ""
+    interrupted: tuple[InterruptedStart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Done:
     result: Any
     message_id: str
     follow_ups_sent: bool
+    interrupted: tuple[InterruptedStart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,8 @@ class Conflict:
 @dataclass(frozen=True, slots=True)
 class Cancelled:
     """The message was cancelled before it ran."""
+
+    interrupted: tuple[InterruptedStart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +103,23 @@ Answer: TypeAlias = (
     Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale | Alone
 )
 
+
+def _kept(kept: tuple[bytes, ...]) -> list[tuple[InterruptedStart, ...]]:
+    return [interrupted_starts(one) for one in kept]
+
+
 _ANSWERS: dict[bytes, Callable[..., Answer]] = {
-    b"granted": lambda fence, starts: Granted(int(fence), int(starts)),
-    b"poison": lambda fence, starts, why: Poison(int(fence), int(starts), why.decode(errors="replace")),
-    b"done": lambda result, message_id, followed: Done(json.loads(result), message_id.decode(), followed == b"1"),
+    b"granted": lambda fence, starts, *kept: Granted(int(fence), int(starts), *_kept(kept)),
+    b"poison": lambda fence, starts, why, *kept: Poison(
+        int(fence), int(starts), why.decode(errors="replace"), *_kept(kept)
+    ),
+    b"done": lambda result, message_id, followed, *kept: Done(
+        json.loads(result), message_id.decode(), followed == b"1", *_kept(kept)
+    ),
     b"parked": lambda wait: Parked(int(wait) / 1000),
     b"busy": lambda wait: Busy(int(wait) / 1000),
     b"conflict": lambda message_id: Conflict(message_id.decode()),
-    b"cancelled": Cancelled,
+    b"cancelled": lambda *kept: Cancelled(*_kept(kept)),
     b"dead": lambda error: Dead(json.loads(error)),
     b"superseded": Superseded,
     b"too_old": TooOld,

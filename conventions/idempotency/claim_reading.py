@@ -4,6 +4,7 @@ import json
 from typing import Any, NamedTuple
 
 from conventions.core.units import count_in
+from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 from conventions.storage.redis_store import Store
 
 
@@ -21,6 +22,8 @@ class ClaimReading(NamedTuple):
         lapsed: whether that is over.
         has_result: whether the result of a job that is done is remembered; not so after Redis was restored from a copy.
         result: that result; of a dead job, the error as text.
+        token: of the delivery that holds it, or held it last.
+        interrupted: starts without an outcome that the journal lacks.
     """
 
     state: str
@@ -32,6 +35,8 @@ class ClaimReading(NamedTuple):
     lapsed: bool
     has_result: bool
     result: Any
+    token: str = ""
+    interrupted: tuple[InterruptedStart, ...] = ()
 
 
 def read_claim(store: Store, claim: str) -> ClaimReading | None:
@@ -39,7 +44,7 @@ def read_claim(store: Store, claim: str) -> ClaimReading | None:
     found = store.run("read_claim", [claim])
     if found is None:
         return None
-    state, message_id, generation, attempt, fence, until, lapsed, result = found
+    state, message_id, generation, attempt, fence, until, lapsed, result, token, kept = found
     try:
         value, has_result = json.loads(result), state == b"done"
     except (ValueError, RecursionError):  # it is empty, or another program wrote it
@@ -54,6 +59,8 @@ def read_claim(store: Store, claim: str) -> ClaimReading | None:
         lapsed=bool(lapsed),
         has_result=has_result,
         result=value,
+        token=token.decode(errors="replace"),
+        interrupted=interrupted_starts(kept),
     )
 
 

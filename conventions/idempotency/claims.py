@@ -16,6 +16,7 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
+from conventions.idempotency.interrupted_start import InterruptedStart
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
@@ -237,6 +238,17 @@ class Claims:
         """Whether a message has an outcome, and nothing says that what follows it was sent."""
         *_, followed = self._run("claim_of", [claim])
         return followed != b"1" and self.has_ended(claim, message_id, generation)
+
+    def record_interrupted(self, claim: str, starts: Sequence[tuple[InterruptedStart, Event]]) -> None:
+        """Write starts without an outcome to the journal, each once, whoever else does so. Raises: RedisError."""
+        arguments: list[Any] = [claim]
+        for one, event in starts:
+            arguments += [one.entry, event.encode(), milliseconds(one.ended_at.timestamp())]
+        self._run("record_interrupted", arguments)
+
+    def tell(self, claim: str, token: str, event: Event) -> None:
+        """Write to the journal that a job is ended whose process goes on; nothing where it does not run any more. Raises: RedisError."""
+        self._run("tell", [claim, token, event.encode()])
 
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""

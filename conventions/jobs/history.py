@@ -3,21 +3,24 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from conventions.attempt_log.lines import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
+from conventions.broker.delivery_names import DeliveryNames
 from conventions.execution.application import Application
-from conventions.jobs.facts import Facts
-from conventions.jobs.look import WITHIN
+from conventions.idempotency.claim_reading import read_claim
+from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
+from conventions.jobs.facts import ENDED, Facts
+from conventions.jobs.look import WITHIN, claim_name
 from conventions.records.journal import Event
 
 if TYPE_CHECKING:
     from conventions.storage.tables import ExecutionRow
 
 CLOCKS = timedelta(seconds=2)  # by which the clocks of a worker and of Redis may differ here
-RUNNING = "running"
+RUNNING, INTERRUPTED = "running", "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class JobAttempt:
     Attributes:
         redrive: 0, and one more each time that the job was sent again as a dead letter.
         attempt: from 1; 0: it never started.
-        outcome: the kind of its execution, such as `retried`; `running`; `None`: none is recorded, since its process was killed,
-            its end is not recorded yet, or a long job went on in another turn.
+        outcome: the kind of its execution, such as `retried`; `interrupted`: its process or its worker ended before it; `running`; `None`: none is
+            recorded yet, or a long job went on in another turn.
         worker: that ran it.
         release: of the code that ran it.
         wait: seconds in which it lacked nothing but a free worker.
@@ -81,6 +84,7 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
         RedisError: Redis does not answer.
         SQLAlchemyError: SQL does not answer.
     """
+    kept = _kept_starts(app, facts)  # before what is recorded: it is written there meanwhile
     live = [_Log(*one.name[1:], read(one.text), one.ended) for one in LiveLogs(app.store).of(facts.id)] if logs else []
     rows, stored = _recorded(app, facts.id, logs=logs, sql=sql)
     names = {one[:3] for one in live}
@@ -90,11 +94,59 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
         mine = [one for one in found if _is_of(row, facts.id, one)]
         found = [one for one in found if one not in mine]
         attempts.append(_of_row(row, [line for one in mine for line in one.lines]))
+    ids = {row.id for row in rows}
+    for start in (one for one in kept if _id_of(one) not in ids):
+        mine = [one for one in found if one[:3] == (start.generation, start.attempt, start.token)]
+        found = [one for one in found if one not in mine]
+        attempts.append(_of_start(app, start, [line for one in mine for line in one.lines]))
     running = _running(found, facts)
     attempts += [_of_log(one, facts, runs=one is running) for one in found]
     if facts.state == RUNNING and not any(one.outcome == RUNNING for one in attempts):
         attempts.append(JobAttempt(facts.redrives, facts.attempts, RUNNING, started_at=facts.started_at))
     return tuple(sorted(attempts, key=lambda one: (one.redrive, one.attempt, _moment_of(one))))
+
+
+def _kept_starts(app: Application, facts: Facts) -> list[InterruptedStart]:
+    """Starts without an outcome of which only the claim tells, until the next start writes them to the journal."""
+    if not facts.task or not facts.key:
+        return []
+    claim = read_claim(app.claims.store, claim_name(app, facts.task, facts.key))
+    if claim is None:
+        return []
+    found = [one for one in claim.interrupted if one.message_id == facts.id]
+    if (
+        claim.message_id == facts.id
+        and claim.state == RUNNING
+        and claim.lapsed
+        and facts.state not in (RUNNING, *ENDED)
+    ):
+        began_at, until = (datetime.fromtimestamp(one, UTC) for one in (claim.began_at, claim.until))
+        found.append(
+            InterruptedStart(b"", claim.token, facts.id, claim.generation, claim.attempt, began_at, until, NO_SIGN)
+        )
+    return found
+
+
+def _id_of(start: InterruptedStart) -> str:
+    """Of the event that it becomes."""
+    event = Event(start.message_id, INTERRUPTED, generation=start.generation, attempt=start.attempt, token=start.token)
+    return event.id
+
+
+def _of_start(app: Application, start: InterruptedStart, lines: Iterable[LogLine]) -> JobAttempt:
+    who = DeliveryNames(app.claims.store).worker_of(start.token)
+    return JobAttempt(
+        start.generation,
+        start.attempt,
+        INTERRUPTED,
+        worker=None if who is None else who.name,
+        release=None if who is None else who.release,
+        started_at=start.began_at,
+        ended_at=start.ended_at,
+        error=start.failure.error,
+        error_message=start.why,
+        log=tuple(lines),
+    )
 
 
 def _recorded(app: Application, message_id: str, *, logs: bool, sql: bool) -> "tuple[list[ExecutionRow], list[_Log]]":

@@ -21,6 +21,7 @@ from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.why_it_waits import of_waiting
 from conventions.pauses.pause_store import Pauses, Target
 from conventions.progress.reporter import Progress
+from conventions.records.journal import ASIDE
 from conventions.storage.layout_version import living
 
 if TYPE_CHECKING:
@@ -260,8 +261,8 @@ def _records(question: Question) -> _Records:
 
 
 def _last(rows: "Sequence[ExecutionRow]") -> "ExecutionRow | None":
-    """What was recorded last. An end that has the same time as an attempt came after it; `superseded`: another copy is further on."""
-    known = [one for one in rows if one.kind != "superseded"]
+    """What was recorded last. An end that has the same time as an attempt came after it."""
+    known = [one for one in rows if one.kind not in ASIDE]
     return max(known, key=lambda one: (one.ended_at, one.kind in ENDS, one.generation, one.attempt), default=None)
 
 

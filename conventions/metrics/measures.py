@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from conventions.core.error_text import FailureText
-from conventions.records.journal import Event
+from conventions.records.journal import ASIDE, Event
 
 RUN_BOUNDS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600,
@@ -31,7 +31,7 @@ MICROSECONDS = 1_000_000
 
 _LABELS = {name: (*(f"{name}:{bound:g}" for bound in bounds), f"{name}:{BEYOND}") for name, bounds in BOUNDS.items()}
 _SUMS = {name: f"{name}:{SUM}" for name in BOUNDS}
-_AGAIN = ("superseded", "hung")  # after these kinds the message itself goes on
+_AGAIN = (*ASIDE, "hung")  # after these kinds the message itself goes on
 
 
 class Series(NamedTuple):

@@ -10,7 +10,7 @@ from conventions.broker.batch_membership import finish_id
 from conventions.core.error_text import FailureText, cut
 from conventions.dead_letters.resent_letters import TAKEN
 from conventions.records.audit_entry import BATCH_CANCEL, CANCEL
-from conventions.records.journal import Event
+from conventions.records.journal import ASIDE, Event
 from conventions.storage.database import Database
 from conventions.storage.tables import UNENDED, AuditRow, DeadLetterRow, ExecutionRow
 
@@ -42,7 +42,7 @@ def _tried(session: Session, before: datetime) -> Iterator[list[Event]]:
         # A message that `self.replace` sent under the same id begins with attempt 1.
         and_(other.generation == row.generation, other.ended_at > row.ended_at, other.kind.not_in(GOES_ON)),
     )
-    latest = ~select(other.id).where(other.message_id == row.message_id, other.kind != "superseded", later).exists()
+    latest = ~select(other.id).where(other.message_id == row.message_id, other.kind.not_in(ASIDE), later).exists()
     query = select(row).where(text(UNENDED), row.kind.in_(GOES_ON), row.ended_at < before, latest)
     position: tuple[datetime, str] | None = None
     while True:

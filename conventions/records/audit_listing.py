@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = ("action", "execution")  # of one moment, an execution
 PAGE = 500  # rows in memory at the same time
 OUTCOMES = ("done", "failed", "sent")  # that an action may have in `after`
 FIELDS = (
-    "at", "of", "actor", "task", "queue", "id", "attempt", "generation", "worker", "outcome", "started_at", "runtime",
+    "at", "of", "actor", "task", "queue", "id", "attempt", "generation", "worker", "release", "outcome", "started_at", "runtime",
     "error", "error_message", "action", "target", "reason", "before", "after",
 )  # fmt: skip
 
@@ -67,6 +67,7 @@ class AuditLine:
     attempt: int | None = None
     generation: int | None = None
     worker: str | None = None
+    release: str | None = None
     outcome: str | None = None
     started_at: datetime | None = None
     runtime: float | None = None
@@ -216,6 +217,7 @@ def _of_execution(row: ExecutionRow) -> AuditLine:
         attempt=row.attempt,
         generation=row.generation,
         worker=row.worker,
+        release=row.release,
         outcome=row.kind,
         started_at=row.started_at,
         runtime=row.runtime,

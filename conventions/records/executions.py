@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
 from conventions.core.units import moment
-from conventions.records.journal import JournalEntry
+from conventions.records.journal import ASIDE, JournalEntry
 from conventions.storage.database import begins, insert_into
 from conventions.storage.tables import ExecutionRow
 
@@ -82,12 +82,12 @@ def ids_that_begin(session: Session, text: str, most: int) -> Sequence[str]:
 
 
 def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, ExecutionRow]:
-    """The last execution of each message. A `superseded` one counts only if the message has no other."""
+    """The last execution of each message. One that does not say how the message stands counts only if the message has no other."""
     row = ExecutionRow
     query = select(row).where(row.message_id.in_([cut(one) for one in message_ids]))
     found: dict[str, ExecutionRow] = {}
     for one in session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)):
-        if one.kind != "superseded" or one.message_id not in found:
+        if one.kind not in ASIDE or one.message_id not in found:
             found[one.message_id] = one
     return found
 

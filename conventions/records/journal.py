@@ -29,8 +29,9 @@ LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
 ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
 SEARCHED, PAGE = 20_000, 200  # events that a search for one message looks through, and how many in one read
 KINDS = (
-    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
+    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost", "interrupted",
 )  # fmt: skip
+ASIDE = ("superseded", "interrupted")  # they do not say how the message stands
 
 _NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # a change would record old events a second time
 _KIND_LENGTH = 32
@@ -279,7 +280,7 @@ class Journal:
     def find(self, message_id: str, *, every: bool = False) -> list[JournalEntry]:
         """The events of a message that are not in SQL yet, newest first, among the last `SEARCHED`.
 
-        It stops at the first one that is not `superseded`, which says how the message stands, unless `every` is set.
+        It stops at the first one that says how the message stands, unless `every` is set.
 
         Raises:
             RedisError: it does not answer.
@@ -301,7 +302,7 @@ class Journal:
                     entry = JournalEntry.read(id_, values)
                     if entry.event.message_id == message_id:
                         found.append(entry)
-                        if entry.event.kind != "superseded" and not every:
+                        if entry.event.kind not in ASIDE and not every:
                             return found
             if len(page) < PAGE:
                 break

@@ -15,6 +15,7 @@ from celery.signals import worker_shutdown
 from celery.worker import state
 from redis.exceptions import RedisError
 
+from conventions.broker.delivery_names import DeliveryNames
 from conventions.core.rounds import Rounds
 from conventions.execution.process_ends import has_ended
 from conventions.metrics.worker_reports import (
@@ -68,6 +69,7 @@ class ReportStep(bootsteps.StartStopStep):
     def _say(self) -> None:
         now, self._has_said = time.monotonic(), True
         tidy = now >= self._tidies_at
+        DeliveryNames(self._app.claims.store).say(self._worker.hostname, self._app.release)
         WorkerReports(self._app.store).say(self._worker.hostname, self._report(), tidy=tidy)
         if tidy:
             self._tidies_at = now + TIDY_EVERY

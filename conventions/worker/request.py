@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
-from uuid import uuid4
 
 import celery
 from celery.exceptions import Ignore, InvalidTaskError, Retry, Terminated, TimeLimitExceeded, WorkerLostError
@@ -18,6 +17,7 @@ from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY
+from conventions.broker.delivery_names import new_name
 from conventions.broker.header_names import FINGERPRINT, GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
 from conventions.broker.validation import drop_taken, fault_of
@@ -41,6 +41,7 @@ from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
 
+NOT_RECORDED = "its worker could not record how it ended"
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
 DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead, or to ask for the end of one
@@ -77,7 +78,7 @@ class PlainRequest(CeleryRequest):
                              self._args, self._kwargs, embed):  # fmt: skip
             raise InvalidTaskError(fault)
         self.delivery = (message.properties or {}).get(DELIVERY)
-        self.token = self._request_dict[TOKEN] = self.delivery["receipt"] if self.delivery else uuid4().hex
+        self.token = self._request_dict[TOKEN] = self.delivery["receipt"] if self.delivery else new_name()
         self.embed = embed = embed or {}
         self.has_follow_ups = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
             not self._ignore_result
@@ -267,8 +268,14 @@ class PlainRequest(CeleryRequest):
         if self.delivery:
             again = COMES_AGAIN * 2 ** min(self.delivery["deliveries"] - 1, 6)
             wait = 0.0 if isinstance(error, PROCESS_DIED) else min(again, 60.0)
-            why = "" if not isinstance(error, PROCESS_DIED) else self.why or self.app.process_ends.of(error)
-            self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=why)
+            self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=self._how_ended(error))
+
+    def _how_ended(self, error: BaseException) -> str:
+        """What is known of that."""
+        if not isinstance(error, PROCESS_DIED):
+            return NOT_RECORDED
+        self.why = self.why or self.app.process_ends.of(error)
+        return self.why
 
 
 class Group(Protocol):
@@ -388,6 +395,13 @@ class Request(PlainRequest):
         what, how = why
         logger.error("%s: id=%s task=%s: %s; it is ended here and runs again elsewhere", what, self.id, self.name, how)
         self.why = f"it was ended here: {how}"
+        with (
+            suppress(Exception),
+            Deadline(DEATH_WITHIN),
+        ):  # the log has it, and the thread that calls this keeps all other jobs
+            self.app.claims.tell(
+                self.claim, self.token, self._event("hung")
+            )  # first: after its end nobody knows that it was told
         if self._runs_here:  # a thread cannot be ended: let the message go
             if self.delivery:
                 self.app.in_flight.forget(self.delivery["receipt"])
@@ -396,8 +410,6 @@ class Request(PlainRequest):
         elif self.worker_pid:
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
-        with suppress(Exception):  # the log has it, and the thread that calls this keeps all other jobs
-            self.app.journal.append([self._event("hung")])
         return True
 
     @property
@@ -428,8 +440,10 @@ class Request(PlainRequest):
 
     def on_lost(self, error: BaseException) -> None:
         """The same, of a job with a claim."""
+        if isinstance(error, Terminated):
+            error = worker_lost(error)
         with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
-            self.app.port.release(self.claim, self.token)
+            self.app.port.release(self.claim, self.token, self._how_ended(error))
         super().on_lost(error)
 
     def acknowledge(self) -> None:

@@ -18,6 +18,7 @@ from celery.worker import state
 
 from conventions.core.same_press import SAME_PRESS
 from conventions.execution.process_ends import has_ended
+from conventions.idempotency.interrupted_start import STOPPED
 from conventions.library_internals.billiard import children, destination_of, open_jobs, pids_of
 from conventions.library_internals.celery_worker import has_terminated, is_warm_handler, say
 
@@ -139,7 +140,7 @@ class Stopping(bootsteps.StartStopStep):
         for process in children():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        in_flight.give_back_seized(held)
+        in_flight.give_back_seized(held, STOPPED)
         in_flight.flush(RETURN_WITHIN)
         logger.warning("stopped with %d jobs unfinished; their messages are back in their queues", len(held))
         logging.shutdown()

@@ -140,7 +140,7 @@ def test_a_process_that_ends_returns_everything(process_of: Process, store: Stor
     registry.acknowledge(delivery.receipt)
     assert registry.give_back_unstarted() == 0
     assert places(store, "m1") == ["inflight"]
-    registry.give_back_seized(seized)
+    registry.give_back_seized(seized, "the worker ends")
     assert registry.flush(5)
     (again,) = broker_of(registry).reserve(["q"], 1)
     assert (again.tag, again.deliveries) == (b"m1", 1)

@@ -123,8 +123,8 @@ def test_no_time_comes_from_a_worker(store: Store, monkeypatch: pytest.MonkeyPat
     """But for when a message was sent: whatever a worker's clock says, the scripts are told the very same."""
     ids = (f"{number:032x}" for number in range(10_000))
     told: list[list[tuple[str, Any]]] = []
-    for name in ("conventions.broker.redis_broker.token_hex", "conventions.broker.delivery.token_urlsafe"):
-        monkeypatch.setattr(name, lambda _: next(ids))
+    monkeypatch.setattr("conventions.broker.redis_broker.token_hex", lambda _: next(ids))
+    monkeypatch.setattr("conventions.broker.delivery.new_name", lambda: next(ids))
     monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex=next(ids)))
     for year in (1971, 2026, 2090):
         ids = (f"{number:032x}" for number in range(10_000))

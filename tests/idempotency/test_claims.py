@@ -23,6 +23,7 @@ from tests.claiming import (
     claim_key,
     end_lease,
     granted,
+    kept_by,
     later,
     settle,
     take,
@@ -219,9 +220,11 @@ def test_a_stale_holder_cannot_settle(brief: Claims, claims: Claims) -> None:
     for state in ("done", "released", "dead"):
         assert settle(claims, FIRST, state, "stale") == "refused"
     assert settle(claims, OTHER, "done", "fresh") == "recorded"
-    assert take(claims, FIRST) == Done("fresh", "m2", follow_ups_sent=False)
+    done = Done("fresh", "m2", follow_ups_sent=False, interrupted=kept_by(claims))
+    assert [one.message_id for one in done.interrupted] == [FIRST.message_id], "its start had no outcome"
+    assert take(claims, FIRST) == done
     assert settle(claims, FIRST, "dead") == "refused"
-    assert take(claims, FIRST) == Done("fresh", "m2", follow_ups_sent=False)
+    assert take(claims, FIRST) == done
 
 
 def test_a_late_holder_may_settle(brief: Claims, store: Store) -> None:

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common
+-- uses queues claims common interrupted
 -- Take a claim for each message. Park messages that must wait for the holder of their claim.
 -- KEYS: prefix
 -- ARGV: lease in ms; the number of starts without an outcome that make a message poison; '1' if the messages are a group, of
@@ -9,19 +9,21 @@
 --       process died), message id, generation, attempt, fingerprint, horizon in ms, ms since the epoch when it was sent or '',
 --       tag ('' if the broker is another server), queue, receipt
 -- Returns for each message one of
---   {'granted', fence, starts}      the caller holds the claim
---   {'poison', fence, starts, why}  the caller holds it and must not run: too many starts without an outcome; `why`: how its
---                                   process last ended, or ''
---   {'done', result, id, followed}  done before, by the message `id`; `result` is JSON; `followed`: '1' if its follow-ups were sent
+--   {'granted', fence, starts, interrupted}      the caller holds the claim
+--   {'poison', fence, starts, why, interrupted}  the caller holds it and must not run: too many starts without an outcome; `why`:
+--                                   how its process last ended, or ''
+--   {'done', result, id, followed, interrupted}  done before, by the message `id`; `result` is JSON; `followed`: '1' if its follow-ups
+--                                   were sent
 --   {'parked', ms}                  the message waits in its queue; the caller forgets it
 --   {'busy', ms}                    the broker is another server: the caller sends a copy that waits
 --   {'conflict', id}                the key was used by the message `id` with another payload
 --   {'dead', error}                 this generation is a dead letter already; its error, as JSON
 --   {'superseded'}                  another copy of the message is further on
---   {'cancelled'}                   the message must not run
+--   {'cancelled', interrupted}      the message must not run
 --   {'too_old'}                     it was sent longer ago than claims are kept: nobody can tell whether it ran
 --   {'stale'}                       another worker holds the message, or it is gone
 --   {'alone'}                       it was started before without an outcome: it is back in its queue, and runs alone next time
+-- `interrupted`: the starts without an outcome that the claim keeps, see `keep_interrupted`; missing if it keeps none
 local lease, start_limit, together = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local lapses = integer(now + lease)
 local last_token, last = string.match(ARGV[4], '^(%S*) (.*)$') -- the job before the next one in the group
@@ -62,8 +64,8 @@ local function has_ended(id, tag)
   if tag == '' then redis.call('DEL', P .. 'live:' .. id) end
 end
 
--- `starts`: the earlier starts without an outcome. `fence`: the last fence; 0 for a new claim.
-local function grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence)
+-- `starts`: the earlier starts without an outcome. `fence`: the last fence; 0 for a new claim. `interrupted`: what the claim keeps.
+local function grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence, interrupted)
   local claim, after = P .. 'claim:' .. name, ''
   local answer = starts < start_limit and 'granted' or 'poison'
   if not last then starts = starts + 1 else after = behind(last_token, last, name) end -- in a group, only the first one starts now
@@ -89,8 +91,8 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
     redis.call('HSET', P .. 'started', tag, receipt)
     if history(tag, 'deliveries') then change(tag, 'deliveries', 0) end -- from now on starts are counted
   end
-  if answer == 'poison' then return {answer, fence, starts - 1, redis.call('HGET', claim, 'why') or ''} end
-  return {answer, fence, starts}
+  if answer == 'poison' then return {answer, fence, starts - 1, redis.call('HGET', claim, 'why') or '', interrupted or nil} end
+  return {answer, fence, starts, interrupted or nil}
 end
 
 local function take(name, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
@@ -105,21 +107,22 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     if sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
     return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, 0, 0)
   end
-  local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed, after =
+  local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed, after,
+    interrupted =
     fields_of(claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt', 'fingerprint', 'result',
-      'starts', 'followed', 'after')
+      'starts', 'followed', 'after', 'interrupted')
   if state and not WORDS[state] then return wait_for_newer('claim:' .. name, tag, queue) end
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), starts_of(name, starts, after), tonumber(fence or 0)
   local same, its_result = owner == id, result and result ~= '' and result or 'null'
   if state == 'running' and holder == token and its_start == start then -- the first reply was lost: give the same answer again
-    if starts > start_limit then return {'poison', integer(fence), starts - 1, redis.call('HGET', claim, 'why') or ''} end
-    return {'granted', integer(fence), starts}
+    if starts > start_limit then return {'poison', integer(fence), starts - 1, redis.call('HGET', claim, 'why') or '', interrupted or nil} end
+    return {'granted', integer(fence), starts, interrupted or nil}
   end
   if ended then return {'dead', state == 'dead' and same and result or '""'} end
   if state == 'done' and same then
     has_ended(id, tag)
-    return {'done', its_result, owner, followed or '0'}
+    return {'done', its_result, owner, followed or '0', interrupted or nil}
   end
   if state == 'dead' and same and generation == its_generation then -- it was sent or delivered again: `acknowledge` must see that it has ended
     if tag ~= '' then change(tag, 'ended', 'dead', 'alone', 1) end
@@ -133,13 +136,14 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if unreadable then return wait_for_newer('cancel:' .. id, tag, queue) end
   if cancelled and not (same and runs) then
     if same and its_generation <= generation and (state == 'running' or not holder) then
+      if state == 'running' and starts > 0 then interrupted = keep_interrupted(claim, math.min(till, now), '') end
       take_from_holder(name) -- a worker that stood still may wake, and record another end
     end
-    return {'cancelled'}
+    return {'cancelled', interrupted or nil}
   end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint and its_fingerprint ~= '' then return {'conflict', owner} end
-  if state == 'done' then return {'done', its_result, owner, '0'} end
+  if state == 'done' then return {'done', its_result, owner, '0', interrupted or nil} end
   if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
     -- The stored message was changed after this delivery. The next delivery has the new values.
     if tag ~= '' and tonumber(history(tag, 'attempt') or 0) > attempt then
@@ -162,7 +166,8 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     let_go(tag, queue)
     return {'alone'}
   end
-  return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence)
+  if state == 'running' and starts > 0 then interrupted = keep_interrupted(claim, math.min(till, now), '') end
+  return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence, interrupted)
 end
 
 local answers = {}

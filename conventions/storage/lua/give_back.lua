@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common ready_again
+-- uses queues claims common ready_again interrupted
 -- Return messages to their queues, and release the claims of their jobs.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt, ms to wait, '1' when the start counts (its process died) or '0' (it was
@@ -14,6 +14,7 @@ local function release(claim, token, counted, why)
   if holder ~= token or state ~= 'running' then return false end
   starts = starts_of(claim, starts, after)
   local had_begun = starts > 0
+  if had_begun then keep_interrupted(key, now, why) end
   starts = math.max(starts - (counted and 0 or 1), 0)
   redis.call('HSET', key, 'state', 'released', 'until', 0, 'starts', starts, 'after', '')
   if why ~= '' then redis.call('HSET', key, 'why', why) end

@@ -69,7 +69,8 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       local gone = (action == 'retry' or action == 'park') and tag ~= '' and redis.call('EXISTS', message_key(tag)) == 0
       return gone and 'missing' or 'recorded'
     end
-    if not holder then -- the claim is gone, for example after a flush
+    if not holder then -- the claim is gone, for example after a flush; or it was released just now, and this start has an outcome after all
+      redis.call('HDEL', key, 'interrupted')
       redis.call('HSET', key, 'token', token, 'fence', fence, 'id', id, 'generation', generation, 'fingerprint', fingerprint)
     end
     redis.call('HSET', key, 'state', state, 'until', integer(now + wait), 'attempt', next_attempt, 'result', result,

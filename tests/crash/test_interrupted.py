@@ -1,0 +1,127 @@
+"""A start without an outcome is in the history: who ran it, since when, and why it ended. Its worker or its process was killed, or stopped (R22)."""
+
+import json
+import os
+import signal
+from typing import NamedTuple, cast
+
+import pytest
+
+from conventions import Job
+from conventions.app import ConventionsApp
+from conventions.broker.delivery_names import DeliveryNames
+from conventions.idempotency.claim_reading import read_claim
+from conventions.idempotency.interrupted_start import NO_SIGN, STOPPED
+from conventions.jobs.history import JobAttempt
+from tests.crash.crash_tasks import Hold
+from tests.crash.evidence import Runs
+from tests.crash.set_ups import ONE_REDIS, on_each_set_up
+from tests.support import wait_until
+from tests.workers import Installation, Worker
+
+LEASE = 6  # seconds
+QUEUE = ("-Q", "immediate", "--concurrency=1")
+
+
+class Started(NamedTuple):
+    """A job that runs."""
+
+    id: str
+    app: ConventionsApp
+
+    def history(self) -> list[JobAttempt]:
+        """Its attempts."""
+        return list(Job.of(self.id, app=self.app).history(sql=True))
+
+    def ended(self, *outcomes: str) -> list[JobAttempt]:
+        """Its attempts, once they have ended so."""
+        found: list[JobAttempt] = []
+
+        def has_ended() -> bool:
+            found[:] = self.history()
+            return [one.outcome for one in found] == list(outcomes)
+
+        wait_until(has_ended, 45, str(outcomes))
+        return found
+
+
+def sent(app: ConventionsApp) -> Started:
+    """The job."""
+    return Started(Hold.apply_async(kwargs={"number": 1}, actor="ada").id, app)
+
+
+def wait_for_start(installation: Installation, app: ConventionsApp, starts: int = 1) -> None:
+    """It runs, and its worker has said who it is."""
+    wait_until(lambda: Runs(installation.folder).starts()[1] == starts, 45, "it runs")
+    store = app.claims.store
+    (key,) = cast("list[bytes]", store.redis.keys(store.key("claim", f"{Hold.name}:*")))
+    claim = read_claim(store, key.decode().removeprefix(store.key("claim", "")))
+    assert claim is not None
+    wait_until(lambda: DeliveryNames(store).worker_of(claim.token), 20, "its worker has said who it is")
+
+
+def listed(installation: Installation, *arguments: str) -> list[dict[str, str]]:
+    """The audit."""
+    found = installation.run("audit", "list", "--json", *arguments)
+    assert found.returncode == 0, found.stdout
+    return [one for one in json.loads(found.stdout) if one["of"] == "execution"]
+
+
+@on_each_set_up
+def test_of_a_killed_worker(installation: Installation, app: ConventionsApp) -> None:
+    """Once its lease is over, the story says so, before anybody runs it again; then the audit does, of each worker its own."""
+    installation.settings |= {"lease": LEASE, "release": "r1"}
+    with installation.worker(*QUEUE) as first:
+        job = sent(app)
+        wait_for_start(installation, app)
+        first.kill()
+    if app.port.keeps_claims:  # elsewhere nobody sees that its message waits
+        (lapsed,) = job.ended("interrupted")
+        assert (lapsed.worker or "").startswith("worker0@")
+        assert (lapsed.release, lapsed.error_message) == ("r1", NO_SIGN)
+    second = installation.celery("worker", "--loglevel=INFO", "--hostname=second@%h", *QUEUE)
+    worker = Worker(installation, second, {"CONVENTIONS_RELEASE": "r2"})
+    try:
+        wait_until(lambda: Runs(installation.folder).starts()[1] == 2, 30, "it runs again")
+        (installation.folder / "go").touch()
+        lost, ended = job.ended("interrupted", "succeeded")
+        assert ((lost.worker or "").partition("@")[0], (ended.worker or "").partition("@")[0]) == ("worker0", "second")
+        assert (lost.attempt, ended.attempt, lost.release, ended.release) == (1, 1, "r1", "r2")
+        assert lost.started_at < lost.ended_at <= ended.ended_at  # type: ignore[operator]  # all are known
+        wait_until(lambda: listed(installation, "--id", job.id), 20, "it is in SQL")
+        (line,) = listed(installation, "--worker", lost.worker or "")
+        assert (line["id"], line["actor"], line["outcome"], line["release"]) == (job.id, "ada", "interrupted", "r1")
+        assert [one["outcome"] for one in listed(installation, "--worker", ended.worker or "")] == ["succeeded"]
+    finally:
+        worker.kill()
+
+
+@on_each_set_up
+def test_of_a_killed_process(installation: Installation, app: ConventionsApp) -> None:
+    """Its worker lives, and knows how it ended."""
+    with installation.worker(*QUEUE) as worker:
+        job = sent(app)
+        wait_for_start(installation, app)
+        (process,) = worker.children()
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: Runs(installation.folder).starts()[1] == 2, 45, "it runs again")
+        (installation.folder / "go").touch()
+        lost, ended = job.ended("interrupted", "succeeded")
+        assert lost.worker == ended.worker
+        assert "signal 9" in (lost.error_message or "")
+
+
+@pytest.mark.parametrize("servers", [ONE_REDIS], indirect=True)
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_of_a_worker_that_is_stopped(installation: Installation, app: ConventionsApp, pool: str) -> None:
+    """Before the job has ended: its start does not count, and is in the history all the same."""
+    installation.settings |= {"shutdown_grace": 1}
+    job = sent(app)
+    for starts in (1, 2):
+        with installation.worker(*QUEUE, "--pool", pool) as worker:
+            wait_for_start(installation, app, starts)
+            worker.stop()
+    with installation.worker(*QUEUE):
+        (installation.folder / "go").touch()
+        *lost, _ = job.ended("interrupted", "interrupted", "succeeded")
+        assert [one.error_message for one in lost] == [STOPPED, STOPPED]

@@ -1,0 +1,160 @@
+"""Starts without an outcome: the claim keeps each until the journal has it, once. Of real processes: tests/crash/test_interrupted.py."""
+
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conventions.broker.redis_broker import Broker
+from conventions.idempotency.claim_answers import Cancelled, Granted, Poison
+from conventions.idempotency.claims import START_LIMIT, ClaimRequest, Claims
+from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart, interrupted_starts
+from conventions.records.journal import Event, JournalEntry
+from conventions.storage.redis_store import Store
+from tests.claiming import (
+    FIRST,
+    OTHER,
+    asking,
+    end_lease,
+    granted,
+    handed_out,
+    held,
+    kept_by,
+    once_more,
+    sent,
+    settle,
+    take,
+)
+
+
+def told_by(claims: Claims, request: ClaimRequest) -> list[InterruptedStart]:
+    """What a claim that is granted tells of earlier starts."""
+    answer = take(claims, request)
+    assert isinstance(answer, Granted), answer
+    return list(answer.interrupted)
+
+
+def event_of(one: InterruptedStart) -> Event:
+    """As a worker writes it."""
+    return Event(one.message_id, "interrupted", token=one.token, attempt=one.attempt, generation=one.generation)
+
+
+def recorded(store: Store) -> list[JournalEntry]:
+    """The journal."""
+    redis: Any = store.redis
+    return [JournalEntry.read(id_, fields) for id_, fields in redis.xrange(store.key("journal"))]
+
+
+def test_a_lapsed_start_is_told_to_the_next_one(claims: Claims, store: Store) -> None:
+    """As after the death of a worker: when it began, and that its lease is over; the same answer to the same question."""
+    granted(claims, replace(FIRST, attempt=2))
+    end_lease(store)
+    again = replace(FIRST, token="t2", attempt=2)
+    (one,) = told_by(claims, again)
+    assert (one.token, one.message_id, one.attempt, one.generation, one.why) == ("t1", "m1", 2, 0, NO_SIGN)
+    assert one.began_at <= one.ended_at
+    assert told_by(claims, again) == [one], "its first reply was lost"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_returned_start_is_told_with_its_reason(broker: Broker, claims: Claims, counted: bool) -> None:
+    """Its process died, or its worker was stopped."""
+    delivery = sent(broker)
+    request = asking(delivery)
+    granted(claims, request)
+    broker.give_back([held(delivery, request)], counted=counted, why="killed by signal 9")
+    (one,) = told_by(claims, asking(handed_out(broker)))
+    assert (one.token, one.why) == (delivery.receipt, "killed by signal 9")
+
+
+def test_each_is_written_once(claims: Claims, store: Store) -> None:
+    """By whoever asks, at the time of its end; what is written is kept no more, what came since is."""
+    granted(claims, FIRST)
+    end_lease(store)
+    seen = told_by(claims, replace(FIRST, token="t2"))
+    end_lease(store)
+    both = told_by(claims, replace(FIRST, token="t3"))
+    assert [one.token for one in both] == ["t1", "t2"]
+    for _ in range(2):
+        claims.record_interrupted(FIRST.claim, [(one, event_of(one)) for one in seen])
+    (entry,) = recorded(store)
+    assert (entry.event.token, entry.at) == ("t1", seen[0].ended_at)
+    assert [one.token for one in kept_by(claims)] == ["t2"]
+    claims.record_interrupted(FIRST.claim, [(one, event_of(one)) for one in both])
+    assert [one.event.token for one in recorded(store)] == ["t1", "t2"]
+    assert kept_by(claims) == ()
+
+
+def test_poison_and_a_cancelled_message_tell_of_them(claims: Claims, store: Store) -> None:
+    """So that the history has the starts before the end."""
+    for number in range(START_LIMIT):
+        granted(claims, replace(FIRST, token=f"t{number}"))
+        end_lease(store)
+    poison = take(claims, replace(FIRST, token="last"))
+    assert isinstance(poison, Poison)
+    assert [one.token for one in poison.interrupted] == ["t0", "t1", "t2"]
+    other = replace(FIRST, key="other", message_id="m9")
+    granted(claims, other)
+    end_lease(store, other)
+    store.redis.set(claims.cancel_key("m9"), "any")
+    cancelled = take(claims, replace(other, token="t2"))
+    assert isinstance(cancelled, Cancelled)
+    assert [one.token for one in cancelled.interrupted] == ["t1"]
+
+
+def test_one_with_an_outcome_is_none(broker: Broker, claims: Claims, store: Store) -> None:
+    """It was retried, or was told to have hung, or has ended while its message went back."""
+    delivery = sent(broker)
+    request = asking(delivery)
+    granted(claims, request)
+    settle(claims, request, "released", action="retry")
+    second = asking(handed_out(broker), attempt=2)
+    assert told_by(claims, second) == []
+    claims.tell(second.claim, second.token, Event("m1", "hung", token=second.token))
+    end_lease(store)
+    third = asking(once_more(broker, store), attempt=2)
+    assert told_by(claims, third) == []
+    broker.give_back([held(once_more(broker, store), third)])
+    assert [one.token for one in kept_by(claims)] == [third.token]
+    assert settle(claims, third, "dead") == "recorded"
+    assert kept_by(claims) == ()
+    assert [one.event.kind for one in recorded(store)] == ["released", "hung", "dead"]
+
+
+def test_who_does_not_hold_the_claim_tells_nothing(claims: Claims, store: Store) -> None:
+    """That a job hangs is written only while it runs."""
+    granted(claims, FIRST)
+    claims.tell(FIRST.claim, "another", Event("m1", "hung", token="another"))
+    settle(claims, FIRST)
+    claims.tell(FIRST.claim, FIRST.token, Event("m1", "hung", token=FIRST.token))
+    assert [one.event.kind for one in recorded(store)] == ["done"]
+
+
+def test_a_member_of_a_group_that_has_not_begun_has_no_start(claims: Claims, store: Store) -> None:
+    """Its worker was killed while the first one ran."""
+    requests = [replace(FIRST, key=f"k{number}", message_id=f"m{number}") for number in range(3)]
+    with closing(claims.ask(requests, together=True)) as asked:
+        claims.answers(asked)
+    for one in requests:
+        end_lease(store, one)
+    assert [len(told_by(claims, replace(one, token="t2"))) for one in requests] == [1, 0, 0]
+
+
+def test_another_message_with_the_key_is_told_whose_it_was(claims: Claims, store: Store) -> None:
+    """It writes nothing of that; the first one does when it comes again."""
+    granted(claims, FIRST)
+    end_lease(store)
+    (one,) = told_by(claims, OTHER)
+    assert one.message_id == FIRST.message_id
+    settle(claims, OTHER)
+    assert [one.token for one in getattr(take(claims, FIRST), "interrupted")] == ["t1"]  # noqa: B009  # of one kind of answer
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=60))
+def test_whatever_a_claim_keeps_can_be_read(kept: bytes) -> None:
+    """Another release, or program, wrote it."""
+    assert isinstance(interrupted_starts(kept), tuple)
