@@ -243,6 +243,11 @@ def _alive(workers: Sequence[WorkerNow] | None) -> list[WorkerNow]:
     return [one for one in workers or () if not one.silent]
 
 
+def _heard(look: Look, age: float) -> float:
+    """When somebody was heard the last time, in seconds since the epoch."""
+    return look.levels.at.timestamp() - age
+
+
 def no_worker(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
     """Nobody consumes anything, whatever waits: no worker lives, as far as all of them report."""
     workers = look.levels.workers
@@ -254,6 +259,7 @@ def no_worker(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa:
     yield Finding(
         "no worker", "", "critical", f"no worker runs{silent}",
         "start one with `celery worker`: what is sent waits for it until then", "/#workers",
+        since=max((_heard(look, one.age) for one in workers), default=None),
     )  # fmt: skip
 
 
@@ -265,6 +271,7 @@ def worker_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # n
             yield Finding(
                 "worker silent", worker.name, severity, f"{worker.name} says nothing for {duration(worker.age)}",
                 "look at its log and its machine; its jobs run elsewhere, if another worker lives", "/#workers", worker.age,
+                since=_heard(look, worker.age),
             )  # fmt: skip
 
 
@@ -307,7 +314,8 @@ def beat_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noq
     if look.levels.schedules and look.levels.beats is not None and (fault := beats_fault(look.levels.beats)):
         age = min((one.tick_age for one in look.levels.beats), default=None)
         says = "no beat sends what the schedule plans"
-        yield Finding("beat silent", "", "critical", says, fault, "/schedules", age)
+        since = None if age is None else _heard(look, age)
+        yield Finding("beat silent", "", "critical", says, fault, "/schedules", age, since=since)
 
 
 def schedule_overdue(look: Look, thresholds: Thresholds) -> Iterator[Finding]:

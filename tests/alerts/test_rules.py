@@ -292,6 +292,14 @@ def test_beat_and_schedules() -> None:
         assert bool(found(Look(Levels(AT, schedules=[one])), "schedule overdue")) is there
 
 
+def test_since_when_nobody_was_heard() -> None:
+    """Not since the moment in which that became too long: who looks for the cause needs the time of the death."""
+    due, beat = Due(), Beat("b1", True, AT, AT, 16.0)
+    levels = Levels(AT, workers=[worker(age=40), worker("w2", age=25)], unheard=False, beats=[beat], schedules=[due])  # type: ignore[list-item]
+    since = {f"{one.rule} {one.subject}": AT.timestamp() - (one.since or 0) for one in findings(Look(levels), USUAL)}
+    assert since == {"no worker ": 25, "worker silent w1": 40, "worker silent w2": 25, "beat silent ": 16}
+
+
 def test_a_task_in_two_queues() -> None:
     """One finding of each kind: letters are counted together, and of shares the worst is named."""
     other = Series(MAIL.task, "other")
