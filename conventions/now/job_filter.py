@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from conventions.broker.waiting_messages import Waiting
 from conventions.execution.application import Application
+from conventions.execution.purge import known_queues
 from conventions.records.journal import KINDS
 
 State: TypeAlias = str
@@ -71,6 +72,11 @@ class JobFilter:
         if moment is None:
             return self.since is None and self.until is None
         return (self.since is None or moment >= self.since) and (self.until is None or moment < self.until)
+
+
+def queues_of(app: Application, which: JobFilter) -> tuple[str, ...]:
+    """The queue that it names, or all that are known. Raises: RedisError."""
+    return (which.queue,) if which.queue else tuple(known_queues(app))
 
 
 def state_of_waiting(one: Waiting, *, held_back: bool = False) -> State:

@@ -6,7 +6,8 @@ from conventions.execution.purge import known_queues
 from conventions.execution.selection import Search, Selection
 from conventions.metrics.levels import SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.now.job_listing import AT_WORKERS, LOOK_AT, READY_FIRST
+from conventions.now.at_workers import AT_WORKERS
+from conventions.now.job_listing import LOOK_AT, READY_FIRST
 from conventions.records import executions
 
 LENGTH = 36  # characters of an id that its sender has not chosen

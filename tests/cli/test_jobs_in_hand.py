@@ -16,7 +16,8 @@ from conventions.jobs.job import Job
 from conventions.metrics import worker_reports
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from conventions.now.job_filter import JobFilter
-from conventions.now.job_listing import JobLine, list_jobs
+from conventions.now.job_line import JobLine
+from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import whole_ids
 from tests.cli.command_tasks import Send
 from tests.support import wait_until

@@ -19,7 +19,8 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.resend import redrive
 from conventions.execution.cancel import cancel
 from conventions.now.job_filter import JobFilter
-from conventions.now.job_listing import JobLine, list_jobs
+from conventions.now.job_line import JobLine
+from conventions.now.job_listing import list_jobs
 from conventions.storage.database import Database
 from tests.support import wait_until
 from tests.workers import wait_for_letter
