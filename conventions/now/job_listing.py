@@ -3,7 +3,7 @@
 Each place is asked by itself, and bounded: of jobs that wait so many are looked at, and the answer says of how many.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -42,7 +42,8 @@ class JobListing:
     """What was found.
 
     Attributes:
-        lines: running ones first, the longest first; then those that wait, in the order in which they come; then what ended, the latest first.
+        lines: running ones first, the longest first; then those that wait, in the order in which they come, but for those that were
+            running when that was read; then what ended, the latest first.
         looked: messages that wait and were looked at; `None`: none were asked for.
         waiting: messages that wait in all of these queues.
         absent: what could not be asked, and why.
@@ -140,17 +141,21 @@ def _waiting(
     listing.waiting = sum(one.ready * ("queue" in places) + one.delayed * ("delayed" in places) for one in sizes)
     search = Search(app, Selection(queues, arguments=which.arguments, actor=which.actor), look_at, places)
     read = (one.message for one in at_workers() if one.claim is None)  # they come before the others
-    lines = list(islice(_of_messages(which, chain(read, search), held_back), limit))
+    runs = {one.id for one in listing.lines}
+    lines = list(islice(_of_messages(which, chain(read, search), held_back, runs), limit))
     # Workers take some meanwhile, so fewer may be found than were counted.
     listing.looked = min(search.looked, listing.waiting) if search.is_cut else listing.waiting
     return lines
 
 
-def _of_messages(which: JobFilter, search: Iterable[Waiting], held_back: HeldBack) -> Iterator[JobLine]:
+def _of_messages(
+    which: JobFilter, search: Iterable[Waiting], held_back: HeldBack, runs: Collection[str]
+) -> Iterator[JobLine]:
+    """Those that match; `runs`: ids of jobs that are listed as running."""
     seen = set()  # a worker may have given one back meanwhile
     for one in search:
         headers = one.headers
-        if one.tag in seen or not which.names(text_of_header(headers.get("task"))):
+        if one.tag in seen or one.message_id in runs or not which.names(text_of_header(headers.get("task"))):
             continue
         seen.add(one.tag)
         is_held = held_back.holds(one)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 from conventions.app import ConventionsApp
-from conventions.broker.redis_broker import HeldMessage
+from conventions.broker.redis_broker import HeldMessage, Sizes
 from conventions.cli.job import job
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.jobs.job import Job
@@ -146,3 +146,23 @@ def test_jobs_of_one_group_run_one_by_one(commands_app: ConventionsApp, in_hand:
     states = {id_: one.state for id_, one in lines(commands_app).items()}
     assert states == {id_: str(Job.of(id_).state) for id_ in in_hand}
     assert sorted(states.values()) == ["queued", "running"]
+
+
+def test_a_job_that_is_given_back_meanwhile_is_listed_once(
+    commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was running when the running ones were read, and waits when the waiting ones are."""
+    request = in_hand[FIRST]
+    assert request.held is not None
+    held = request.held._replace(claim=request.claim, token=request.token)
+    commands_app.claims.take([request])
+    sizes, given_back = commands_app.broker.sizes, list[int]()
+
+    def between(queue: str) -> Sizes:
+        given_back.append(commands_app.broker.give_back([held]))
+        return sizes(queue)
+
+    monkeypatch.setattr(commands_app.broker, "sizes", between)
+    assert {id_: one.state for id_, one in lines(commands_app).items()} == {FIRST: "running", SECOND: "queued"}
+    assert sum(given_back) == 1
+    assert {id_: one.state for id_, one in lines(commands_app).items()} == {FIRST: "queued", SECOND: "queued"}
