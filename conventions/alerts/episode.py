@@ -57,7 +57,8 @@ class Episode:
     @property
     def since(self) -> float:
         """Since when it is so, in seconds since the epoch: as the finding knows it, and not later than it was first seen."""
-        return self.began if self.finding.since is None else min(self.finding.since, self.began)
+        known = self.finding.since_not_after(self.began)
+        return self.began if known is None else known
 
     @property
     def state(self) -> EpisodeState:

@@ -37,3 +37,7 @@ class Finding:
     def key(self) -> str:
         """Names the same thing at the next look."""
         return f"{self.rule} {self.subject}".rstrip()
+
+    def since_not_after(self, first_seen: float) -> float | None:
+        """Since when it is so, of one that was first seen then: the cause that it names now may be a later one. `None`: it does not say."""
+        return None if self.since is None else min(self.since, first_seen)

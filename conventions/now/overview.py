@@ -145,7 +145,10 @@ def overview_of(app: Application) -> Overview:
     alerts = None if look.levels.workers is None else _part(app.store, absent, "judge", lambda: _alerts(app))
     episodes = {} if alerts is None else alerts.episodes
     wrong = with_what_goes_on(episodes, all_findings(look, thresholds), goes_on(look, thresholds))
-    wrong = [_since_first(one, episodes.get(one.key)) for one in wrong]
+    wrong = [
+        replace(one, since=one.since_not_after(episodes[one.key].began)) if one.key in episodes else one
+        for one in wrong
+    ]
     return Overview(
         look.levels,
         shown_of(wrong, episodes),
@@ -155,15 +158,6 @@ def overview_of(app: Application) -> Overview:
         refusals=() if alerts is None else alerts.refusals,
         actions=None if actions is None else actions[:ACTIONS],
         absent=absent,
-    )
-
-
-def _since_first(finding: Finding, episode: Episode | None) -> Finding:
-    """A finding with the time that its alert says: the cause that it names may be a later one."""
-    return (
-        finding
-        if episode is None or finding.since is None
-        else replace(finding, since=min(finding.since, episode.began))
     )
 
 
