@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -77,6 +77,21 @@ class Message:
     tries: int = 0
 
 
+class Waiting(NamedTuple):
+    """A message that waits for its receiver.
+
+    Attributes:
+        due: when its next try is due by itself, in seconds since the epoch, as the server writes it.
+    """
+
+    message: Message
+    due: bytes
+
+    def is_due(self, now: float) -> bool:
+        """Whether its next try is due by itself."""
+        return float(self.due) <= now
+
+
 class AlertStore:
     """That of one application. Each method raises RedisError."""
 
@@ -124,29 +139,19 @@ class AlertStore:
         found = [_episode(_one(raw)) for raw in redis.lrange(self._key("over"), 0, limit - 1)]
         return [one for one in found if one is not None]
 
-    def due(self, now: float) -> list[Message]:
-        """Messages that are to be sent now, and all others to their receivers: in the order in which their alerts began, each before its end.
+    def to_send(self, now: float) -> list[Waiting]:
+        """What is to be sent now: messages that are due, and all others to their receivers, in the order in which their alerts began, each before its end.
 
-        So nobody hears of an end first, and who takes something again gets the rest at once.
+        So nobody hears of an end first, and who takes something again gets the rest at once. One question to Redis.
         """
-        receivers = {one.receiver for one in self._waiting(now)}
-        every = [one for one in self._waiting(float("inf")) if one.receiver in receivers] if receivers else []
-        return sorted(every, key=lambda one: (str(one.body.get("began", "")), one.id))
-
-    def is_due(self, message: Message, now: float) -> bool:
-        """Whether its next try is due by itself."""
-        redis: Any = self._store.redis
-        at = redis.zscore(self._key("due"), message.id)
-        return at is not None and at <= now
-
-    def _waiting(self, until: float) -> list[Message]:
-        redis: Any = self._store.redis
-        ids = redis.zrangebyscore(self._key("due"), "-inf", until)
-        found = redis.hmget(self._key("messages"), ids) if ids else []
-        for id_, raw in zip(ids, found, strict=True):
-            if raw is None:  # somebody deleted it
-                redis.zrem(self._key("due"), id_)
-        return [one for raw in found if raw is not None and (one := _message(raw)) is not None]
+        found = [
+            Waiting(message, due)
+            for due, raw in self._store.run("alerts_waiting", [now])
+            if (message := _message(raw)) is not None
+        ]
+        receivers = {one.message.receiver for one in found if one.is_due(now)}
+        every = (one for one in found if one.message.receiver in receivers)
+        return sorted(every, key=lambda one: (str(one.message.body.get("began", "")), one.message.id))
 
     def sent(self, message: Message) -> None:
         """A message has arrived, or is given up."""
@@ -156,13 +161,10 @@ class AlertStore:
             pipe.hdel(self._key("messages"), message.id)
             pipe.execute()
 
-    def again(self, message: Message, at: float) -> None:
-        """A message is tried again."""
-        redis: Any = self._store.redis
-        with redis.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key("messages"), message.id, json.dumps(asdict(message)))
-            pipe.zadd(self._key("due"), {message.id: at})
-            pipe.execute()
+    def again(self, one: Waiting, tries: int, at: float) -> bool:
+        """Try a message again at a time, after so many tries. Returns false if it was sent, put off or hurried meanwhile: nothing changes."""
+        message = replace(one.message, tries=tries)
+        return bool(self._store.run("alerts_again", [message.id, one.due, json.dumps(asdict(message)), at]))
 
     def refuse(self, receiver: str, why: str, at: float) -> None:
         """A receiver has not taken a message; `at`: seconds since the epoch."""
@@ -179,7 +181,8 @@ class AlertStore:
     def hurry(self, receiver: str) -> int:
         """A receiver has taken a test: what waits for it is sent now. Returns how many messages that are."""
         redis: Any = self._store.redis
-        waiting = [one.id for one in self._waiting(float("inf")) if one.receiver == receiver]
+        every = [one.message for one in self.to_send(float("inf"))]
+        waiting = [one.id for one in every if one.receiver == receiver]
         if waiting:
             redis.zadd(self._key("due"), dict.fromkeys(waiting, 0), xx=True)
         return len(waiting)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from conventions.alerts.alert_store import AlertStore, Message
+from conventions.alerts.alert_store import AlertStore, Message, Waiting
 from conventions.alerts.episode import Transition, judged
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
@@ -102,16 +102,17 @@ class Evaluator:
         if not self._leads:
             return 0
         arrived, failed, now = 0, set[str](), time.time()
-        for message in self._store.due(now):
-            if message.receiver in failed:
-                self._put_off(message, "it has just failed", now)
-            elif self._send(message, now):
+        for one in self._store.to_send(now):
+            if one.message.receiver in failed:
+                self._put_off(one, "it has just failed", now)
+            elif self._send(one, now):
                 arrived += 1
             else:
-                failed.add(message.receiver)
+                failed.add(one.message.receiver)
         return arrived
 
-    def _send(self, message: Message, now: float) -> bool:
+    def _send(self, one: Waiting, now: float) -> bool:
+        message = one.message
         receiver = self._receivers.get(message.receiver)
         if receiver is None:  # of settings that have changed since
             self._store.sent(message)
@@ -122,24 +123,23 @@ class Evaluator:
         except Exception as error:  # noqa: BLE001  # whatever a receiver raises, the others are told
             why = str(error) if isinstance(error, NotDelivered) else type(error).__name__
             self._store.refuse(message.receiver, why, time.time())
-            self._put_off(message, why, now)
+            self._put_off(one, why, now)
             return False
         self._store.sent(message)
         self._store.accept(message.receiver)
         return True
 
-    def _put_off(self, message: Message, why: str, now: float) -> None:
+    def _put_off(self, one: Waiting, why: str, now: float) -> None:
         # another message was, and this one comes before it: it has lost no try
-        if not self._store.is_due(message, now):
+        if not one.is_due(now):
             return
-        tries = message.tries + 1
+        message, tries = one.message, one.message.tries + 1
         if tries >= GIVEN_UP_AFTER:
             logger.error("alert not delivered to %s after %d tries, given up: %s", message.receiver, tries, why)
             self._store.sent(message)
             return
-        logger.warning("alert not delivered to %s, trying again: %s", message.receiver, why)
-        pause = min(2.0**tries, LONGEST_PAUSE)
-        self._store.again(Message(message.id, message.receiver, message.body, tries), time.time() + pause)
+        if self._store.again(one, tries, time.time() + min(2.0**tries, LONGEST_PAUSE)):
+            logger.warning("alert not delivered to %s, trying again: %s", message.receiver, why)
 
     def beat(self) -> None:
         """Send the heartbeat once a minute, if this process leads and has judged a moment ago. It waits for no receiver of alerts."""

@@ -3,7 +3,7 @@
 import json
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -215,7 +215,7 @@ def test_one_that_stood_still_changes_nothing(
     clock.now += HOLDS_FOR
     assert one.look() == []
     assert [episode.fired for episode in store.episodes().values()] == [None]
-    assert store.due(clock.now) == []
+    assert store.to_send(clock.now) == []
 
 
 def test_a_receiver_that_is_away_hears_later(
@@ -237,7 +237,7 @@ def test_a_receiver_that_is_away_hears_later(
     assert receiver.told == [("firing", "no consumer")]
     assert "not delivered to webhook, trying again" in caplog.text
     assert "hunter2" not in caplog.text
-    assert AlertStore(app.store).due(clock.now + 1e6) == []
+    assert AlertStore(app.store).to_send(clock.now + 1e6) == []
 
 
 def test_a_receiver_hears_of_a_beginning_before_its_end(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
@@ -252,7 +252,7 @@ def test_a_receiver_hears_of_a_beginning_before_its_end(app: ConventionsApp, rec
     step(one, clock, 3)
     step(one, clock, OVER_AFTER)
     assert receiver.told == []
-    waiting = AlertStore(app.store).due(clock.now + 1e6)
+    waiting = [one.message for one in AlertStore(app.store).to_send(clock.now + 1e6)]
     assert [message.body["state"] for message in waiting] == ["firing", "resolved"]
     assert waiting[0].tries > waiting[1].tries >= 1
     at = app.store.redis.zscore(app.store.key("alerts", "due"), waiting[1].id)
@@ -281,6 +281,60 @@ def test_who_takes_something_again_gets_the_rest_at_once(app: ConventionsApp, re
     assert receiver.told == [("firing", "no consumer")]
 
 
+def test_what_another_one_has_sent_meanwhile_is_not_sent_again(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One waited long for a receiver, so another one leads, and has sent it. The first one puts it off no more."""
+    app.settings.alert_webhook = receiver.address
+    one, other, store = evaluator(app), evaluator(app, "other"), AlertStore(app.store)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    clock.now += HOLDS_FOR
+    one.look()
+
+    def waits_long(_: Mapping[str, Any]) -> None:
+        app.store.redis.delete(app.store.key("alerts", "lead"))
+        step(other, clock, 0)
+        raise NotDelivered("no answer")
+
+    monkeypatch.setattr(one, "_receivers", {"webhook": waits_long})
+    assert one.tell() == 0
+    assert receiver.told == [("firing", "no consumer")]
+    assert store.to_send(clock.now + 1e6) == []
+
+
+@pytest.mark.own_server
+def test_a_look_at_what_is_to_be_told_asks_once(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """However much waits; and one step puts off each that was not taken, if its own time has come."""
+    app.settings.alert_webhook, receiver.refuses = receiver.address, 1000
+    one, store = evaluator(app), AlertStore(app.store)
+    for queue in ("a", "b", "c"):
+        Mail.apply_async(kwargs={"number": 1}, queue=queue)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+
+    def asked() -> dict[str, int]:
+        before = commands(app)
+        assert one.tell() == 0
+        after = commands(app)
+        return {name: calls - before.get(name, 0) for name, calls in after.items() if calls != before.get(name, 0)}
+
+    assert asked() == {"evalsha": 1, "zrangebyscore": 1}, "nothing is due"
+    last = store.to_send(clock.now + 1e6)[-1].message
+    app.store.redis.zadd(app.store.key("alerts", "due"), {last.id: clock.now})
+    assert asked()["evalsha"] == 1 + 1, "one is due, and the two before it are tried"
+    assert [each.message.tries for each in store.to_send(clock.now + 1e6)] == [1, 1, 2]
+    clock.now += 10
+    found = asked()
+    assert (found["evalsha"], found["zrange"], found["zscore"]) == (1 + 3, 1, 3), "one read, and one step for each"
+
+
+def commands(app: ConventionsApp) -> dict[str, int]:
+    """How often the server has run which command, also within scripts."""
+    stats: Any = app.store.redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items() if name != "cmdstat_info"}
+
+
 def test_one_that_is_gone_is_given_up(
     app: ConventionsApp, receiver: Receiver, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -293,7 +347,7 @@ def test_one_that_is_gone_is_given_up(
     for _ in range(module.GIVEN_UP_AFTER + 2):
         step(one, clock, 700)
     assert "given up" in caplog.text
-    assert AlertStore(app.store).due(clock.now + 1e6) == []
+    assert AlertStore(app.store).to_send(clock.now + 1e6) == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307])
@@ -329,7 +383,7 @@ def test_a_receiver_that_answers_without_end(
         step(one, clock, HOLDS_FOR)
         assert (len(receiver.bodies), len(heart.bodies)) == (1, 1)
         store = AlertStore(app.store)
-        assert [message.receiver for message in store.due(clock.now + 1e6)] == ["webhook"]
+        assert [one.message.receiver for one in store.to_send(clock.now + 1e6)] == ["webhook"]
         assert [(one.receiver, one.times) for one in store.refusals()] == [("webhook", 1)]
         slow.drips = False
         slow.ended.set()
