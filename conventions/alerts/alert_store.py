@@ -14,6 +14,7 @@ from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store
 
 KEPT_OVER = 200  # episodes that are over
+LATER = ("covers", "came")  # fields that came with a later release
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,8 @@ class AlertStore:
         messages: Sequence[Message],
     ) -> bool:
         """Keep the episodes, and what is to be told, in one step. Returns false if another process leads: nothing changes."""
-        arguments: list[Any] = [name, milliseconds(seconds), json.dumps([asdict(one) for one in episodes.values()])]
-        arguments += [KEPT_OVER, len(over), *(json.dumps(asdict(one.episode)) for one in over)]
+        arguments: list[Any] = [name, milliseconds(seconds), json.dumps([_fields(one) for one in episodes.values()])]
+        arguments += [KEPT_OVER, len(over), *(json.dumps(_fields(one.episode)) for one in over)]
         for message in messages:
             arguments += [message.id, json.dumps(asdict(message))]
         return bool(self._store.run("alerts_save", arguments))
@@ -257,6 +258,12 @@ def _silence(key: bytes, raw: bytes) -> Silence | None:
 def _read(raw: bytes) -> list[Any]:
     found = _one(raw)
     return found if isinstance(found, list) else []
+
+
+def _fields(episode: Episode) -> dict[str, Any]:
+    """An episode as JSON. A release before this one reads none that has what most have not."""
+    found = asdict(episode)
+    return {name: value for name, value in found.items() if name not in LATER or value not in (None, {})}
 
 
 def _episode(found: Any) -> Episode | None:

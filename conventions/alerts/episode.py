@@ -4,12 +4,13 @@ A finding fires when it has held for a while, and ends when it was away for a wh
 anybody twice. While something cannot be read nothing ends: nobody can know.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from conventions.alerts.finding import Finding
 from conventions.alerts.rules import shown_of
+from conventions.alerts.told_before import covers_of, told_of
 
 EpisodeState: TypeAlias = Literal["pending", "firing"]
 Change: TypeAlias = Literal["firing", "resolved"]
@@ -45,6 +46,8 @@ class Episode:
         fired: since when it counts; `None` while it is pending.
         told: whether somebody was told that it fires: nobody is while it is silent.
         away_since: since when it is not seen; `None` while it is.
+        covers: how much has happened of what it says better, by the keys of those findings.
+        came: how much has happened since people were told of it under another name; `None`: they were not.
     """
 
     id: str
@@ -53,6 +56,13 @@ class Episode:
     fired: float | None = None
     away_since: float | None = None
     told: bool = False
+    covers: Mapping[str, float] = field(default_factory=dict)
+    came: float | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether people were told of it under another name, and too little came since for its rule to find it."""
+        return self.came is not None and self.came < (self.finding.threshold or 0.0)
 
     @property
     def since(self) -> float:
@@ -124,7 +134,8 @@ def judged(
 ) -> Judgement:
     """The episodes after one look, and what is to be told.
 
-    What another finding says better, or the line that has the rest of a rule, begins no episode, and is over for nobody: it is wrong still.
+    What another finding says better, or the line that has the rest of a rule, begins no episode, and is over for nobody: it is wrong still, and
+    an episode of it goes on to say what is so now.
 
     Args:
         before: the episodes before it, by the key of their finding.
@@ -135,22 +146,27 @@ def judged(
     """
     every = with_what_goes_on(before, found, goes_on)
     shown = shown_of(every, before)
-    covered = {one.key for one in every} - {one.key for one in shown}
+    is_shown = {one.key for one in shown}
+    covered = {one.key: one for one in every if one.key not in is_shown}
     episodes, changes = _next_episodes(before, shown, now, covered)
     after, told = _to_tell(episodes, changes, silences)
     return Judgement(after, changes, told)
 
 
 def _next_episodes(
-    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float, covered: Collection[str]
+    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float, covered: Mapping[str, Finding]
 ) -> tuple[dict[str, Episode], list[Transition]]:
-    """The episodes after one look, and those of them that fire now or are over; `covered`: keys of what another finding says better."""
+    """The episodes after one look, and those of them that fire now or are over; `covered`: what another finding says better, by its key."""
     after: dict[str, Episode] = {}
     changes: list[Transition] = []
     blind = any(one.rule == UNREADABLE for one in found)
+    told = [one.covers for one in episodes.values() if one.told]
     for finding in found:
-        episode = episodes.get(finding.key) or Episode(f"{finding.key} {now:.3f}", finding, now)
-        episode = replace(episode, finding=finding, away_since=None)
+        known = episodes.get(finding.key)
+        came = _came(finding, known, told, blind=blind)
+        episode = known or Episode(f"{finding.key} {now:.3f}", finding, now)
+        covers = covers_of(finding, covered.values())
+        episode = replace(episode, finding=finding, away_since=None, covers=covers, came=came)
         held = 0.0 if finding.rule in AT_ONCE else HOLDS_FOR
         if episode.fired is None and now - episode.began >= held:
             episode = replace(episode, fired=now)
@@ -160,7 +176,8 @@ def _next_episodes(
         if key in after:
             continue
         if key in covered:
-            after[key] = replace(episode, away_since=None)
+            came = episode.came if episode.told or told_of(key, told) is None else 0.0
+            after[key] = replace(episode, finding=covered[key], away_since=None, came=came)
         elif blind and episode.finding.rule != UNREADABLE:
             after[key] = episode
         elif episode.fired is not None:
@@ -172,19 +189,33 @@ def _next_episodes(
     return after, changes
 
 
+def _came(finding: Finding, known: Episode | None, told: Sequence[Mapping[str, float]], *, blind: bool) -> float | None:
+    """How much of a finding came since people were told of it under another name: by how much its value rose. `None`: they were not told.
+
+    While something cannot be read nothing came: where SQL is away, letters that people have settled seem to be dead.
+    """
+    came = 0.0 if known is None else known.came
+    before = told_of(finding.key, told) if known is None else known.finding.value
+    if came is None or before is None:
+        return None
+    return came if blind else came + max(0.0, (finding.value or 0.0) - before)
+
+
 def _to_tell(
     episodes: Mapping[str, Episode], changes: Sequence[Transition], silences: Sequence[Quiet]
 ) -> tuple[dict[str, Episode], list[Transition]]:
     """The episodes with what is told now, and that.
 
-    One that fires while it is silent is told when the silence is over, if it still fires. Of the end of one that was told everybody hears, also
-    while it is silent: somebody waits for it. Of one that was not told nobody does.
+    One that fires while it is silent is told when the silence is over, if it still fires. One that people know under another name is told when
+    enough came since. Of the end of one that was told everybody hears, also while it is silent: somebody waits for it. Of one that was not told
+    nobody does.
     """
     after, told = dict(episodes), [one for one in changes if one.change == "resolved" and one.episode.told]
     for key, episode in episodes.items():
         if (
             episode.fired is not None
             and not episode.told
+            and not episode.is_known
             and episode.away_since is None
             and not any(one.covers(episode.finding) for one in silences)
         ):

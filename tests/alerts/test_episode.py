@@ -1,6 +1,6 @@
 """An episode is told once when it fires, and once when it is over, however often it is seen and whatever happens between."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -125,6 +125,75 @@ def test_what_another_finding_covers_is_not_over() -> None:
     episodes, changes, _ = judged(episodes, [rate], (), (), 1000)
     episodes, changes, _ = judged(episodes, [rate], (), (), 1000 + OVER_AFTER)
     assert sorted(one.episode.finding.key for one in changes) == [LETTERS.key, "failure rate Other"]
+
+
+RATE = replace(LETTERS, rule="failure rate", says="Mail: 8 % of 500 jobs died", value=0.08, threshold=0.05)
+
+
+def letters(count: int) -> Finding:
+    """So many dead letters; ten are a finding."""
+    return replace(LETTERS, says=f"Mail: {count} dead letters", value=float(count), threshold=10.0)
+
+
+def told(
+    *looks: Sequence[Finding], before: Mapping[str, Episode] | None = None, silences: Sequence[Silence] = ()
+) -> tuple[list[tuple[int, str, str]], dict[str, Episode]]:
+    """What people are told at looks ten seconds apart, each as its number, change and rule; and the episodes at the end."""
+    episodes, found = dict(before or {}), list[tuple[int, str, str]]()
+    for number, look in enumerate(looks):
+        episodes, _, changes = judged(episodes, look, (), silences, 10.0 * number)
+        found += [(number, one.change, one.episode.finding.rule) for one in changes]
+    return found, episodes
+
+
+def test_what_was_told_under_another_name_is_not_told_as_new() -> None:
+    """It fires and is listed, and is told once as much came since as its rule needs, and then its end, too."""
+    covered, _ = told([RATE], [RATE, letters(40)], [letters(40)], [letters(30)], *13 * [[]])
+    assert covered == [(0, "firing", "failure rate"), (14, "resolved", "failure rate")]
+    found, episodes = told([RATE, letters(40)], [letters(44)], [letters(38)], [letters(43)])
+    assert found == [(0, "firing", "failure rate")], "four came, and five"
+    assert [(one.state, one.told) for one in episodes.values() if one.finding.rule == LETTERS.rule] == [
+        ("firing", False)
+    ]
+    found, _ = told([letters(44)], *14 * [[]], before=episodes)
+    assert (0, "firing", "dead letters") in found
+    assert (13, "resolved", "dead letters") in found
+
+
+def test_what_was_told_once_more_under_the_other_name_is_known_anew() -> None:
+    """The failure rate has come back, and has told of those that came."""
+    _, episodes = told([RATE, letters(40)], [letters(49)])
+    assert told([RATE, letters(60)], [letters(69)], before=episodes)[0] == []
+    assert told([RATE, letters(60)], [letters(70)], before=episodes)[0] == [(1, "firing", "dead letters")]
+
+
+def test_what_nobody_was_told_is_told() -> None:
+    """The other alert was silent; or it did not find so much as to say it."""
+    quiet = Silence(RATE.rule, datetime(2026, 12, 1, tzinfo=UTC), "we know", "ann")
+    found, _ = told([RATE, letters(40)], [letters(40)], silences=[quiet])
+    assert found == [(1, "firing", "dead letters")]
+    assert told([RATE], [letters(10)])[0] == [(0, "firing", "failure rate"), (1, "firing", "dead letters")]
+
+
+def test_what_is_wrong_now_is_told_whatever_covered_it() -> None:
+    """A worker consumes the queue again, and a backlog is left: that is what people look at next."""
+    alone = replace(BACKLOG, rule="no consumer")
+    looks = [[alone, BACKLOG]] * 4 + [[BACKLOG]] * 4
+    assert told(*looks)[0] == [(3, "firing", "no consumer"), (7, "firing", "backlog")]
+
+
+def test_while_something_cannot_be_read_nothing_came() -> None:
+    """SQL is away, so letters that people have settled seem to be dead."""
+    for looks in ([letters(12)], [BLIND, letters(40)], [letters(12)]), ([BLIND, letters(40)], [letters(12)]):
+        assert told([RATE, letters(12)], *looks)[0] == [(0, "firing", "failure rate")]
+
+
+def test_an_alert_that_is_covered_says_what_is_so_now() -> None:
+    """It is listed all the while, and told of no more."""
+    found, episodes = told([letters(12)], [RATE, letters(40)], [RATE, letters(41)])
+    assert episodes[LETTERS.key].finding == letters(41)
+    assert told([letters(60)], before=episodes)[0] == []
+    assert found == [(0, "firing", "dead letters"), (1, "firing", "failure rate")]
 
 
 def test_what_goes_on_begins_nothing_and_is_not_over() -> None:

@@ -450,6 +450,53 @@ def test_retrying_is_not_over_while_messages_wait(
     assert wrong() == []
 
 
+def test_the_same_deaths_are_told_once(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a failure rate; when that is over, the dead letters are listed and told only when as many died since as their rule needs."""
+    app.settings.alert_webhook = receiver.address
+    first, store = Counts(app.store).this_minute(), AlertStore(app.store)
+    failure = FailureText("OSError", "away", "", "f1")
+
+    def at(minute: int, name: str, die: int) -> None:
+        some = [event(f"{name}{number}", "dead", task="shop.Mail", failure=failure) for number in range(die)]
+        append(app.store, *(entry(each, at=(first + minute) * 60_000) for each in some))
+        EventCounter(app.store).count_all()
+        monkeypatch.setattr(Counts, "this_minute", lambda _: first + minute)
+        step(evaluator(app), clock, 10)  # one that was started anew: all is in the store
+
+    def dead() -> tuple[str, bool]:
+        one = store.episodes()["dead letters shop.Mail"]
+        return one.finding.says, one.told
+
+    at(0, "a", 12)
+    at(0, "b", 30)
+    assert receiver.told == [("firing", "dead letters"), ("firing", "failure rate")]
+    at(1, "c", 8)
+    assert dead() == ("Mail: 50 dead letters within 15 min", True)
+    at(40, "d", 0)
+    step(evaluator(app), clock, OVER_AFTER)
+    assert receiver.told[2:] == [("resolved", "dead letters"), ("resolved", "failure rate")]
+
+    at(41, "e", 40)
+    assert receiver.told[4:] == [("firing", "failure rate")]
+    at(47, "f", 9)
+    step(evaluator(app), clock, OVER_AFTER)
+    assert receiver.told[5:] == [("resolved", "failure rate")]
+    assert dead() == ("Mail: 49 dead letters within 15 min", False)
+    at(48, "g", 1)
+    assert receiver.told[6:] == [("firing", "dead letters")]
+
+
+def test_what_a_release_before_this_one_reads(app: ConventionsApp, clock: Clock) -> None:
+    """It knows no field that came later, and forgets an alert that has one: so few have them."""
+    Mail.delay(number=1)
+    step(evaluator(app), clock, 0)
+    kept: Any = app.store.redis.get(app.store.key("alerts"))
+    (one,) = json.loads(kept)
+    assert set(one) == {"id", "finding", "began", "fired", "away_since", "told"}
+
+
 def test_a_silence_tears_no_alert_apart(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     """Who heard that it fires hears that it is over; what fired in silence is told afterwards, if it still fires."""
     app.settings.alert_webhook = receiver.address
