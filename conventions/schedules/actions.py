@@ -134,7 +134,7 @@ class ScheduleActions:
         if begun.just is not None:
             raise JustRun(*begun.just)
         self._record(audit_entry, now)
-        with self._state.by_hand(listed.name), self._state.sending(message_id, overlap=overlap, here=here):
+        with self._state.by_hand(listed.name, message_id), self._state.sending(message_id, overlap=overlap, here=here):
             task.apply_async(
                 kwargs=arguments,
                 task_id=message_id,

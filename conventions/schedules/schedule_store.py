@@ -193,17 +193,21 @@ class Schedules:
                 self._store.redis.delete(mark)
 
     @contextmanager
-    def by_hand(self, name: str) -> Iterator[None]:
-        """Send a begun run by hand within the block. While that lasts, and for a moment after it, no other one begins; none was sent if it raises."""
-        claim = self._store.key("schedule", "by_hand", name)
+    def by_hand(self, name: str, message_id: str) -> Iterator[None]:
+        """Send a begun run by hand within the block. While that lasts, and for a moment after it, no other one begins; none was sent if it raises.
+
+        One that lasts longer than a begun run is waited for has lost its place: then it leaves that to who has it.
+        """
         try:
             yield
         except Exception:
-            with suppress(RedisError):
-                self._store.redis.delete(claim)
+            self._leave_place(name, message_id, timedelta())
             raise
+        self._leave_place(name, message_id, SAME_MOMENT)
+
+    def _leave_place(self, name: str, message_id: str, after: timedelta) -> None:
         with suppress(RedisError):
-            self._store.redis.pexpire(claim, SAME_MOMENT)
+            self._store.run("ran_by_hand", [name, message_id, milliseconds(after)])
 
     def advance(self, name: str, slot: datetime, next_slot: datetime | None, *lines: Run) -> bool:
         """Move the cursor forward to `slot`. False if it is already there or further.

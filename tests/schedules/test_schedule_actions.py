@@ -1,5 +1,6 @@
 """What people do to a schedule: pause, resume, run now, each with a row in the audit (R10, R22)."""
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Barrier, Thread
@@ -13,10 +14,11 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.pauses.actions import PausedAgain
 from conventions.recording.recorder import Recorder
 from conventions.records import audit
+from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
-from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_state import Begun, Run
 from conventions.schedules.schedule_store import SAME_MOMENT, Schedules
 from tests.beat_fixtures import TOKYO, Note, Sent, days
 from tests.support import patient, wait_until
@@ -217,6 +219,26 @@ def test_some_seconds_later_it_runs_once_more(app: ConventionsApp, actions: Sche
     wait_until(lambda: not app.store.redis.exists(claim), 10, "the moment is over")
     actions.run_now(DAILY, "u-1")
     assert len(Schedules(app.store).history("daily", 9)) == 2
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_one_that_lasts_long_leaves_the_place_of_another_one(app: ConventionsApp, sends: bool) -> None:
+    """Its own is over after a minute, and somebody else runs it meanwhile: a third one is refused still."""
+    schedules, claim = Schedules(app.store), app.store.key("schedule", "by_hand", "daily")
+
+    def begin(id_: str, actor: str) -> Begun:
+        audit_entry = AuditEntry(actor, "schedule run", "daily", None)
+        day = timedelta(days=1)
+        return schedules.begin("daily", id_, day, overlap="allow", here=False, audit_entry=audit_entry)
+
+    assert begin("one", "u-1").just is None
+    with suppress(BrokerUnavailable), schedules.by_hand("daily", "one"):
+        app.store.redis.delete(claim)  # its minute is over
+        assert begin("two", "u-2").just is None
+        if not sends:
+            raise BrokerUnavailable("away")
+    assert app.store.redis.pttl(claim) > SAME_MOMENT.total_seconds() * 1000
+    assert begin("three", "u-3").just == ("two", "u-2")
 
 
 def test_run_now_beside_a_run_that_has_not_ended_is_refused(app: ConventionsApp, actions: ScheduleActions) -> None:
