@@ -62,7 +62,7 @@ class Counts:
             pipe.hgetall(self._key("total"))
             series, counts = pipe.execute()
         known = _numbered(series)
-        order = {one: count_in(number) for number, one in known.items()}
+        order = {one: count_in(number) or len(known) for number, one in known.items()}  # those of no number came last
         found = _by_series(known, counts)
         return dict(sorted(found.items(), key=lambda one: order[one[0]]))
 

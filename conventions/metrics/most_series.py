@@ -39,14 +39,20 @@ def stable_totals(
     """The counts of each pair that is named, and the sums of the others; and how many these are.
 
     Which are named must not change: a counter that begins with what was counted before looks as if all of it were new, and so do sums that
-    another pair joins. So it is not who has the most, but the pairs of registered tasks, and those that were counted first.
+    another pair joins. So it is not who has the most, but those that were counted first: of registered tasks, and of all. A registered task of
+    which nothing was counted is named while there is room, and adds nothing where there is none.
+
+    A deploy that registers more tasks changes nothing. One that takes tasks away may, where more than 200 pairs were counted: the counts of such
+    a task join the others, unless its pair is among the first 200 of all; and of more than 200 registered tasks the next one leaves the others.
 
     Args:
         known: the pairs of registered tasks.
         totals: by pair, in the order in which they were first counted.
     """
     every: dict[Series, Mapping[str, int]] = {one: {} for one in known} | dict(totals)
-    named = {*known[:MOST], *islice(totals, MOST)}
+    registered = {*known}
+    first = [*(one for one in totals if one in registered), *(one for one in known if one not in totals)]
+    named = {*first[:MOST], *islice(totals, MOST)}
     if len(named) == len(every):
         return every, 0
     own = Series(OTHERS, OTHERS)
