@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from redis.exceptions import ResponseError
+
 from conventions.core.error_text import clean
 from conventions.core.secrets_in_text import without_secrets
 from conventions.core.value_bounds import MOST_CHARACTERS
@@ -27,7 +29,7 @@ _Entries: TypeAlias = Sequence[tuple[bytes, dict[bytes, bytes]]]
 ID = re.compile(rb"\d{1,19}-\d{1,19}")
 
 AT_ONCE = 500  # entries in one read: the server serves nobody else during a call
-LOOK_EVERY = 60.0  # seconds between two looks whether the journal was made anew
+LOOK_EVERY = 60.0  # seconds between two looks at the mark that others may have moved
 KEPT_IDS = 10_000  # events without a claim whose repetition is noticed
 MESSAGE = 300  # characters of an error that a cause keeps
 
@@ -75,6 +77,8 @@ class EventCounter:
             while True:
                 cursor = self._cursor()
                 new = [(id_, fields) for id_, fields in entries.items() if position_of(id_) > position_of(cursor)]
+                if not new and self._begins_anew(cursor):
+                    continue
                 if not new:
                     return
                 if len(new) < len(entries) or not (before := self._after(cursor, b"(" + first)):
@@ -88,8 +92,7 @@ class EventCounter:
             found = redis.get(self._mark) if redis.type(self._mark) in (b"string", b"none") else b"of another type"
             self._last = self._readable(found)
             self._looks_at = time.monotonic() + LOOK_EVERY
-            if self._last != START and self._is_anew(self._last):
-                self._last = START
+            self._begins_anew(self._last)
         return self._last
 
     def _readable(self, found: bytes | None) -> bytes:
@@ -102,19 +105,31 @@ class EventCounter:
         self._store.redis.delete(self._mark)
         return START
 
-    def _is_anew(self, last: bytes) -> bool:
-        """Whether somebody has deleted the journal, and its ids are older than what was counted: the clock of the server was set back."""
+    def _begins_anew(self, last: bytes) -> bool:
+        """Whether somebody has deleted the journal, and its ids are older than what was counted: the clock of the server was set back.
+
+        Then it is counted from its start. Asked where nothing new is found, and so at most once for each read.
+        """
         redis: Any = self._store.redis
-        if not redis.exists(self._journal):
+        if last == START:
             return False
-        newest: bytes = redis.xinfo_stream(self._journal)["last-generated-id"]
-        return position_of(newest) < position_of(last)
+        try:
+            newest: bytes = redis.xinfo_stream(self._journal)["last-generated-id"]
+        except ResponseError:  # there is none
+            return False
+        if position_of(newest)[0] >= position_of(last)[0]:  # as `count` compares them
+            return False
+        self._last = START
+        return True
 
     def _count_some(self) -> int:
         """Count one part. Returns how many entries it had, or 1 if others have counted meanwhile."""
         with self._lock:
             cursor = self._cursor()
             found = self._after(cursor, b"+")
+            if not found and self._begins_anew(cursor):
+                cursor = START
+                found = self._after(cursor, b"+")
             return self._add(cursor, found) if found else 0
 
     def _after(self, cursor: bytes, end: bytes) -> _Entries:

@@ -256,6 +256,36 @@ def test_a_journal_that_begins_anew_is_counted(store: Store, monkeypatch: pytest
     assert totals(store) == {("Send", "mail", "succeeded"): 2}
 
 
+def test_a_journal_that_begins_anew_is_counted_at_once(store: Store) -> None:
+    """By the counter that has counted the one before, however it comes to its entries; and what others have counted of it is counted once."""
+    redis: Any = store.redis
+    by_journal, by_read, other = EventCounter(store), EventCounter(store), EventCounter(store)
+    redis.xadd(store.key("journal"), entry(event()), id="99999999999999-0")
+    for one in (by_journal, by_read, other):
+        one.count_all()
+    redis.delete(store.key("journal"))
+    append(store, entry(event("m2")), entry(event("m3")))
+    found: Any = redis.xrange(store.key("journal"))
+    by_read.count(dict(found))
+    assert totals(store) == {("Send", "mail", "succeeded"): 3}
+    by_read.count(dict(found))
+    other.count(dict(found))
+    append(store, entry(event("m4")))
+    assert by_journal.count_all() >= 1
+    assert totals(store) == {("Send", "mail", "succeeded"): 4}
+
+
+def test_a_journal_of_the_same_millisecond_ends_the_count(store: Store) -> None:
+    """Nobody can tell whether it is another one: it is not counted, and nothing goes round for ever."""
+    redis: Any = store.redis
+    counter = EventCounter(store)
+    redis.xadd(store.key("journal"), entry(event()), id="5-7")
+    assert counter.count_all() == 1
+    redis.delete(store.key("journal"))
+    redis.xadd(store.key("journal"), entry(event("m2")), id="5-3")
+    assert counter.count_all() == 0
+
+
 def test_a_journal_whose_last_entries_are_gone_is_not_counted_twice(store: Store) -> None:
     """It is the same journal."""
     append(store, entry(event()), entry(event("m2")))
