@@ -8,6 +8,7 @@ from celery import bootsteps
 from conventions.storage.redis_store import script_source
 
 MODULES = ("encodings.idna",)  # which the first connection to a named host imports
+PARTS = ("release", "claims", "lease_keeper")  # in a pool of threads two first jobs at once would make one each
 SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "renew")
 
 
@@ -15,9 +16,10 @@ class Preloading(bootsteps.Step):
     """Reads modules and scripts before the pool forks."""
 
     def create(self, worker: Any) -> None:
-        """Import the modules, read the scripts, ask for the release. Connect to nothing."""
+        """Import the modules, read the scripts, make the parts. Connect to nothing."""
         for module in MODULES:
             importlib.import_module(module)
         for script in SCRIPTS:
             script_source(script)
-        worker.app.release  # noqa: B018  # kept from now on
+        for part in PARTS:
+            getattr(worker.app, part)  # kept from now on
