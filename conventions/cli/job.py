@@ -20,15 +20,14 @@ from conventions.core.printable_text import printable
 from conventions.jobs.facts import Facts
 from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
+from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
 from conventions.now.end_running import silence_of, silent_worker_of, worker_of
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
-from conventions.records import audit
 
 INDENT = " " * 4
-MOST_ACTIONS = 50
-ACTION = ("at", "actor", "action", "reason", "before", "after")
+SHORT_ID = 8  # characters of the id of a redrive; `--redrive` takes them
 FIELDS = tuple(one.name for one in fields(Facts))
 
 
@@ -86,9 +85,9 @@ def _whole(app: ConventionsApp, beginning: str) -> str | None:
 
 def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool, as_json: bool) -> None:
     attempts, sql = _history(found, logs=logs)
-    parts, actions = parts_of(app, found.id, sql=sql), _actions(app, found.id, sql=sql)
+    parts, actions = parts_of(app, found.id, sql=sql), found.actions() if sql else ()
     if as_json:
-        made_of = {"message": None if parts is None else asdict(parts), "actions": actions}
+        made_of = {"message": None if parts is None else asdict(parts), "actions": [asdict(one) for one in actions]}
         print_json(shown | {"history": [_as_json(one, logs=logs) for one in attempts]} | made_of)
     else:
         for name, value in shown.items():
@@ -99,10 +98,7 @@ def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool,
         for one in attempts:
             _say_attempt(one)
         for action in actions:
-            why = f": {action['reason']}" if action["reason"] else ""
-            say(
-                f"{'done to it':<14} {printable('{action} by {actor}'.format_map(action))}, {written(action['at'])}{printable(why)}"
-            )
+            _say_action(action)
         if more := _more(found):
             say(f"more{' ' * 10} celery -A {app.main} {more}")
 
@@ -116,13 +112,10 @@ def _history(found: Job, *, logs: bool) -> tuple[tuple[JobAttempt, ...], bool]:
         return found.history(logs=logs, sql=False), False
 
 
-def _actions(app: ConventionsApp, message_id: str, *, sql: bool) -> list[dict[str, Any]]:
-    """What people did to it, in its order, as far as it is recorded."""
-    if not sql or not app.database.is_there:
-        return []
-    with app.database.session(read_only=True) as session:
-        rows = reversed(audit.listing(session, MOST_ACTIONS, target=message_id))
-        return [{name: getattr(row, name) for name in ACTION} for row in rows]
+def _say_action(one: JobAction) -> None:
+    redrive = f" {one.redrive[:SHORT_ID]}" if one.redrive else ""
+    why = f": {one.reason}" if one.reason else ""
+    say(f"{'done to it':<14} {printable(f'{one.action}{redrive} by {one.actor}')}, {written(one.at)}{printable(why)}")
 
 
 def _say_parts(parts: MessageParts) -> None:

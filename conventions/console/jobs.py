@@ -19,6 +19,7 @@ from conventions.core.errors import JournalFull
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
 from conventions.jobs.job import Job
+from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.metrics.levels import running_jobs
 from conventions.metrics.worker_reports import WorkerReports
@@ -27,11 +28,9 @@ from conventions.now.end_running import BY_ITSELF, ForcedEnd, silence_of, silent
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
-from conventions.records import audit
 from conventions.storage.database import utc_now
-from conventions.storage.tables import AuditRow
 
-ROWS, AUDIT_LIMIT = 100, 50
+ROWS = 100
 LIVE = ("queued", "delayed", "retrying", "parked", "running", "unsent")  # states that change by themselves
 RECORDED_WITHIN = timedelta(seconds=30)  # after its end, what was done to it is in SQL, and so on its page
 SEEN_NOWHERE = "unknown"  # also of a job that waits or runs, where the broker shows no single messages
@@ -137,12 +136,11 @@ class JobDetail(Page):
         job = Job.of(id_, app)
         fault = ""
         parts: MessageParts | None
-        rows: list[AuditRow] = []
+        actions: tuple[JobAction, ...] = ()
         runs_at = self._worker(job)
         try:
             attempts, parts = job.history(logs=sees), parts_of(app, id_)
-            with self.reading() as session:
-                rows = list(audit.listing(session, AUDIT_LIMIT, target=id_))
+            actions = job.actions()
         except SQLAlchemyError as error:
             fault = f"The database does not answer ({type(error).__name__}): what it has of this job is missing here."
             attempts, parts = job.history(logs=sees, sql=False), parts_of(app, id_, sql=False)
@@ -150,7 +148,7 @@ class JobDetail(Page):
             "job": job,
             "attempts": attempts,
             "parts": parts,
-            "audit_entries": rows,
+            "audit_entries": actions[::-1],
             "fault": fault,
             "runs_at": runs_at,
             "silent": "" if runs_at else self._silent(job),

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, fields
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisError
 
@@ -12,6 +12,9 @@ from conventions.jobs.facts import ENDED, WELL, Facts
 from conventions.jobs.history import JobAttempt, history
 from conventions.jobs.look import WITHIN, Question, look
 from conventions.tasks.owners import the_application
+
+if TYPE_CHECKING:
+    from conventions.jobs.job_actions import JobAction
 
 FIRST_PAUSE = 0.02  # seconds between the first two looks of `wait`; each pause is half as long again as the one before
 LONGEST_PAUSE = 1.0  # seconds
@@ -82,6 +85,20 @@ class Job(Facts):
             SQLAlchemyError: SQL does not answer.
         """
         return history(the_application() if self.app is None else self.app, self, logs=logs, sql=sql)
+
+    def actions(self) -> "tuple[JobAction, ...]":
+        """What people did to it, the first one first: who, when and why; also the redrives that sent it again. It asks SQL.
+
+        Raises:
+            SQLAlchemyError: SQL does not answer.
+        """
+        from conventions.jobs.job_actions import actions_of  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        app = the_application() if self.app is None else self.app
+        if not app.database.is_there:
+            return ()
+        with app.database.session(read_only=True, within=WITHIN) as session:
+            return tuple(actions_of(session, self.id))
 
     def wait(self, timeout: float) -> Self:
         """Wait until the job has ended, however it ends. Returns it as it is then.

@@ -1,6 +1,7 @@
 """`celery -A <app> job ID`: what became of a job, for people and as JSON."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,9 @@ from conventions.attempt_log.lines import Changes
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.attempt_log.run_log import RunName
 from conventions.cli.job import FIELDS, job
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_sender import begin
 from conventions.jobs.facts import Facts
 from conventions.jobs.history import history
 from conventions.recording.log_mover import LogMover
@@ -21,6 +25,7 @@ from conventions.storage.database import Database
 from tests.cli.command_tasks import Send
 from tests.cli.conftest import Run
 from tests.recorded import FAILURE
+from tests.redriving import step
 
 
 def test_a_job_that_waits(run: Run, commands_app: ConventionsApp) -> None:
@@ -133,6 +138,18 @@ def test_what_was_done_to_it(run: Run, commands_app: ConventionsApp) -> None:
         ("redrive", "u-1", "the bank\nis back"),
         ("edit", "u-1", None),
     ]
+
+
+def test_who_redrove_it(run: Run, bury: Callable[..., None], commands_app: ConventionsApp) -> None:
+    """With the beginning of the redrive's id, which other commands take, and as JSON with all of it."""
+    bury()
+    id_ = begin(commands_app, RedriveOrder(Filter(), "u-9", "the bank is back"))
+    step(commands_app, id_)
+    said = run(job, "m1").stdout
+    assert f"done to it     dead-letters redrive {id_[:8]} by u-9, 20" in said
+    assert ": the bank is back\n" in said
+    (shown,) = json.loads(run(job, "m1", "--json").stdout)["actions"]
+    assert (shown["actor"], shown["reason"], shown["redrive"]) == ("u-9", "the bank is back", id_)
 
 
 def test_its_attempts_while_sql_is_away(run: Run, commands_app: ConventionsApp) -> None:

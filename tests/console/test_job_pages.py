@@ -19,6 +19,9 @@ from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Publication
 from conventions.console.jobs import changes
 from conventions.core.units import local_time
+from conventions.dead_letters import redrive_rows
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.jobs.facts import State
 from conventions.jobs.job import Job
 from conventions.metrics.counts import Counts
@@ -30,7 +33,7 @@ from conventions.records import audit, executions
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import JournalEntry
 from conventions.storage.database import utc_now
-from conventions.storage.tables import AttemptLogRow
+from conventions.storage.tables import AttemptLogRow, DeadLetterRow
 from tests.cli.command_tasks import Charge, Send
 from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK, LogIn
 from tests.console.flower_process import User
@@ -119,6 +122,20 @@ def test_a_dead_job(operator: User) -> None:
     shown = text_of(operator.get("/jobs/KeyError-0").text)
     for words in ("dead", "correct and redrive it", "KeyError", SECRET, "u-42"):
         assert words in shown, words
+
+
+def test_who_redrove_a_job(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
+    """On its page, with a way to the redrive; why, only for those who see values."""
+    with shop_app.database.session() as session:
+        order = RedriveOrder(Filter(error="KeyError"), "oscar", "the shop is back")
+        id_ = redrive_rows.start(session, order).id
+        letter = session.get_one(DeadLetterRow, "KeyError-0")
+        letter.state, letter.redrive_id, letter.answer = "redriving", id_, None
+    page = operator.get("/jobs/KeyError-0").text
+    assert f"oscar dead-letters redrive {id_[:8]} the shop is back" in text_of(page)
+    assert f'href="/dead-letters/redrives/{id_}"' in page
+    assert "the shop is back" not in operator.get("/jobs/KeyError-1").text, "it is not sent yet"
+    assert "the shop is back" not in viewer.get("/jobs/KeyError-0").text
 
 
 def test_a_viewer_sees_no_values(viewer: User, shop_app: ConventionsApp) -> None:
