@@ -18,12 +18,13 @@ from conventions.cli.shared_options import JSON
 from conventions.core.error_text import first_line
 from conventions.core.printable_text import printable
 from conventions.jobs.facts import Facts
-from conventions.jobs.history import JobAttempt
+from conventions.jobs.history import RUNNING, JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
-from conventions.now.end_running import silence_of, silent_worker_of, worker_of
+from conventions.metrics.worker_reports import WorkerNow
+from conventions.now.end_running import silence_of, silent_worker_of, with_worker, worker_of
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
 
 INDENT = " " * 4
@@ -61,15 +62,15 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
     except ValueError as error:
         raise click.UsageError(printable(str(error))) from None
     shown = {name: getattr(found, name) for name in FIELDS}
-    if found.state == "running" and (runs_at := worker_of(app, found.id)) is not None:
-        shown["worker"] = runs_at.name
-    elif found.state == "running" and (silent := silent_worker_of(app, found)) is not None:
-        shown["worker"] = silent.name
-        shown["waits_because"] = silence_of(silent)
+    worker = worker_of(app, found.id) if found.state in ("running", "unknown") else None
+    if found.state == "running" and worker is None and (worker := silent_worker_of(app, found)) is not None:
+        shown["waits_because"] = silence_of(worker)
+    if worker is not None:
+        shown["worker"] = worker.name
     shown["progress"] = None if found.progress is None else described(found.progress)
     if found.state == "queued":
         shown["waits_because"] = _with_consumers(app, found)
-    _show(app, found, shown, logs=logs, as_json=as_json)
+    _show(app, found, shown, worker, logs=logs, as_json=as_json)
     context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
 
 
@@ -83,8 +84,11 @@ def _whole(app: ConventionsApp, beginning: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool, as_json: bool) -> None:
-    attempts, sql = _history(found, logs=logs)
+def _show(
+    app: ConventionsApp, found: Job, shown: dict[str, Any], worker: WorkerNow | None, *, logs: bool, as_json: bool
+) -> None:
+    history, sql = _history(found, logs=logs)
+    attempts = with_worker(history, worker)
     parts, actions = parts_of(app, found.id, sql=sql), found.actions() if sql else ()
     if as_json:
         made_of = {"message": None if parts is None else asdict(parts), "actions": [asdict(one) for one in actions]}
@@ -93,6 +97,8 @@ def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool,
         for name, value in shown.items():
             if (text := _text(name, value, found)) is not None:
                 say(f"{name.replace('_', ' '):<14} {text}")
+        if worker is not None and worker.report.release and not any(one.outcome == RUNNING for one in attempts):
+            say(f"{'release':<14} {printable(worker.report.release)}")  # else its attempt has it
         if parts is not None:
             _say_parts(parts)
         for one in attempts:

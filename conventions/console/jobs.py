@@ -21,10 +21,16 @@ from conventions.execution.application import Application
 from conventions.jobs.job import Job
 from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
-from conventions.metrics.levels import running_jobs
-from conventions.metrics.worker_reports import WorkerReports
+from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.cancel_or_end import cancel_or_end
-from conventions.now.end_running import BY_ITSELF, ForcedEnd, silence_of, silent_worker_of
+from conventions.now.end_running import (
+    BY_ITSELF,
+    ForcedEnd,
+    silence_of,
+    silent_worker_of,
+    with_worker,
+    worker_of,
+)
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
@@ -137,7 +143,7 @@ class JobDetail(Page):
         fault = ""
         parts: MessageParts | None
         actions: tuple[JobAction, ...] = ()
-        runs_at = self._worker(job)
+        runs_at, ran_at = self._workers(job)
         try:
             attempts, parts = job.history(logs=sees), parts_of(app, id_)
             actions = job.actions()
@@ -146,25 +152,20 @@ class JobDetail(Page):
             attempts, parts = job.history(logs=sees, sql=False), parts_of(app, id_, sql=False)
         return {
             "job": job,
-            "attempts": attempts,
+            "attempts": with_worker(attempts, runs_at or ran_at),
             "parts": parts,
             "audit_entries": actions[::-1],
             "fault": fault,
             "runs_at": runs_at,
-            "silent": "" if runs_at else self._silent(job),
-            "may_run": bool(runs_at) or (job.state == SEEN_NOWHERE and not self.capp.port.can.looks),
+            "silent": "" if ran_at is None else f"{ran_at.name}; {silence_of(ran_at)}",
+            "may_run": runs_at is not None or (job.state == SEEN_NOWHERE and not self.capp.port.can.looks),
         }
 
-    def _worker(self, job: Job) -> str:
-        if job.state not in ("running", SEEN_NOWHERE):
-            return ""
-        reports = WorkerReports(self.capp.store).listing()
-        return next((one.worker for one in running_jobs(self.capp, reports) if one.id == job.id), "")
-
-    def _silent(self, job: Job) -> str:
-        """Of a job whose worker is silent: which one, and what becomes of it."""
-        found = silent_worker_of(self.capp, job) if job.state == "running" else None
-        return "" if found is None else f"{found.name}; {silence_of(found)}"
+    def _workers(self, job: Job) -> tuple[WorkerNow | None, WorkerNow | None]:
+        """Which worker runs it; and if none says so, which silent one ran it."""
+        runs_at = worker_of(self.capp, job.id) if job.state in ("running", SEEN_NOWHERE) else None
+        asks = runs_at is None and job.state == "running"
+        return runs_at, silent_worker_of(self.capp, job) if asks else None
 
 
 class CancelJob(JobDetail):

@@ -1,5 +1,6 @@
 """Jobs whose messages a worker has: those that it has not begun wait, the others run, also if the worker was killed."""
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
@@ -110,6 +111,35 @@ def test_a_job_of_a_worker_that_says_nothing(
     said = run(job, FIRST).stdout
     assert "worker         w1@host" in said
     assert "its worker has said nothing for 0 s: another one takes the job when its lease is over" in said
+
+
+def test_a_running_attempt_has_its_worker_and_its_release(
+    run: Run, commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the report of its worker says, also of one that says nothing more, and of a function, which has no attempt here."""
+    request = in_hand[FIRST]
+    commands_app.claims.take([request])
+    (before,) = json.loads(run(job, FIRST, "--json").stdout)["history"]
+    assert (before["outcome"], before["worker"], before["release"]) == ("running", None, None)
+    jobs = (
+        RunningJob(task=str(Send.name), queue="mail", claim=request.claim),
+        RunningJob(task="shop.sweep", id="f1", since=1.0),
+    )
+    WorkerReports(commands_app.store).say("w1@host", WorkerReport(release="r1", running=jobs))
+    for silent_after in (worker_reports.SILENT_AFTER, -1.0):
+        monkeypatch.setattr(worker_reports, "SILENT_AFTER", silent_after)
+        said = run(job, FIRST).stdout
+        assert "worker         w1@host\n" in said
+        assert said.count("release r1") == 1
+        assert ", worker w1@host, release r1\n" in said.partition("attempt 1      running, began ")[2]
+        (attempt,) = json.loads(run(job, FIRST, "--json").stdout)["history"]
+        assert (attempt["outcome"], attempt["worker"], attempt["release"]) == ("running", "w1@host", "r1")
+        if silent_after > 0:
+            assert "worker         w1@host\nrelease        r1\n" in _without_reason(run(job, "f1").stdout)
+
+
+def _without_reason(said: str) -> str:
+    return "".join(line for line in said.splitlines(keepends=True) if not line.startswith("waits because"))
 
 
 def test_a_job_that_two_workers_name_is_listed_once(

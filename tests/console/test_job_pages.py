@@ -16,17 +16,18 @@ from conventions.alerts.alert_store import AlertStore
 from conventions.alerts.episode import Episode
 from conventions.alerts.finding import Finding
 from conventions.app import ConventionsApp
-from conventions.broker.redis_broker import Publication
+from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.console.jobs import changes
 from conventions.core.units import local_time
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.idempotency.claims import ClaimRequest
 from conventions.jobs.facts import State
 from conventions.jobs.job import Job
 from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.worker_reports import WorkerReport, WorkerReports
+from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Pauses, Target
 from conventions.records import audit, executions
@@ -122,6 +123,21 @@ def test_a_dead_job(operator: User) -> None:
     shown = text_of(operator.get("/jobs/KeyError-0").text)
     for words in ("dead", "correct and redrive it", "KeyError", SECRET, "u-42"):
         assert words in shown, words
+
+
+def test_a_running_attempt_has_its_worker_and_its_release(operator: User, shop_app: ConventionsApp) -> None:
+    """As the report of its worker says."""
+    sent = Send.delay(user_id=7, day=DAY)
+    (delivery,) = shop_app.broker.reserve(["mail"], 1)
+    key, held = Job.of(sent.id).key, HeldMessage(sent.id, delivery.queue, delivery.receipt)
+    assert key is not None
+    request = ClaimRequest(TASK, key, delivery.receipt, sent.id, "f", held=held)
+    shop_app.claims.take([request])
+    running = (RunningJob(task=TASK, queue="mail", claim=request.claim),)
+    WorkerReports(shop_app.store).say("w1@host", WorkerReport(release="r1", running=running))
+    shown = text_of(operator.get(f"/jobs/{sent.id}").text)
+    assert "Runs at w1@host, release r1" in shown
+    assert "w1@host release r1" in shown.partition("running attempt 1, began ")[2]
 
 
 def test_who_redrove_a_job(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
