@@ -14,7 +14,7 @@ from rich.text import Text
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import WIDE, app_of, one_line_errors, print_json
-from conventions.console.display import rate_text, short_duration
+from conventions.console.display import done_text, rate_text, short_duration
 from conventions.core.durations import duration
 from conventions.core.printable_text import printable
 from conventions.metrics.levels import QueueNow
@@ -114,7 +114,7 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
         "failures", ("error", "task", "retrying", "retried", "dead", "since", "worker", "release", "message"), causes
     )
     running = [
-        (one.task, one.id, one.worker, short_duration(one.seconds), "" if one.progress is None or one.progress.percent is None else f"{one.progress.percent} %", one.progress.note if one.progress else "")
+        (one.task, one.id, one.worker, short_duration(one.seconds), done_text(one.progress), one.progress.note if one.progress else "")
         for one in overview.running
     ]  # fmt: skip
     yield from _table("running", ("task", "id", "worker", "for", "done", "note"), running)

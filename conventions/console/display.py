@@ -12,6 +12,7 @@ from tornado.escape import xhtml_escape
 
 from conventions.core.durations import STEPS, duration
 from conventions.core.units import local_time, moment
+from conventions.progress.reporter import Progress
 
 HIDDEN = "•••"
 PAUSES = (
@@ -71,6 +72,15 @@ def rate_text(rate: float | None) -> str:
     size, unit = next((one for one in sizes if not rate or rate * one[0] >= 1), sizes[-1])
     number = rate * size
     return f"{number:,.0f}/{unit}" if number >= 10 else f"{number:.2g}/{unit}"
+
+
+def done_text(progress: Progress | None) -> str:
+    """How much of a job is done: percent; where its total is not known, how many. Nothing where it has reported none."""
+    if progress is None:
+        return ""
+    if progress.percent is not None:
+        return f"{progress.percent} %"
+    return f"{progress.done:,}" if progress.done else ""
 
 
 def arguments_text(arguments: Any, *, hidden: bool) -> str:

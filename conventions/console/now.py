@@ -70,6 +70,7 @@ class NowPage(Page):
             length=lambda seconds: "" if seconds is None else duration(seconds),
             short=display.short_duration,
             rate=display.rate_text,
+            done=display.done_text,
             number=lambda count: "" if count is None else f"{count:,}",
             at=lambda seconds: None if seconds is None else datetime.fromtimestamp(seconds, UTC),
         )

@@ -12,6 +12,7 @@ from click.testing import Result
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import HeldMessage, Sizes
 from conventions.cli.job import job
+from conventions.cli.now import now
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.jobs.job import Job
 from conventions.metrics import worker_reports
@@ -20,6 +21,7 @@ from conventions.now.job_filter import JobFilter
 from conventions.now.job_line import JobLine
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import whole_ids
+from conventions.progress.reporter import ProgressReporter
 from tests.cli.command_tasks import Send
 from tests.support import wait_until
 
@@ -140,6 +142,24 @@ def test_a_running_attempt_has_its_worker_and_its_release(
 
 def _without_reason(said: str) -> str:
     return "".join(line for line in said.splitlines(keepends=True) if not line.startswith("waits because"))
+
+
+@pytest.mark.parametrize(("total", "shown"), [(None, "1,234"), (2000, "61 %")])
+def test_how_much_of_a_running_job_is_done(
+    run: Run, commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest], total: int | None, shown: str
+) -> None:
+    """In percent of its total; without one, how many."""
+    request = in_hand[FIRST]
+    commands_app.claims.take([request])
+    of_it = RunningJob(task=str(Send.name), queue="mail", claim=request.claim)
+    WorkerReports(commands_app.store).say("w1@host", WorkerReport(running=(of_it,)))
+    reporter = ProgressReporter(commands_app.store, FIRST, keep=timedelta(hours=1), on_report=lambda: None)
+    if total is not None:
+        reporter.total = total
+    reporter.advance(1234)
+    reporter.close()
+    (row,) = [line for line in run(now).stdout.splitlines() if FIRST in line]
+    assert shown in row.partition("w1@host")[2]
 
 
 def test_a_job_that_two_workers_name_is_listed_once(

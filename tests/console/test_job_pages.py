@@ -30,6 +30,7 @@ from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Pauses, Target
+from conventions.progress.reporter import ProgressReporter
 from conventions.records import audit, executions
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import JournalEntry
@@ -126,7 +127,7 @@ def test_a_dead_job(operator: User) -> None:
 
 
 def test_a_running_attempt_has_its_worker_and_its_release(operator: User, shop_app: ConventionsApp) -> None:
-    """As the report of its worker says."""
+    """As the report of its worker says; *Now* says how many it has done, where it knows no total."""
     sent = Send.delay(user_id=7, day=DAY)
     (delivery,) = shop_app.broker.reserve(["mail"], 1)
     key, held = Job.of(sent.id).key, HeldMessage(sent.id, delivery.queue, delivery.receipt)
@@ -138,6 +139,10 @@ def test_a_running_attempt_has_its_worker_and_its_release(operator: User, shop_a
     shown = text_of(operator.get(f"/jobs/{sent.id}").text)
     assert "Runs at w1@host, release r1" in shown
     assert "w1@host release r1" in shown.partition("running attempt 1, began ")[2]
+    reporter = ProgressReporter(shop_app.store, sent.id, keep=timedelta(hours=1), on_report=lambda: None)
+    reporter.advance(1234)
+    reporter.close()
+    wait_until(lambda: re.search(r'data-label="Done">1,234</td>', operator.get("/").text), 10, "Now shows how many")
 
 
 def test_who_redrove_a_job(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
