@@ -27,7 +27,7 @@ from conventions.dead_letters.edit_many import ArgumentEdit, Edited, edit_many, 
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin
-from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts
+from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
 from conventions.declare.payload import Arguments
 from conventions.metrics.worker_reports import WorkerReports
 
@@ -118,7 +118,10 @@ def edit_letters(
         raise click.UsageError("say why with --reason, or look first with --preview")
     with app.database.session(read_only=True) as session:
         unknown = dead_letters.missing(session, which)
-        _, which = dead_letters.seen(session, which)
+        count, which = dead_letters.seen(session, which)
+        warnings = doubts_of_edit(session, which, WorkerReports(app.store).releases) if count else []
+    for warning in warnings:
+        say(f"warning: {warning}", err=True)
     for id_ in unknown:
         say(f"{id_} is no dead letter", err=True)
     found = preview(app, which, how)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, cast, extract, func, select
+from sqlalchemy import BigInteger, ColumnElement, cast, extract, func, select
 from sqlalchemy.orm import Session
 
 from conventions.core.errors import LetterNotEditable
@@ -62,13 +62,7 @@ def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
     notes = _notes(session, [fingerprint for fingerprint, *_ in found])
     result = []
     for fingerprint, count, first, last in found:
-        newest = (
-            select(row.id, row.generation)
-            .where(*conditions, row.fingerprint == fingerprint)
-            .order_by(row.last_failed_at.desc())
-            .limit(SAMPLE)
-        )
-        deaths: dict[str, int] = dict(session.execute(newest).all())
+        deaths = _newest(session, [*conditions, row.fingerprint == fingerprint])
         if not deaths:  # all of them were redriven since the count
             continue
         example = next(iter(deaths))
@@ -83,6 +77,18 @@ def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
             )
         )  # fmt: skip
     return result
+
+
+def releases(session: Session, which: Filter) -> dict[str, int]:
+    """How many of the newest `SAMPLE` letters that match died by which release, as far as that is kept; the most first."""
+    return _releases(session, _newest(session, which.conditions(utc_now())))
+
+
+def _newest(session: Session, conditions: Sequence[ColumnElement[bool]]) -> dict[str, int]:
+    """The ids of the newest letters, each with the generation that died last; the newest first."""
+    row = DeadLetterRow
+    query = select(row.id, row.generation).where(*conditions).order_by(row.last_failed_at.desc()).limit(SAMPLE)
+    return dict(session.execute(query).all())
 
 
 def _releases(session: Session, deaths: Mapping[str, int]) -> dict[str, int]:

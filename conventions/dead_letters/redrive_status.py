@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from conventions.broker.consumers import Consumers, ask_workers
 from conventions.core.redis_answers import fault_of
+from conventions.dead_letters import groups, redrive_rows
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_plan import OPEN, Tally, in_canary, unanswered_limit
 from conventions.dead_letters.redrive_rows import LEFT
@@ -190,15 +190,39 @@ def doubts(
     return found + _of_releases([consumed.get(queue, ()) for queue in queues])
 
 
+def doubts_of_edit(session: Session, which: Filter, releases: Callable[[], Mapping[str, Collection[str]]]) -> list[str]:
+    """Reasons not to give these letters other arguments in one way: those that run them, or those by which they died, are of several releases.
+
+    Args:
+        session: of SQL.
+        which: the letters.
+        releases: as for `doubts`.
+    """
+    try:
+        consumed = releases()
+    except RedisError as error:
+        found = [f"by which releases they would run is not known: {fault_of(error, 'Redis')}"]
+    else:
+        queues = {str(queue) for _, queue in dead_letters.kinds(session, which)}
+        found = _of_releases([consumed.get(queue, ()) for queue in queues])
+    died = sorted(groups.releases(session, which))
+    if len(died) > 1:
+        found.append(f"these letters died by different releases, {_named(died)}: their arguments may differ")
+    return found
+
+
 def _of_releases(consumed: Iterable[Collection[str]]) -> list[str]:
     """A doubt where one queue is consumed by several releases. Two queues of one release each leave none."""
     found = sorted({release for one in consumed if len(one) > 1 for release in one})
     if not found:
         return []
-    shown, left = found[:FEW_RELEASES], len(found) - FEW_RELEASES
-    named = f"{', '.join(shown)} and {left} more" if left > 0 else f"{', '.join(shown[:-1])} and {shown[-1]}"
     either = "either" if len(found) == 2 else "any of them"
-    return [f"workers of these queues run different releases, {named}: a letter may meet {either}"]
+    return [f"workers of these queues run different releases, {_named(found)}: a letter may meet {either}"]
+
+
+def _named(releases: Sequence[str]) -> str:
+    shown, left = releases[:FEW_RELEASES], len(releases) - FEW_RELEASES
+    return f"{', '.join(shown)} and {left} more" if left > 0 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from click.testing import Result
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
 from conventions.idempotency.key import idempotency_key
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.records import audit
 from conventions.storage.tables import DeadLetterRow
 from tests.cli.command_tasks import Remark, Send
@@ -67,6 +68,33 @@ def test_many_are_set_after_a_preview(run: Run, bury: Bury, commands_app: Conven
     with commands_app.database.session() as session:
         keys = [session.get_one(DeadLetterRow, id_).headers["x_key"] for id_ in ("m1", "m2")]
     assert keys == [idempotency_key(Send.idempotent_on, {"user_id": 7, "day": "2026-02-01"}, "m1", None), "the-key"]
+
+
+def test_it_warns_of_different_releases(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Of those that would run the letters, as a redrive does, and of those by which they died: before anything is asked."""
+    bury("m1", release="r1")
+    bury("m2", release="r1")
+
+    def warned(*which: str) -> list[str]:
+        said = run(dead_letters, "edit-many", *which, "--set", "day=2026-02-01", "--preview").stderr
+        return [one for one in said.splitlines() if one.startswith("warning: ")]
+
+    reports = WorkerReports(commands_app.store)
+    reports.say("w1@host", WorkerReport(release="r1", queues=("mail",)))
+    reports.say("w2@host", WorkerReport(release="r2", queues=("other",)))
+    assert warned("--all") == []
+    reports.say("w2@host", WorkerReport(release="r2", queues=("mail",)))
+    runs = "warning: workers of these queues run different releases, r1 and r2: a letter may meet either"
+    assert warned("--all") == [runs]
+    bury("m3", release="r2")
+    died = "warning: these letters died by different releases, r1 and r2: their arguments may differ"
+    assert warned("--all") == [runs, died]
+    assert warned("m1", "m2") == [runs]
+    commands_app.store.redis.delete(commands_app.store.key("workers"))
+    commands_app.store.redis.set(commands_app.store.key("workers"), "another type")
+    (unknown, again) = warned("--all")
+    assert unknown.startswith("warning: by which releases they would run is not known: ")
+    assert again == died
 
 
 def test_arguments_are_renamed_and_dropped(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
