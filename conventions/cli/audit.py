@@ -73,7 +73,8 @@ def list_(
     with database.session(read_only=True) as session:
         found = listing(session, which, limit + 1)
         actions = action_names(session) if which.action and not found else []
-    emit([line.values(zone) for line in found] if as_json else _rows(found), SHOWN, as_json=as_json, limit=limit)
+    rows = [line.values(zone) for line in found] if as_json else _rows(found)
+    emit(rows, SHOWN, as_json=as_json, limit=limit, short=("id",))
     if not found:
         _say_unknown(context, which, actions)
 

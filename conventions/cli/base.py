@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,11 +10,10 @@ from zoneinfo import ZoneInfo
 import click
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
+from conventions.cli.fitted_table import fitted_table
 from conventions.cli.shared_options import JSON
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
@@ -24,6 +23,7 @@ from conventions.core.units import local_time
 from conventions.storage.database import Database
 
 SPACES = "\n\u00a0\u3000"  # Python does not count them as printable
+SHORT_IDS = "ids are cut to their beginnings, which `job`, `dead-letters show` and `--redrive` take; a wider terminal and --json have all of them"
 WIDE = 250  # width of a table that does not go to a terminal
 
 
@@ -71,7 +71,14 @@ def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
     click.echo(printable(str(text), lines=True), err=err, nl=nl)
 
 
-def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, limit: int | None = None) -> None:
+def emit(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    limit: int | None = None,
+    short: Collection[str] = (),
+) -> None:
     """Print rows: every field as JSON, or the given columns as a table.
 
     Args:
@@ -79,29 +86,29 @@ def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
         columns: of the table.
         as_json: which form.
         limit: rows at the most; a line on standard error says that there are more.
+        short: columns of ids of which `job` and others take the beginning, which is shown where a terminal is too narrow.
     """
     found = list(rows)
-    _print(found[:limit], columns, as_json=as_json)
+    _print(found[:limit], columns, as_json=as_json, short=short)
     if limit is not None and len(found) > limit:
         say(f"the first {limit:,}; --limit shows more", err=True)
 
 
-def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, short: Collection[str]) -> None:
     if as_json:
         print_json(rows)
         return
     if not rows:
         click.echo("nothing found")
         return
-    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            *(Text(printable(_shown(row.get(column)), lines=True)) for column in columns)
-        )  # plain text, without markup
+    cells = [[printable(_shown(row.get(column)), lines=True) for column in columns] for row in rows]
     console = Console()
     if not console.is_terminal:
-        console = Console(width=WIDE)  # a pipe has no width, and a truncated id is useless
+        console, short = Console(width=WIDE), ()  # a pipe has no width, and a script wants whole ids
+    table, is_short = fitted_table(columns, cells, console.width, short)
     console.print(table)
+    if is_short:
+        say(SHORT_IDS, err=True)
 
 
 def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:

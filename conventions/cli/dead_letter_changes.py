@@ -346,7 +346,7 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
     with existing(app_of(context).database).session(read_only=True) as session:
         found = watch.look(redrive_rows.listing(session, limit + 1), session)
         session.expunge_all()
-    emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json, limit=limit)
+    emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json, limit=limit, short=("id",))
 
 
 @click.command(cls=CeleryCommand)

@@ -108,7 +108,7 @@ def list_(context: click.Context, which: Filter, as_json: bool, limit: int) -> N
     say_what_waits(context)
     with _session(context) as session:
         rows = [row_of(letter) for letter in letters.listing(session, which, limit + 1)]
-    emit(rows, COLUMNS if as_json else SHOWN, as_json=as_json, limit=limit)
+    emit(rows, COLUMNS if as_json else SHOWN, as_json=as_json, limit=limit, short=("id",))
 
 
 @dead_letters.command(cls=CeleryCommand)
@@ -123,7 +123,7 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
         rows = [asdict(group) for group in letter_groups.groups(session, which, limit + 1)]
     if not as_json:
         rows = [row | {"releases": _in_words(row["releases"])} for row in rows]
-    emit(rows, GROUP, as_json=as_json, limit=limit)
+    emit(rows, GROUP, as_json=as_json, limit=limit, short=("example",))
 
 
 @dead_letters.command(cls=CeleryCommand)

@@ -72,7 +72,7 @@ def list_(
         rows = [
             asdict(one) | {"runtime": None if one.runtime is None else runtime_text(one.runtime)} for one in found.lines
         ]
-        emit(rows, COLUMNS, as_json=False)
+        emit(rows, COLUMNS, as_json=False, short=("id",))
     if not found.lines and not found.absent:
         say_unknown(app, task=of["task"], queue=of["queue"], arguments=of["arguments"])
     for part in found.more:

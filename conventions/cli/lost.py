@@ -21,4 +21,4 @@ def lost(context: click.Context, as_json: bool, limit: int) -> None:
     with existing(app_of(context).database).session(read_only=True) as session:
         found = executions.listing(session, executions.ExecutionFilter(kind="lost"), limit + 1)
         rows = [{name: getattr(row, name) for name in (*SHOWN, "key", "enqueued_at")} for row in found]
-    emit(rows, SHOWN, as_json=as_json, limit=limit)
+    emit(rows, SHOWN, as_json=as_json, limit=limit, short=("message_id",))

@@ -122,7 +122,7 @@ def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, l
     rows = [_row(one, now, held_back) for one in islice(found(app, selection), limit + 1)]
     if not as_json:
         rows = [row | {"arguments": None if row["arguments"] is None else json_of(row["arguments"])} for row in rows]
-    emit(rows, COLUMNS, as_json=as_json, limit=limit)
+    emit(rows, COLUMNS, as_json=as_json, limit=limit, short=("id",))
     return None if rows else 0
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import WIDE, app_of, one_line_errors, print_json
+from conventions.cli.fitted_table import is_id
 from conventions.console.display import done_text, rate_text, short_duration
 from conventions.core.durations import duration
 from conventions.core.printable_text import printable
@@ -165,7 +166,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     if not rows:
         return
     table = Table(
-        *(Column(name, overflow="fold") for name in columns),
+        *(
+            Column(name, overflow="fold", no_wrap=any(is_id(row[at]) for row in rows[:SHOWN]))  # an id can be copied
+            for at, name in enumerate(columns)
+        ),
         title=title,
         title_justify="left",
         box=None,
