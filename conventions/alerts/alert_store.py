@@ -154,6 +154,15 @@ class AlertStore:
         every = (one for one in found if one.message.receiver in receivers)
         return sorted(every, key=lambda one: (str(one.message.body.get("began", "")), one.message.id))
 
+    def untold(self) -> dict[str, list[str]]:
+        """The receivers that have not taken a message yet and are tried again, by the id of its episode."""
+        found: dict[str, list[str]] = {}
+        for one in self.to_send(float("inf")):
+            names = found.setdefault(str(one.message.body.get("id", "")), [])
+            if one.message.receiver not in names:
+                names.append(one.message.receiver)
+        return found
+
     def sent(self, message: Message) -> None:
         """A message has arrived, or is given up."""
         redis: Any = self._store.redis

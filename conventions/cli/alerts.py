@@ -1,6 +1,7 @@
 """`celery -A <app> alerts`: what is wrong and who was told; send a test, and tell nobody for a while."""
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,16 +20,30 @@ from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say, written
 from conventions.cli.schedule_options import end_of_pause
 from conventions.cli.shared_options import NEEDED_REASON, REASON
+from conventions.core.error_text import first_line
 from conventions.core.errors import ConfigurationError
 from conventions.now.alert_subjects import Subject, subject_of
 
-COLUMNS = ("state", "severity", "rule", "subject", "says", "since", "began", "fired", "away_since", "silent_until")
+COLUMNS = (
+    "state",
+    "severity",
+    "rule",
+    "subject",
+    "says",
+    "since",
+    "began",
+    "fired",
+    "told",
+    "away_since",
+    "silent_until",
+)
 RULE = click.argument("rule", type=click.Choice(RULE_NAMES))
 SUBJECT = click.option(
     "--subject",
     default="",
     help="Only of this queue, task, worker, schedule or server, as the alert names it; default: all.",
 )
+NO_RECEIVER = "there is no receiver: set CONVENTIONS_ALERT_WEBHOOK or CONVENTIONS_ALERT_URLS"
 SILENCE_COLUMNS = ("silenced", "until", "by", "reason")
 
 
@@ -46,21 +61,44 @@ def list_alerts(context: click.Context, *, over: bool, as_json: bool, limit: int
     """List alerts: those that fire, those that will fire if they hold, and with --over those that are over; and the silences."""
     app = app_of(context)
     store, zone = AlertStore(app.store), ZoneInfo(app.settings.timezone)
-    silences = store.silences(datetime.now(UTC))
+    silences, untold = store.silences(datetime.now(UTC)), store.untold()
     found = sorted(store.episodes().values(), key=urgency)
-    rows = [_row(one, one.state, silences, zone) for one in found]
+    rows = [_row(one, one.state, silences, untold, zone) for one in found]
     if over:
-        rows += [_row(one, "over", (), zone) for one in store.over(limit)]
+        rows += [_row(one, "over", (), untold, zone) for one in store.over(limit)]
+    _say_receivers(app)
     if store.leader() is None:
         say("nobody judges now: start `celery beat`, or `celery metrics --port`", err=True)
     for one in store.refusals():
         since = written(datetime.fromtimestamp(one.since, zone))
         say(f"{one.receiver} has taken nothing since {since}, tried {one.times:,} times: {one.why}", err=True)
     silent = [_silence_row(one, zone) for one in silences]
+    if not as_json:
+        rows = [row | {"told": _told(row)} for row in rows]
     emit([*rows[:limit], *silent] if as_json else rows[:limit], COLUMNS, as_json=as_json)
     if silent and not as_json:
         say()
         emit(silent, SILENCE_COLUMNS, as_json=False)
+
+
+def _say_receivers(app: ConventionsApp) -> None:
+    """Say who is told, by the settings here: those of who judges may be others."""
+    try:
+        names = sorted(receivers(app.settings))
+    except ConfigurationError as error:  # what is missing here may be there where alerts are judged
+        say(f"here nobody could be told: {first_line(error)}", err=True)
+        return
+    if not names:
+        say(NO_RECEIVER, err=True)
+        return
+    say(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} told", err=True)
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """Whether it was told, for people: and who has not taken it yet."""
+    if row["not_told_yet"]:
+        return f"not yet: {', '.join(row['not_told_yet'])}"
+    return "yes" if row["told"] else "under another name" if row["known"] else "no"
 
 
 @alerts.command(cls=CeleryCommand)
@@ -71,7 +109,7 @@ def test(context: click.Context) -> None:
     app = app_of(context)
     known = receivers(app.settings)
     if not known:
-        raise ConfigurationError(["there is no receiver: set CONVENTIONS_ALERT_WEBHOOK or CONVENTIONS_ALERT_URLS"])
+        raise ConfigurationError([NO_RECEIVER])
     finding = Finding("test", "", "warning", "this is a test of the alerts", "nothing", "/")
     body = body_of(app.main, Transition("firing", Episode(f"test {time.time():.3f}", finding, time.time()))) | {
         "state": "test"
@@ -149,7 +187,9 @@ def _silence_row(one: Silence, zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
-def _row(episode: Episode, state: str, silences: Any, zone: ZoneInfo) -> dict[str, Any]:
+def _row(
+    episode: Episode, state: str, silences: Iterable[Silence], untold: Mapping[str, Sequence[str]], zone: ZoneInfo
+) -> dict[str, Any]:
     finding = episode.finding
     covering = [one.until for one in silences if one.covers(finding)]
     return {
@@ -166,6 +206,9 @@ def _row(episode: Episode, state: str, silences: Any, zone: ZoneInfo) -> dict[st
         "since": datetime.fromtimestamp(episode.since, zone),
         "began": datetime.fromtimestamp(episode.began, zone),
         "fired": None if episode.fired is None else datetime.fromtimestamp(episode.fired, zone),
+        "told": episode.told,
+        "known": episode.is_known,
+        "not_told_yet": untold.get(episode.id, []),
         "away_since": None if episode.away_since is None else datetime.fromtimestamp(episode.away_since, zone),
         "silent_until": max(covering).astimezone(zone) if covering else None,
     }

@@ -3,6 +3,7 @@
 import getpass
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,9 @@ import pytest
 from click.testing import Result
 from sqlalchemy import inspect, make_url, text
 
-from conventions.alerts.alert_store import AlertStore
+from conventions.alerts.alert_store import AlertStore, Message
+from conventions.alerts.episode import Episode, Transition
+from conventions.alerts.finding import Finding
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
 from conventions.cli.alerts import alerts
@@ -272,6 +275,37 @@ def test_check_says_that_alerts_do_not_arrive(run: Run, commands_app: Convention
     store.accept("webhook")
     assert run(check).exit_code == 0
     assert ("do not arrive" in run(now).stdout, json.loads(run(now, "--json").stdout)["refusals"]) == (False, [])
+
+
+def test_alerts_say_who_was_told(run: Run, commands_app: ConventionsApp) -> None:
+    """Of each whether anybody was, and who has not taken it yet; and who is told by the settings."""
+    store = AlertStore(commands_app.store)
+    at = 1_800_000_000.0
+    finding = Finding("backlog", "mail", "warning", "mail has 5,000 ready messages", "add workers", "/queues")
+    told = Episode("a", finding, at, fired=at, told=True)
+    silent = Episode("b", replace(finding, subject="payments"), at, fired=at)
+    body = {"id": "a", "state": "firing", "began": "2027-01-15"}
+    messages = [Message(f"a firing {name}", name, body) for name in ("webhook", "mailto 1")]
+    episodes = {one.finding.key: one for one in (told, silent)}
+    assert store.save("judge", 60.0, episodes, [Transition("resolved", replace(told, id="c", away_since=at))], messages)
+    store.sent(messages[1])
+
+    def shown() -> dict[str, tuple[bool, list[str]]]:
+        found = json.loads(run(alerts, "list", "--over", "--json").stdout)
+        return {one["id"]: (one["told"], one["not_told_yet"]) for one in found}
+
+    assert shown() == {"a": (True, ["webhook"]), "b": (False, []), "c": (True, [])}
+    found = run(alerts, "list", "--over")
+    (waits, quiet, over) = found.stdout.splitlines()[1:]
+    assert ("not yet: webhook" in waits, " no " in quiet, " yes " in over) == (True, True, True)
+    assert "there is no receiver: set CONVENTIONS_ALERT_WEBHOOK" in found.stderr
+    store.sent(messages[0])
+    assert shown()["a"] == (True, [])
+    known = replace(silent, came=1.0, finding=replace(silent.finding, threshold=10.0))
+    assert store.save("judge", 60.0, {"b": known}, [], [])
+    assert " under another name " in run(alerts, "list").stdout
+    commands_app.settings = commands_app.settings.model_copy(update={"alert_webhook": "https://ops.example/hook"})
+    assert "webhook is told\n" in run(alerts, "list").stderr
 
 
 def test_check_sees_tables_of_an_older_release(run: Run, commands_app: ConventionsApp) -> None:
