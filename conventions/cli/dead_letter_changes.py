@@ -33,7 +33,7 @@ from conventions.metrics.worker_reports import WorkerReports
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "priority", "created_at", "ended_at")
 SHOWN = (
-    "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "ended", "error", "error_message", "actor",
+    "id", "state", "total", "waiting", "by_others", "unanswered", "retrying", "succeeded", "dead", "sent_again", "ended", "error", "error_message", "actor",
     "reason", "created_at", "note", "why",
 )  # fmt: skip
 LOOK_EVERY = 0.3  # seconds between two readings of a redrive
@@ -277,7 +277,8 @@ def redrive(
 
 def _summary(one: RedriveStatus) -> str:
     otherwise = f", {one.counts.ended} ended otherwise (cancelled, purged, lost)" if one.counts.ended else ""
-    return f"{one.row.state}: {one.counts.succeeded} succeeded, {one.counts.dead} failed{otherwise}, {one.waiting} not sent"
+    others = f", {one.by_others} sent or discarded by others" if one.by_others else ""
+    return f"{one.row.state}: {one.counts.succeeded} succeeded, {one.counts.dead} failed{otherwise}, {one.waiting} not sent{others}"
 
 
 def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> RedriveStatus:  # noqa: A002

@@ -27,11 +27,12 @@ from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
-from conventions.storage.tables import DeadLetterRow, RedriveRow
+from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
 
 CANARY = 5  # letters that are sent before the rest
 RATE = 50.0  # letters a second
 LEFT = "left"  # the answer of a letter that could not be sent
+FAILING = ("retried", "dead", LEFT)  # answers
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
 RATES = (0.1, 10_000.0)  # the bounds of a rate
 CANARY_AT_MOST = 1_000_000
@@ -90,7 +91,7 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
     row = RedriveRow(
         id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
         canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0, priority=wanted.priority and wanted.priority.name,
-        sent=0, succeeded=0, failed=0, sent_again=0, note="", fault=None, left_error=None, paced_at=None,
+        sent=0, succeeded=0, failed=0, sent_again=0, note="", fault=None, left_error=None, last_error=None, paced_at=None,
         created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
     row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
@@ -178,6 +179,11 @@ def lock(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the w
 def has_left(session: Session, redrive: RedriveRow) -> bool:
     """Whether there are letters that this redrive has neither taken nor sent."""
     return session.scalar(select(DeadLetterRow.id).where(*_open(redrive)).limit(1)) is not None
+
+
+def left(session: Session, redrive: RedriveRow) -> int:
+    """How many letters this redrive has neither taken nor sent, and could send still. Raises: TypeError: a later release wrote its selection."""
+    return session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(redrive))) or 0
 
 
 def take(session: Session, redrive: RedriveRow, limit: int) -> int:
@@ -295,6 +301,28 @@ def recent(session: Session, redrive: RedriveRow) -> Recent:
     return Recent(len(found), sum(one in ("retrying", "dead") for one in found))
 
 
+def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
+    """Class and message of the error of the most recently answered failing letter. `NotSent`: it could not be sent.
+
+    Where another redrive has taken that letter since, it is the error that this one ended with.
+    """
+    row, execution = DeadLetterRow, ExecutionRow
+    query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
+    letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
+    if letter is None:
+        error, _, message = (redrive.last_error or "").partition(": ")
+        return (error, message) if error else None
+    if letter.answer == LEFT:
+        return "NotSent", redrive.left_error or ""
+    if letter.answer == "dead":
+        return letter.error, letter.error_message
+    failed = select(execution.error, execution.error_message).where(
+        execution.message_id == letter.id, execution.kind == "retried"
+    )
+    found = session.execute(failed.order_by(execution.generation.desc(), execution.attempt.desc()).limit(1)).first()
+    return (str(found[0]), str(found[1] or "")) if found is not None else None
+
+
 def move(session: Session, redrive: RedriveRow, plan: Plan, counts: Tally) -> None:
     """Change the state of a locked redrive, and write its counts."""
     now = utc_now()
@@ -302,6 +330,7 @@ def move(session: Session, redrive: RedriveRow, plan: Plan, counts: Tally) -> No
     redrive.sent, redrive.succeeded, redrive.failed = counts.sent, counts.succeeded, counts.dead
     if plan.state not in OPEN:
         redrive.ended_at, redrive.fault = now, None
+        redrive.last_error = ": ".join(last_error(session, redrive) or ()) or None
         give_back(session, redrive)
 
 

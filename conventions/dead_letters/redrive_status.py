@@ -16,13 +16,11 @@ from conventions.dead_letters import groups, redrive_rows
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_plan import OPEN, Tally, in_canary, unanswered_limit
-from conventions.dead_letters.redrive_rows import LEFT
 from conventions.dead_letters.redrive_sender import who_steps
 from conventions.execution.application import Application, broker_outages
-from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
+from conventions.storage.tables import DeadLetterRow, RedriveRow
 
-KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused
-FAILING = ("retried", "dead", LEFT)  # answers
+KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused, and how many letters a redrive has left
 FEW_RELEASES = 5  # that a doubt names
 MANY_EVENTS = 1000  # unrecorded events that are worth a remark
 NO_LEADER = "no recorder leads: start a worker, since each brings one"
@@ -35,7 +33,8 @@ class RedriveStatus:
     Attributes:
         row: the redrive.
         counts: the counts of its letters.
-        waiting: how many letters were not sent yet.
+        waiting: how many letters were not sent yet; of one that has ended, how many it has left.
+        by_others: how many of its letters somebody else has sent or discarded before it came to them.
         queues: the number of unanswered letters in each queue.
         error: class and message of the last error; `None`: nothing failed.
         why: what it waits for; empty once it has ended.
@@ -44,6 +43,7 @@ class RedriveStatus:
     row: RedriveRow
     counts: Tally
     waiting: int = 0
+    by_others: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
     error: tuple[str, str] | None = None
     why: str = ""
@@ -59,11 +59,13 @@ class RedriveStatus:
         return {
             "total": self.row.total,
             "waiting": self.waiting,
+            "by_others": self.by_others,
             "sent": counts.sent,
             "unanswered": counts.unanswered,
             "retrying": counts.retrying,
             "succeeded": counts.succeeded,
             "dead": counts.dead,
+            "sent_again": min(self.row.sent_again, counts.dead),  # of these, by another redrive
             "ended": counts.ended,
             "failed": counts.dead,  # the name from before retrying letters had their own count
         }
@@ -81,12 +83,26 @@ class Watch:
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
         self._consumed: Consumers | None = None
+        self._left: dict[str, tuple[float, int]] = {}  # by redrive: until when it is known, and how many
 
     def look(self, rows: Iterable[RedriveRow], session: Session) -> list[RedriveStatus]:
         """The status of redrives from SQL, without what they wait for."""
         rows = list(rows)
         counts = redrive_rows.tallies(session, [row.id for row in rows])
-        return [_status_of(session, row, counts[row.id]) for row in rows]
+        found = [_status_of(session, row, counts[row.id]) for row in rows]
+        return [self._without_others(session, one) if one.waiting and not one.is_open else one for one in found]
+
+    def _without_others(self, session: Session, one: RedriveStatus) -> RedriveStatus:
+        """Of one that has ended: what it has left is waiting for somebody only where it is dead still."""
+        until, left = self._left.get(one.row.id, (0.0, 0))
+        if time.monotonic() >= until:
+            try:
+                left = redrive_rows.left(session, one.row)
+            except TypeError:  # a later release wrote the selection
+                return one
+            self._left[one.row.id] = time.monotonic() + KNOWN_FOR, left
+        left = min(left, one.waiting)
+        return replace(one, waiting=left, by_others=one.waiting - left)
 
     def explain(self, found: Sequence[RedriveStatus]) -> list[RedriveStatus]:
         """Add what each redrive waits for. This asks Redis, the broker and the workers, so do not call it in a transaction."""
@@ -225,24 +241,6 @@ def _named(releases: Sequence[str]) -> str:
     return f"{', '.join(shown)} and {left} more" if left > 0 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
-    """Class and message of the error of the most recently answered failing letter. `NotSent`: it could not be sent."""
-    row, execution = DeadLetterRow, ExecutionRow
-    query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
-    letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
-    if letter is None:
-        return None
-    if letter.answer == LEFT:
-        return "NotSent", redrive.left_error or ""
-    if letter.answer == "dead":
-        return letter.error, letter.error_message
-    failed = select(execution.error, execution.error_message).where(
-        execution.message_id == letter.id, execution.kind == "retried"
-    )
-    found = session.execute(failed.order_by(execution.generation.desc(), execution.attempt.desc()).limit(1)).first()
-    return (str(found[0]), str(found[1] or "")) if found is not None else None
-
-
 def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002  # the word of the glossary
     """The number of unanswered letters in each queue."""
     row = DeadLetterRow
@@ -258,8 +256,8 @@ def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatu
         counts = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - counts.sent, 0)
     queues = where_unanswered(session, row.id) if is_open and counts.unanswered else {}
-    error = last_error(session, row) if counts.failing else None
-    return RedriveStatus(row, counts, waiting, queues, error)
+    error = redrive_rows.last_error(session, row) if counts.failing else None
+    return RedriveStatus(row, counts, waiting, queues=queues, error=error)
 
 
 def _with_why(one: RedriveStatus, why: str) -> RedriveStatus:

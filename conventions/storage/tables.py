@@ -168,6 +168,8 @@ class RedriveRow(Base):
     note: Mapped[str] = mapped_column(Text)
     fault: Mapped[str | None] = mapped_column(Text)  # why its last step failed; empty after a step that worked
     left_error: Mapped[str | None] = mapped_column(Text)  # why the last unsendable letter was left out
+    # Class and text of the last error when it ended: another redrive may take the letter that has it.
+    last_error: Mapped[str | None] = mapped_column(Text)
     paced_at: Mapped[datetime | None] = mapped_column(
         UtcDateTime
     )  # the time up to which its rate allowed letters to be sent

@@ -76,7 +76,7 @@ def test_letters_that_ended_otherwise_are_told(
     with commands_app.database.session() as session:
         session.connection().exec_driver_sql("UPDATE conventions_dead_letters SET state = 'dead', answer = 'lost'")
     drive.step()
-    assert " dead  ended  error " in run(dead_letters, "redrives").stdout
+    assert " dead  sent again  ended  error " in run(dead_letters, "redrives").stdout
     monkeypatch.setattr("conventions.cli.dead_letter_changes.begin", lambda *_, **__: id_)
     result = run(dead_letters, "redrive", "m1", "--yes")
     assert "finished: 0 succeeded, 0 failed, 1 ended otherwise (cancelled, purged, lost), 0 not sent" in result.stdout

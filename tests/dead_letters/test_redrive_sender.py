@@ -18,11 +18,11 @@ from conventions.app import ConventionsApp
 from conventions.core.error_text import describe
 from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import record_letters, redrive_rows, redrive_status, resent_letters
+from conventions.dead_letters import record_letters, redrive_rows, resent_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
-from conventions.dead_letters.redrive_status import NO_LEADER, Watch, doubts
+from conventions.dead_letters.redrive_status import NO_LEADER, RedriveStatus, Watch, doubts
 from conventions.dead_letters.resend import redrive
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import executions
@@ -162,11 +162,57 @@ def test_a_service_that_dies_in_the_middle_stops_it_soon(app: ConventionsApp, cl
     assert "11 of the last 50 failed again; that is more than 20 %" in found.note
     assert found.sent - died_at <= 60
     with app.database.session() as session:
-        assert redrive_status.last_error(session, session.get_one(RedriveRow, id_)) == (
+        assert redrive_rows.last_error(session, session.get_one(RedriveRow, id_)) == (
             "TimeoutError",
             "the bank is away",
         )
         assert redrive_rows.tally(session, id_).retrying == 11
+
+
+def status(app: ConventionsApp, id_: str) -> RedriveStatus:
+    """How a redrive stands, as a new look says."""
+    with app.database.session() as session:
+        (one,) = Watch(app).look([session.get_one(RedriveRow, id_)], session)
+        session.expunge_all()
+    return one
+
+
+def test_what_others_have_sent_does_not_wait_for_one_that_stopped(app: ConventionsApp) -> None:
+    """Of those that it has left, what is dead still; those that failed in it are its own, and it has its last error."""
+    bury(app, 9)
+    stopped = begin(app, RedriveOrder(Filter(), "u-9"))
+    step(app, stopped)
+    answer(app, "dead")
+    step(app, stopped)
+    names = ("waiting", "by_others", "dead", "sent_again")
+
+    def numbers() -> tuple[int, ...]:
+        found = status(app, stopped).numbers()
+        assert found["total"] == found["waiting"] + found["by_others"] + found["sent"]
+        return tuple(found[name] for name in names)
+
+    assert (row(app, stopped).state, *numbers()) == ("stopped", 4, 0, 5, 0)
+    few = begin(app, RedriveOrder(Filter(ids=("m00005", "m00006")), "u-9", canary=0))
+    step(app, few)
+    assert numbers() == (2, 2, 5, 0)
+    every = begin(app, RedriveOrder(Filter(), "u-9", canary=0, stop_at=100))
+    step(app, every)
+    assert numbers() == (0, 4, 5, 5)
+    assert status(app, stopped).error == ("TimeoutError", "the bank is away")
+    answer(app, "succeeded")
+    step(app, every)
+    assert status(app, every).error is None
+    assert status(app, every).numbers()["by_others"] == 0
+
+
+def test_an_open_one_says_what_waits(app: ConventionsApp) -> None:
+    """It may send them still: what others have taken is said once it is their turn."""
+    bury(app, 9)
+    slow = begin(app, RedriveOrder(Filter(), "u-9"))
+    step(app, slow)
+    step(app, begin(app, RedriveOrder(Filter(ids=("m00008",)), "u-9", canary=0)))
+    found = status(app, slow)
+    assert (found.is_open, found.waiting, found.by_others) == (True, 4, 0)
 
 
 def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
