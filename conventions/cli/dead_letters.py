@@ -52,6 +52,7 @@ GROUP = (
     "note",
     "releases",
 )
+GROUPS_SAY = "count: letters that are {state} now; first seen: the first failure of any of these, also one that was tried again. `now` counts the deaths of a cause since it began"
 HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "release", "runtime", "generation")
 SHOWN = ("id", "task", "error", "error_message", "attempts", "actor", "last_failed_at")
 
@@ -124,6 +125,8 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
     if not as_json:
         rows = [row | {"releases": _in_words(row["releases"])} for row in rows]
     emit(rows, GROUP, as_json=as_json, limit=limit, short=("example",))
+    if rows and not as_json:
+        say(GROUPS_SAY.format(state=which.state or "kept"), err=True)
 
 
 @dead_letters.command(cls=CeleryCommand)

@@ -108,11 +108,13 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
         queues,
     )
     causes = [
-        (one.error, one.task, f"{one.retrying:,}", f"{one.retried:,}", f"{one.dead:,}", _clock(one.since, zone), _most(one.workers), _most(one.releases), one.message)
+        (one.error, one.task, f"{one.retrying:,}", f"{one.retried:,}", f"{one.dead:,}", _number(overview.sent_again(one) if one.dead else None), _clock(one.since, zone), _most(one.workers), _most(one.releases), one.message)
         for one in overview.causes
     ]  # fmt: skip
     yield from _table(
-        "failures", ("error", "task", "retrying", "retried", "dead", "since", "worker", "release", "message"), causes
+        "failures (dead: deaths since then; `dead-letters groups` counts the letters that are dead now)",
+        ("error", "task", "retrying", "retried", "dead", "sent again", "since", "worker", "release", "message"),
+        causes,
     )
     running = [
         (one.task, one.id, one.worker, short_duration(one.seconds), done_text(one.progress), one.progress.note if one.progress else "")

@@ -34,6 +34,7 @@ from conventions.metrics.troubles import (
     StoppedRedrive,
     failing_schedules,
     new_letters,
+    sent_again,
     stalled_batches,
     stopped_redrives,
 )
@@ -125,6 +126,7 @@ class Levels:
     Attributes:
         unheard: whether a worker lives that reports nothing, as one of the release before; `None`: unknown.
         new_letters: what became of those that failed within the window of the thresholds.
+        sent_again: of the causes with dead letters, how many of these have been sent again since, and are not dead now, by fingerprint.
         held: by paused task, how many messages workers hold back; `None` also where the broker does not tell it.
     """
 
@@ -142,6 +144,7 @@ class Levels:
     schedules: Sequence[ScheduleSummary] | None = None
     letters: Mapping[Series, int] | None = None
     new_letters: Mapping[Series, NewLetters] | None = None
+    sent_again: Mapping[str, int] | None = None
     memory: Mapping[str, MemoryNow] | None = None
     stalled: Sequence[StalledBatch] | None = None
     redrives: Sequence[StoppedRedrive] | None = None
@@ -182,14 +185,16 @@ class LevelReader:
         pauses = self._part("pauses", lambda: Pauses(store).read().pauses)
         unheard = None if workers is None else self._part("workers", lambda: _unheard(app, workers))
         queues = self._part("queues", lambda: self._queues(counts, workers, unheard))
-        of_sql = self._part("letters", lambda: SQL.call("letters", lambda: _of_sql(app, schedules or ()), SQL_WITHIN))
+        causes = self._part("causes", counts.causes)
+        asked = (schedules or (), causes or ())
+        of_sql = self._part("letters", lambda: SQL.call("letters", lambda: _of_sql(app, *asked), SQL_WITHIN))
         return Levels(
             at=datetime.now(UTC),
             queues=queues,
             workers=workers,
             unheard=unheard,
             running=None if workers is None else self._part("running", lambda: running_jobs(app, workers)),
-            causes=self._part("causes", counts.causes),
+            causes=causes,
             releases=self._part("releases", counts.releases),
             pauses=pauses,
             held=self._part("pauses", lambda: _held(app, pauses or {}, queues or {})) if app.port.can.looks else None,
@@ -198,6 +203,7 @@ class LevelReader:
             schedules=schedules,
             letters=None if of_sql is None else of_sql.letters,
             new_letters=None if of_sql is None else of_sql.new_letters,
+            sent_again=None if of_sql is None else of_sql.sent_again,
             redrives=None if of_sql is None else of_sql.redrives,
             failing=None if of_sql is None else of_sql.failing,
             stalled=self._part("stalled batches", lambda: stalled_batches(app)),
@@ -288,17 +294,19 @@ class _OfSql(NamedTuple):
 
     letters: Mapping[Series, int]
     new_letters: Mapping[Series, NewLetters]
+    sent_again: Mapping[str, int]
     redrives: Sequence[StoppedRedrive]
     failing: Mapping[str, str]
 
 
-def _of_sql(app: Application, schedules: Sequence[ScheduleSummary]) -> _OfSql:
+def _of_sql(app: Application, schedules: Sequence[ScheduleSummary], causes: Sequence[CauseNow]) -> _OfSql:
     if not app.database.is_there:
-        return _OfSql({}, {}, (), {})
+        return _OfSql({}, {}, {}, (), {})
     with app.database.session(read_only=True, within=SQL_WITHIN) as session:
         failing = failing_schedules(app, session, schedules) if schedules else {}
         new = new_letters(session, app.settings.thresholds.letters_window)
-        return _OfSql(_letters(session), new, stopped_redrives(session), failing)
+        died = {one.fingerprint: one.since for one in causes if one.dead}
+        return _OfSql(_letters(session), new, sent_again(session, died), stopped_redrives(session), failing)
 
 
 def _letters(session: Session) -> dict[Series, int]:

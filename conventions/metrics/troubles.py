@@ -1,15 +1,16 @@
 """What has gone wrong and stays so until a person looks: batches that stand still, redrives that stopped, schedules whose last run failed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from conventions.batches.application import BatchApplication
 from conventions.batches.batch_state import Batches
+from conventions.core.chunking import batched
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.letters import STATES
 from conventions.execution.application import Application
@@ -20,6 +21,9 @@ from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow, RedriveRow
 
 OPEN_AT_MOST = 200  # batches that are looked at, the latest first
+SENT_AGAIN = ("redriving", "redriven")  # states of letters
+CAUSES_AT_ONCE = 100  # in one statement
+ROUNDED = timedelta(milliseconds=1)  # by which a moment of Redis may differ from the same one in SQL
 STOPPED_WITHIN = timedelta(hours=1)  # a redrive that stopped is told of for so long
 
 
@@ -92,6 +96,28 @@ def new_letters(session: Session, minutes: int) -> dict[Series, NewLetters]:
         series = Series(task or "", queue or "")
         dead, settled = found.get(series, NewLetters(0, 0))
         found[series] = NewLetters(dead + number, settled) if state == "dead" else NewLetters(dead, settled + number)
+    return found
+
+
+def sent_again(session: Session, since: Mapping[str, float]) -> dict[str, int]:
+    """How many letters of each cause have been sent again, and are not dead now. It reads their index. Raises: SQLAlchemyError.
+
+    Args:
+        session: of SQL.
+        since: by the fingerprint of a cause, the moment from which on its deaths count, in seconds since the epoch.
+    """
+    row = DeadLetterRow
+    found: dict[str, int] = {}
+    for some in batched(sorted(since), CAUSES_AT_ONCE):
+        moments = {one: datetime.fromtimestamp(since[one], UTC) - ROUNDED for one in some}
+        each = [and_(row.fingerprint == one, row.last_failed_at >= at) for one, at in moments.items()]
+        query = select(row.fingerprint, func.count()).where(
+            row.state.in_(SENT_AGAIN),
+            row.fingerprint.in_(some),
+            row.last_failed_at >= min(moments.values()),
+            or_(*each),
+        )
+        found |= dict(session.execute(query.group_by(row.fingerprint)).all())
     return found
 
 

@@ -102,6 +102,10 @@ class Overview:
         """The causes of failures, those that are retried most first."""
         return self.levels.causes or ()
 
+    def sent_again(self, cause: CauseNow) -> int | None:
+        """How many of its dead letters have been sent again since, and are not dead now. `None`: unknown."""
+        return None if self.levels.sent_again is None else self.levels.sent_again.get(cause.fingerprint, 0)
+
     @property
     def workers(self) -> Sequence[WorkerNow]:
         """The workers by name."""

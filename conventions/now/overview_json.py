@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from conventions.metrics.counts import CauseNow
 from conventions.metrics.levels import QueueNow, RunningNow
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.overview import MinuteNow, Overview
@@ -31,7 +32,7 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         "queues": None if levels.queues is None else [_queue(overview, one) for one in overview.queues],
         "causes": None
         if levels.causes is None
-        else [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
+        else [_cause(overview, one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
         "running": None if levels.running is None else [_running(one) for one in overview.running],
         "workers": None if levels.workers is None else [_worker(one) for one in overview.workers],
         "judge": overview.judge,
@@ -62,6 +63,10 @@ def _minute(one: MinuteNow) -> dict[str, Any]:
 def _queue(overview: Overview, one: QueueNow) -> dict[str, Any]:
     of_level = {"name": one.name, **one.level._asdict()}
     return {**of_level, "retrying": one.retrying, "consumers": one.consumers, **_flow(overview, one.name)}
+
+
+def _cause(overview: Overview, one: CauseNow) -> dict[str, Any]:
+    return asdict(one) | {"sent_again": overview.sent_again(one)}
 
 
 def _worker(one: WorkerNow) -> dict[str, Any]:

@@ -104,7 +104,10 @@ def test_groups_names_the_fixed_fields(run: Run, bury: Bury) -> None:
     assert (largest["count"], largest["error"], other["count"], other["example"]) == (2, "ValueError", 1, "k")
     assert largest["example"] in ("s1", "s2")
     assert len(rows(run(dead_letters, "groups", "--json", "--limit", "1"))) == 1
-    assert "ValueError" in run(dead_letters, "groups").stdout
+    shown = run(dead_letters, "groups")
+    assert "ValueError" in shown.stdout
+    assert "count: letters that are dead now; first seen: the first failure of any of these" in shown.stderr
+    assert "letters that are dead now" not in run(dead_letters, "groups", "--json").stderr
 
 
 def test_groups_and_letters_name_their_releases(run: Run, bury: Bury) -> None:

@@ -39,7 +39,7 @@ from conventions.storage.tables import AttemptLogRow, DeadLetterRow
 from tests.cli.command_tasks import Charge, Send
 from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK, LogIn
 from tests.console.flower_process import User
-from tests.recorded import append, drain, entry, event, recorder
+from tests.recorded import FAILURE, append, drain, entry, event, recorder
 from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import forget
@@ -564,3 +564,17 @@ def test_a_receiver_that_takes_nothing(operator: User, viewer: User, shop_app: C
     store.accept("webhook")
     assert "has taken nothing" not in operator.get("/alerts").text
     wait_until(lambda: "has taken nothing" not in operator.get("/").text)
+
+
+def test_now_says_how_many_of_the_dead_were_sent_again(operator: User, shop_app: ConventionsApp) -> None:
+    """And what it counts, as the page of dead letters does."""
+    with shop_app.database.session() as session:
+        letter = session.get_one(DeadLetterRow, "KeyError-0")
+        letter.state = "redriven"
+        cause = replace(FAILURE, error="KeyError", fingerprint=letter.fingerprint)
+    before = int(utc_now().timestamp() * 1000) - 60_000
+    append(shop_app.store, entry(event("m1", "dead", task=TASK, failure=cause), at=before))
+    EventCounter(shop_app.store).count_all()
+    wait_until(lambda: "0 0 1 1 sent again" in text_of(operator.get("/").text), 10, "Now shows it")
+    shown = text_of(operator.get("/").text)
+    assert "Dead: deaths from then on, also of letters that people have sent again" in shown

@@ -49,6 +49,7 @@ def test_groups_come_first(operator: User, shop_app: ConventionsApp) -> None:
     for group in found:
         assert f"group={group.fingerprint}" in page
     assert page.index("Causes") < page.index('id="letters"')
+    assert "Letters that are dead now, whenever they failed" in page
     assert f"Redrive all {3 * PER_CAUSE}" in page
 
 

@@ -1,17 +1,21 @@
 """The overview: rates of queues, marks, and what is left out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.console import Console
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.queue_level import QueueLevel
 from conventions.broker.redis_broker import HeldMessage
+from conventions.cli.now import _drawn
 from conventions.execution.change_selected import move_selected
 from conventions.execution.selection import Selection
 from conventions.metrics.counts import Counts
@@ -26,7 +30,9 @@ from conventions.pauses.pause_store import Target
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database
-from tests.recorded import append, entry, event
+from conventions.storage.tables import DeadLetterRow
+from tests.failures import failure, record
+from tests.recorded import FAILURE, append, entry, event
 from tests.workers import application
 
 
@@ -367,3 +373,30 @@ def test_json_has_all_of_it(app: ConventionsApp) -> None:
     assert [one["name"] for one in shown["queues"]][:1]
     assert shown["causes"][0]["retrying"] == 1
     assert shown["well"] is found.is_well
+
+
+def test_a_cause_says_how_many_of_its_dead_letters_were_sent_again(app: ConventionsApp) -> None:
+    """Those of this episode alone, and none that is dead again, discarded, or of another cause."""
+    app.database.upgrade()
+    ended(app, 5, 4, kind="dead")
+    (cause,) = overview_of(app).causes
+    assert (cause.dead, overview_of(app).sent_again(cause)) == (4, 0)
+    at = datetime.fromtimestamp(cause.since, UTC)
+    states = ("redriving", "redriven", "redriven", "dead", "discarded")
+    for number, state in enumerate(states):
+        for name, failed in ((f"m{number}", FAILURE), (f"o{number}", replace(FAILURE, fingerprint="another"))):
+            record(app.database, failure(name, at=at, failure=failed))
+            with app.database.session() as session:
+                session.get_one(DeadLetterRow, name).state = state
+    record(app.database, failure("before", at=at - timedelta(hours=3), failure=FAILURE))
+    with app.database.session() as session:
+        session.get_one(DeadLetterRow, "before").state = "redriven"
+    found = overview_of(app)
+    assert found.sent_again(cause) == 3
+    assert [one["sent_again"] for one in overview_json(found, ZoneInfo("UTC"))["causes"]] == [3]
+    drawn = Console(width=200, file=StringIO())
+    drawn.print(_drawn(app, found))
+    text = drawn.file.getvalue()  # type: ignore[attr-defined]  # it is the one above
+    (row,) = [line for line in text.splitlines() if line.startswith("ValueError")]
+    assert row.split()[4:6] == ["4", "3"], text
+    assert "dead-letters groups" in text
