@@ -24,7 +24,7 @@ from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
 from conventions.metrics.worker_reports import WorkerNow
-from conventions.now.end_running import silence_of, silent_worker_of, with_worker, worker_of
+from conventions.now.end_running import silence_of, silent_worker_of, worker_of
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
 
 INDENT = " " * 4
@@ -87,8 +87,7 @@ def _whole(app: ConventionsApp, beginning: str) -> str | None:
 def _show(
     app: ConventionsApp, found: Job, shown: dict[str, Any], worker: WorkerNow | None, *, logs: bool, as_json: bool
 ) -> None:
-    history, sql = _history(found, logs=logs)
-    attempts = with_worker(history, worker)
+    attempts, sql = _history(found, logs=logs)
     parts, actions = parts_of(app, found.id, sql=sql), found.actions() if sql else ()
     if as_json:
         made_of = {"message": None if parts is None else asdict(parts), "actions": [asdict(one) for one in actions]}

@@ -28,7 +28,6 @@ from conventions.now.end_running import (
     ForcedEnd,
     silence_of,
     silent_worker_of,
-    with_worker,
     worker_of,
 )
 from conventions.now.job_filter import STATES
@@ -152,7 +151,7 @@ class JobDetail(Page):
             attempts, parts = job.history(logs=sees, sql=False), parts_of(app, id_, sql=False)
         return {
             "job": job,
-            "attempts": with_worker(attempts, runs_at or ran_at),
+            "attempts": attempts,
             "parts": parts,
             "audit_entries": actions[::-1],
             "fault": fault,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,7 @@ from conventions.attempt_log.lines import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.broker.delivery_names import DeliveryNames
 from conventions.execution.application import Application
-from conventions.idempotency.claim_reading import read_claim
+from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
 from conventions.jobs.look import WITHIN, claim_name
@@ -84,7 +84,8 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
         RedisError: Redis does not answer.
         SQLAlchemyError: SQL does not answer.
     """
-    kept = _kept_starts(app, facts)  # before what is recorded: it is written there meanwhile
+    claim = _own_claim(app, facts)  # before what is recorded: what it keeps is written there meanwhile
+    kept = _kept_starts(claim, facts)
     live = [_Log(*one.name[1:], read(one.text), one.ended) for one in LiveLogs(app.store).of(facts.id)] if logs else []
     rows, stored = _recorded(app, facts.id, logs=logs, sql=sql)
     names = {one[:3] for one in live}
@@ -103,28 +104,38 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
     attempts += [_of_log(one, facts, runs=one is running) for one in found]
     if facts.state == RUNNING and not any(one.outcome == RUNNING for one in attempts):
         attempts.append(JobAttempt(facts.redrives, facts.attempts, RUNNING, started_at=facts.started_at))
+    attempts = [_with_worker(app, one, claim, facts) if one.outcome == RUNNING else one for one in attempts]
     return tuple(sorted(attempts, key=lambda one: (one.redrive, one.attempt, _moment_of(one))))
 
 
-def _kept_starts(app: Application, facts: Facts) -> list[InterruptedStart]:
-    """Starts without an outcome of which only the claim tells, until the next start writes them to the journal."""
+def _own_claim(app: Application, facts: Facts) -> ClaimReading | None:
+    """The claim of its key; `None`: nothing is remembered, or the key is not known."""
     if not facts.task or not facts.key:
-        return []
-    claim = read_claim(app.claims.store, claim_name(app, facts.task, facts.key))
+        return None
+    return read_claim(app.claims.store, claim_name(app, facts.task, facts.key))
+
+
+def _kept_starts(claim: ClaimReading | None, facts: Facts) -> list[InterruptedStart]:
+    """Starts without an outcome of which only the claim tells, until the next start writes them to the journal."""
     if claim is None:
         return []
     found = [one for one in claim.interrupted if one.message_id == facts.id]
-    if (
-        claim.message_id == facts.id
-        and claim.state == RUNNING
-        and claim.lapsed
-        and facts.state not in (RUNNING, *ENDED)
-    ):
+    is_open = claim.message_id == facts.id and claim.state == RUNNING and claim.lapsed
+    if is_open and facts.state not in (RUNNING, *ENDED):
         began_at, until = (datetime.fromtimestamp(one, UTC) for one in (claim.began_at, claim.until))
         found.append(
             InterruptedStart(b"", claim.token, facts.id, claim.generation, claim.attempt, began_at, until, NO_SIGN)
         )
     return found
+
+
+def _with_worker(app: Application, attempt: JobAttempt, claim: ClaimReading | None, facts: Facts) -> JobAttempt:
+    """The attempt that runs, with the worker that holds its claim."""
+    names = (facts.id, RUNNING, attempt.redrive, attempt.attempt)
+    if claim is None or (claim.message_id, claim.state, claim.generation, claim.attempt) != names:
+        return attempt
+    who = DeliveryNames(app.claims.store).worker_of(claim.token)
+    return attempt if who is None else replace(attempt, worker=who.name, release=who.release)
 
 
 def _id_of(start: InterruptedStart) -> str:

@@ -1,12 +1,9 @@
 """End a running job by force: its process is killed, at once, and the job is over (R22)."""
 
 import time
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from conventions.execution.application import Application
-from conventions.jobs.history import RUNNING, JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.look import claim_name
 from conventions.metrics.levels import running_jobs
@@ -90,14 +87,6 @@ def silent_worker_of(app: Application, job: Job) -> WorkerNow | None:
     """Which worker ran this job when it reported last, and has said nothing since. Raises: RedisError."""
     name = claim_name(app, job.task, job.key) if job.task and job.key else ""
     return silent_holders(WorkerReports(app.store).listing()).get(name)
-
-
-def with_worker(attempts: Iterable[JobAttempt], worker: WorkerNow | None) -> tuple[JobAttempt, ...]:
-    """The attempts of a job: the one that runs has its worker, as that says, and the release of the code there."""
-    if worker is None:
-        return tuple(attempts)
-    name, release = worker.name, worker.report.release
-    return tuple(replace(one, worker=name, release=release) if one.outcome == RUNNING else one for one in attempts)
 
 
 def silence_of(worker: WorkerNow) -> str:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 from conventions.app import ConventionsApp
+from conventions.broker.delivery_names import DeliveryNames
 from conventions.broker.redis_broker import HeldMessage, Sizes
 from conventions.cli.job import job
 from conventions.cli.now import now
@@ -118,7 +119,7 @@ def test_a_job_of_a_worker_that_says_nothing(
 def test_a_running_attempt_has_its_worker_and_its_release(
     run: Run, commands_app: ConventionsApp, in_hand: dict[str, ClaimRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the report of its worker says, also of one that says nothing more, and of a function, which has no attempt here."""
+    """As its worker says, also one that says nothing more; and of a function, which has no attempt here, as the report of its worker says."""
     request = in_hand[FIRST]
     commands_app.claims.take([request])
     (before,) = json.loads(run(job, FIRST, "--json").stdout)["history"]
@@ -128,6 +129,7 @@ def test_a_running_attempt_has_its_worker_and_its_release(
         RunningJob(task="shop.sweep", id="f1", since=1.0),
     )
     WorkerReports(commands_app.store).say("w1@host", WorkerReport(release="r1", running=jobs))
+    DeliveryNames(commands_app.store).say("w1@host", "r1")
     for silent_after in (worker_reports.SILENT_AFTER, -1.0):
         monkeypatch.setattr(worker_reports, "SILENT_AFTER", silent_after)
         said = run(job, FIRST).stdout

@@ -16,6 +16,7 @@ from conventions.alerts.alert_store import AlertStore
 from conventions.alerts.episode import Episode
 from conventions.alerts.finding import Finding
 from conventions.app import ConventionsApp
+from conventions.broker.delivery_names import DeliveryNames
 from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.console.jobs import changes
 from conventions.core.units import local_time
@@ -127,7 +128,7 @@ def test_a_dead_job(operator: User) -> None:
 
 
 def test_a_running_attempt_has_its_worker_and_its_release(operator: User, shop_app: ConventionsApp) -> None:
-    """As the report of its worker says; *Now* says how many it has done, where it knows no total."""
+    """As its worker says; *Now* says how many it has done, where it knows no total."""
     sent = Send.delay(user_id=7, day=DAY)
     (delivery,) = shop_app.broker.reserve(["mail"], 1)
     key, held = Job.of(sent.id).key, HeldMessage(sent.id, delivery.queue, delivery.receipt)
@@ -136,6 +137,7 @@ def test_a_running_attempt_has_its_worker_and_its_release(operator: User, shop_a
     shop_app.claims.take([request])
     running = (RunningJob(task=TASK, queue="mail", claim=request.claim),)
     WorkerReports(shop_app.store).say("w1@host", WorkerReport(release="r1", running=running))
+    DeliveryNames(shop_app.store).say("w1@host", "r1")
     shown = text_of(operator.get(f"/jobs/{sent.id}").text)
     assert "Runs at w1@host, release r1" in shown
     assert "w1@host release r1" in shown.partition("running attempt 1, began ")[2]
