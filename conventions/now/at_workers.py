@@ -1,10 +1,11 @@
 """What is at workers: messages that one has read, and jobs that run, also those that no living worker names."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
+from conventions.broker.delivery_names import DeliveryNames
 from conventions.broker.header_names import ACTOR, KEY
 from conventions.broker.waiting_messages import Waiting, WaitingPlace
 from conventions.execution.application import Application
@@ -12,7 +13,7 @@ from conventions.execution.selection import Search, Selection
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.jobs.look import claim_name
 from conventions.metrics.levels import running_jobs
-from conventions.metrics.worker_reports import WorkerNow, WorkerReports, silent_holders
+from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.job_filter import RUNNING, JobFilter, queues_of
 from conventions.now.job_line import JobLine, text_of_header
 
@@ -20,11 +21,10 @@ AT_WORKERS: tuple[WaitingPlace, ...] = ("inflight",)
 
 
 class AtWorker(NamedTuple):
-    """A message that a worker has read and that has not ended. `claim`: of its job, if that runs; else it waits there. `name`: of the claim."""
+    """A message that a worker has read and that has not ended. `claim`: of its job, if that runs; else it waits there."""
 
     message: Waiting
     claim: ClaimReading | None
-    name: str = ""
 
 
 AtWorkers: TypeAlias = Callable[[], Sequence[AtWorker]]
@@ -45,7 +45,7 @@ def _not_ended(app: Application, messages: Iterable[Waiting]) -> Iterator[AtWork
         claim = _claim_of(app, one, name) if name else None
         state = "" if claim is None else claim.state
         if one.at_worker != "ended" and state not in ("done", "dead"):
-            yield AtWorker(one, claim if claim is not None and state == RUNNING and not claim.lapsed else None, name)
+            yield AtWorker(one, claim if claim is not None and state == RUNNING and not claim.lapsed else None)
 
 
 def _claim_of(app: Application, one: Waiting, name: str) -> ClaimReading | None:
@@ -78,19 +78,18 @@ def jobs_that_run(app: Application, which: JobFilter, limit: int, at_workers: At
             lines.append(JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, began, job.seconds, attempt))
     if len(lines) >= limit:
         return lines
-    silent = silent_holders(workers)
-    others = (one for one in at_workers() if one.claim and one.message.message_id not in is_named)
-    fitting = (line for one in others if (line := _of_nobody(which, one, silent)) is not None)
+    names = DeliveryNames(app.claims.store)
+    others = ((one.message, one.claim) for one in at_workers() if one.message.message_id not in is_named)
+    fitting = (line for message, claim in others if claim and (line := _of_nobody(which, message, claim, names)))
     return [*lines, *islice(fitting, limit - len(lines))]
 
 
-def _of_nobody(which: JobFilter, one: AtWorker, silent: Mapping[str, WorkerNow]) -> JobLine | None:
+def _of_nobody(which: JobFilter, message: Waiting, claim: ClaimReading, names: DeliveryNames) -> JobLine | None:
     """A job that runs, and that no living worker names; `None`: it does not match."""
-    message, claim, name = one
-    holder = silent.get(name)
-    worker, release = (holder.name, holder.report.release or "") if holder is not None else ("", "")
+    who = names.worker_of(claim.token)
+    worker, release = ("", "") if who is None else (who.name, who.release or "")
     task, actor = text_of_header(message.headers.get("task")), text_of_header(message.headers.get(ACTOR))
-    began = datetime.fromtimestamp(claim.began_at, UTC) if claim is not None and claim.began_at else None
+    began = datetime.fromtimestamp(claim.began_at, UTC) if claim.began_at else None
     runtime = None if began is None else max(0.0, (datetime.now(UTC) - began).total_seconds())
     attempt = max(message.attempt, 1)
     if (

@@ -105,6 +105,7 @@ def test_a_job_of_a_worker_that_says_nothing(
     commands_app.claims.take([request])
     of_it = RunningJob(task=str(Send.name), queue="mail", claim=request.claim)
     WorkerReports(commands_app.store).say("w1@host", WorkerReport(release="r1", running=(of_it,)))
+    DeliveryNames(commands_app.store).say("w1@host", "r1")
     monkeypatch.setattr(worker_reports, "SILENT_AFTER", -1.0)
     for which in ({}, {"worker": "w1@host"}, {"release": "r1", "state": "running"}):
         assert {id_: one.worker for id_, one in lines(commands_app, **which).items() if id_ == FIRST} == {
