@@ -66,7 +66,8 @@ def list_alerts(context: click.Context, *, over: bool, as_json: bool, limit: int
     rows = [_row(one, one.state, silences, untold, zone) for one in found]
     if over:
         rows += [_row(one, "over", (), untold, zone) for one in store.over(limit)]
-    _say_receivers(app)
+    if not as_json:
+        _say_receivers(app)
     if store.leader() is None:
         say("nobody judges now: start `celery beat`, or `celery metrics --port`", err=True)
     for one in store.refusals():

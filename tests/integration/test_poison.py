@@ -42,9 +42,9 @@ def starts(folder: Path, how: str) -> int:
 
 
 def one_letter(
-    app: ConventionsApp, how: str, folder: Path, task: type[ImmediateTask] = Bad
+    app: ConventionsApp, how: str, folder: Path, task: type[ImmediateTask] = Bad, *, interrupted: int = 0
 ) -> tuple[DeadLetterRow, list[str]]:
-    """Send the job, and return its letter, which has all of the message, and its history."""
+    """Send the job, and return its letter, which has all of the message, and its history: so many starts without an outcome, and the end."""
     sent = task.apply_async((folder, how), actor="u-7")
     payload = _payload(app, sent.id)
     letter = wait_for_letter(app, sent.id)
@@ -57,7 +57,7 @@ def one_letter(
     assert payload in (None, kept)
     assert len(letter.fingerprint) == 16
     found = history(app, sent.id)
-    assert found == ["dead"]
+    assert found == [*["interrupted"] * interrupted, "dead"]
     assert [one.id for one in letters(app, state=None)].count(sent.id) == 1
     return letter, found
 
@@ -111,8 +111,8 @@ def test_a_job_that_raises(app: ConventionsApp, tmp_path: Path, how: str) -> Non
     "how", ["exit_hard", "exit_clean", pytest.param("kill", marks=pytest.mark.everyday), "fault", "exit_killed"]
 )
 def test_a_job_that_kills_its_process(app: ConventionsApp, tmp_path: Path, how: str) -> None:
-    """Three starts without an outcome, then a letter; a process that ends never ends the worker."""
-    letter, _ = one_letter(app, how, tmp_path)
+    """Three starts without an outcome, then a letter; a process that ends never ends the worker. The history has each."""
+    letter, _ = one_letter(app, how, tmp_path, interrupted=START_LIMIT)
     assert (letter.error, starts(tmp_path, how)) == ("TooManyStarts", START_LIMIT)
     assert "3 times" in letter.error_message
 
