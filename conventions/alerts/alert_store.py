@@ -14,7 +14,7 @@ from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store
 
 KEPT_OVER = 200  # episodes that are over
-LATER = ("covers", "came")  # fields that came with a later release
+LATER = ("covers", "came", "known_until")  # fields that came with a later release
 
 
 @dataclass(frozen=True, slots=True)

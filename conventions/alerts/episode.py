@@ -33,6 +33,7 @@ AT_ONCE = frozenset(
 """Rules whose findings fire at once: they judge a span of time already, or something that has happened."""
 OVER_AFTER = 120.0  # seconds for which a finding must be away before its episode is over
 UNREADABLE = "unreadable"
+SPAN = 900.0  # seconds over which the rules count what has happened, where nobody says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Episode:
         away_since: since when it is not seen; `None` while it is.
         covers: how much has happened of what it says better, by the keys of those findings.
         came: how much has happened since people were told of it under another name; `None`: they were not.
+        known_until: until when some of what it counts may be what they were told.
     """
 
     id: str
@@ -58,11 +60,15 @@ class Episode:
     told: bool = False
     covers: Mapping[str, float] = field(default_factory=dict)
     came: float | None = None
+    known_until: float | None = None
 
-    @property
-    def is_known(self) -> bool:
-        """Whether people were told of it under another name, and too little came since for its rule to find it."""
-        return self.came is not None and self.came < (self.finding.threshold or 0.0)
+    def is_known(self, now: float) -> bool:
+        """Whether people were told of it under another name, and too little came since for its rule to find it.
+
+        What comes while as much goes is not seen. So that ends, at the latest, when nothing that it counts is of the time of the other name.
+        """
+        is_little = self.came is not None and self.came < (self.finding.threshold or 0.0)
+        return is_little and now < (self.known_until or 0.0)
 
     @property
     def since(self) -> float:
@@ -131,8 +137,13 @@ def judged(
     goes_on: Sequence[Finding],
     silences: Sequence[Quiet],
     now: float,
+    *,
+    span: float = SPAN,
 ) -> Judgement:
     """The episodes after one look, and what is to be told.
+
+    While something cannot be read, how much has happened is not known: where SQL is away, letters that people have settled seem to be dead. What was
+    counted last stays then.
 
     What another finding says better, or the line that has the rest of a rule, begins no episode, and is over for nobody: it is wrong still, and
     an episode of it goes on to say what is so now.
@@ -143,66 +154,103 @@ def judged(
         goes_on: what begins no episode, and lets one that fires not be over: that of `goes_on`.
         silences: those that hold.
         now: seconds since the epoch.
+        span: seconds over which the rules count what has happened.
     """
     every = with_what_goes_on(before, found, goes_on)
     shown = shown_of(every, before)
     is_shown = {one.key for one in shown}
     covered = {one.key: one for one in every if one.key not in is_shown}
-    episodes, changes = _next_episodes(before, shown, now, covered)
-    after, told = _to_tell(episodes, changes, silences)
+    blind = any(one.rule == UNREADABLE for one in shown)
+    look = _Look(now, span, blind, [one.covers for one in before.values() if one.told], covered)
+    episodes, changes = _next_episodes(before, shown, look)
+    after, told = _to_tell(episodes, changes, silences, now)
     return Judgement(after, changes, told)
 
 
+class _Look(NamedTuple):
+    """When the rules looked, and how.
+
+    Attributes:
+        now, span: see `judged`.
+        blind: whether something could not be read.
+        told: what people were told of under other names, see `told_of`.
+        covered: what another finding says better, by its key.
+    """
+
+    now: float
+    span: float
+    blind: bool
+    told: Sequence[Mapping[str, float]]
+    covered: Mapping[str, Finding]
+
+
 def _next_episodes(
-    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float, covered: Mapping[str, Finding]
+    episodes: Mapping[str, Episode], found: Sequence[Finding], look: _Look
 ) -> tuple[dict[str, Episode], list[Transition]]:
-    """The episodes after one look, and those of them that fire now or are over; `covered`: what another finding says better, by its key."""
+    """The episodes after one look, and those of them that fire now or are over."""
     after: dict[str, Episode] = {}
     changes: list[Transition] = []
-    blind = any(one.rule == UNREADABLE for one in found)
-    told = [one.covers for one in episodes.values() if one.told]
     for finding in found:
         known = episodes.get(finding.key)
-        came = _came(finding, known, told, blind=blind)
-        episode = known or Episode(f"{finding.key} {now:.3f}", finding, now)
-        covers = covers_of(finding, covered.values())
-        episode = replace(episode, finding=finding, away_since=None, covers=covers, came=came)
+        episode = _begun(finding, look) if known is None else _seen(known, finding, look)
         held = 0.0 if finding.rule in AT_ONCE else HOLDS_FOR
-        if episode.fired is None and now - episode.began >= held:
-            episode = replace(episode, fired=now)
+        if episode.fired is None and look.now - episode.began >= held:
+            episode = replace(episode, fired=look.now)
             changes.append(Transition("firing", episode))
         after[finding.key] = episode
     for key, episode in episodes.items():
         if key in after:
             continue
-        if key in covered:
-            came = episode.came if episode.told or told_of(key, told) is None else 0.0
-            after[key] = replace(episode, finding=covered[key], away_since=None, came=came)
-        elif blind and episode.finding.rule != UNREADABLE:
+        if key in look.covered:
+            after[key] = _covered(episode, look)
+        elif look.blind and episode.finding.rule != UNREADABLE:
             after[key] = episode
         elif episode.fired is not None:
-            since = now if episode.away_since is None else episode.away_since
-            if now - since >= OVER_AFTER:
+            since = look.now if episode.away_since is None else episode.away_since
+            if look.now - since >= OVER_AFTER:
                 changes.append(Transition("resolved", replace(episode, away_since=since)))
             else:
                 after[key] = replace(episode, away_since=since)
     return after, changes
 
 
-def _came(finding: Finding, known: Episode | None, told: Sequence[Mapping[str, float]], *, blind: bool) -> float | None:
-    """How much of a finding came since people were told of it under another name: by how much its value rose. `None`: they were not told.
+def _begun(finding: Finding, look: _Look) -> Episode:
+    """One that is seen for the first time."""
+    episode = Episode(f"{finding.key} {look.now:.3f}", finding, look.now)
+    before = told_of(finding.key, look.told)
+    if before is not None:
+        counted = replace(finding, value=before)
+        episode = replace(episode, finding=counted, came=0.0, known_until=look.now + look.span)
+    return _seen(episode, finding, look)
 
-    While something cannot be read nothing came: where SQL is away, letters that people have settled seem to be dead.
-    """
-    came = 0.0 if known is None else known.came
-    before = told_of(finding.key, told) if known is None else known.finding.value
-    if came is None or before is None:
+
+def _seen(episode: Episode, finding: Finding, look: _Look) -> Episode:
+    """One that is seen, again or for the first time."""
+    if look.blind:
+        return replace(episode, finding=finding if episode.came is None else episode.finding, away_since=None)
+    covers = covers_of(finding, look.covered.values())
+    return replace(episode, finding=finding, away_since=None, covers=covers, came=_came(finding, episode))
+
+
+def _covered(episode: Episode, look: _Look) -> Episode:
+    """One that another finding says better: what it finds now is known under that name, if people were told of that and not of this."""
+    if look.blind:
+        return replace(episode, away_since=None)
+    episode = replace(episode, finding=look.covered[episode.finding.key], away_since=None)
+    if episode.told or told_of(episode.finding.key, look.told) is None:
+        return episode
+    return replace(episode, came=0.0, known_until=look.now + look.span)
+
+
+def _came(finding: Finding, known: Episode) -> float | None:
+    """How much of a finding came since people were told of it under another name: by how much its value rose. `None`: they were not told."""
+    if known.came is None or known.finding.value is None:
         return None
-    return came if blind else came + max(0.0, (finding.value or 0.0) - before)
+    return known.came + max(0.0, (finding.value or 0.0) - known.finding.value)
 
 
 def _to_tell(
-    episodes: Mapping[str, Episode], changes: Sequence[Transition], silences: Sequence[Quiet]
+    episodes: Mapping[str, Episode], changes: Sequence[Transition], silences: Sequence[Quiet], now: float
 ) -> tuple[dict[str, Episode], list[Transition]]:
     """The episodes with what is told now, and that.
 
@@ -215,7 +263,7 @@ def _to_tell(
         if (
             episode.fired is not None
             and not episode.told
-            and not episode.is_known
+            and not episode.is_known(now)
             and episode.away_since is None
             and not any(one.covers(episode.finding) for one in silences)
         ):

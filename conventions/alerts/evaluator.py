@@ -24,6 +24,7 @@ from conventions.execution.application import Application
 logger = logging.getLogger(__name__)
 
 EVERY = 10.0  # seconds between two looks
+MINUTE = 60.0
 LEADS_FOR = 35.0  # seconds after which another one takes over
 TELL_EVERY = 1.0  # seconds between two looks at what is to be told
 HEARTBEAT = 60.0  # seconds
@@ -75,7 +76,8 @@ class Evaluator:
         look = look_at(self._app, thresholds)
         found, on = all_findings(look, thresholds), goes_on(look, thresholds)
         silences = self._store.silences(datetime.now(UTC))
-        episodes, changes, told = judged(self._store.episodes(), found, on, silences, time.time())
+        span = thresholds.letters_window * MINUTE
+        episodes, changes, told = judged(self._store.episodes(), found, on, silences, time.time(), span=span)
         messages = [
             Message(f"{one.episode.id} {one.change} {name}", name, body_of(self._app.main, one))
             for one in told

@@ -208,7 +208,7 @@ def _row(
         "began": datetime.fromtimestamp(episode.began, zone),
         "fired": None if episode.fired is None else datetime.fromtimestamp(episode.fired, zone),
         "told": episode.told,
-        "known": episode.is_known,
+        "known": episode.is_known(time.time()),
         "not_told_yet": untold.get(episode.id, []),
         "away_since": None if episode.away_since is None else datetime.fromtimestamp(episode.away_since, zone),
         "silent_until": max(covering).astimezone(zone) if covering else None,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.alerts.alert_store import Silence
-from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, judged, urgency
+from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, SPAN, Episode, Transition, judged, urgency
 from conventions.alerts.evaluator import body_of
 from conventions.alerts.finding import Finding
 from conventions.alerts.rules import RULE_NAMES
@@ -186,6 +186,23 @@ def test_while_something_cannot_be_read_nothing_came() -> None:
     """SQL is away, so letters that people have settled seem to be dead."""
     for looks in ([letters(12)], [BLIND, letters(40)], [letters(12)]), ([BLIND, letters(40)], [letters(12)]):
         assert told([RATE, letters(12)], *looks)[0] == [(0, "firing", "failure rate")]
+
+
+def test_what_came_while_something_could_not_be_read_is_told_at_the_next_look() -> None:
+    """Whatever was away: it need not be what counts the letters."""
+    for looks in ([letters(12)], [BLIND, letters(52)], [letters(52)]), ([BLIND, letters(52)], [letters(52)]):
+        found, _ = told([RATE, letters(12)], *looks)
+        assert found == [(0, "firing", "failure rate"), (len(looks), "firing", "dead letters")]
+    found, _ = told([RATE, letters(12)], [BLIND, RATE, letters(52)], [letters(52)])
+    assert found == [(0, "firing", "failure rate"), (2, "firing", "dead letters")], "nobody could say that it was told"
+
+
+def test_as_many_come_as_go() -> None:
+    """The value stays, and once nothing that it counts is of the time of the other name, it is told."""
+    steady = [[letters(30)]] * 95
+    found, _ = told([RATE, letters(30)], *steady)
+    of_letters = [at for at, change, rule in found if (change, rule) == ("firing", "dead letters")]
+    assert of_letters == [int(SPAN / 10) + 1]
 
 
 def test_an_alert_that_is_covered_says_what_is_so_now() -> None:

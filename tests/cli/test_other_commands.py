@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -301,7 +302,7 @@ def test_alerts_say_who_was_told(run: Run, commands_app: ConventionsApp) -> None
     assert "there is no receiver: set CONVENTIONS_ALERT_WEBHOOK" in found.stderr
     store.sent(messages[0])
     assert shown()["a"] == (True, [])
-    known = replace(silent, came=1.0, finding=replace(silent.finding, threshold=10.0))
+    known = replace(silent, came=1.0, known_until=time.time() + 900, finding=replace(silent.finding, threshold=10.0))
     assert store.save("judge", 60.0, {"b": known}, [], [])
     assert " under another name " in run(alerts, "list").stdout
     commands_app.settings = commands_app.settings.model_copy(update={"alert_webhook": "https://ops.example/hook"})
