@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import or_, select
@@ -17,6 +17,7 @@ from conventions.records import audit, executions
 from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, RedriveRow
 
 MOST = 50  # actions under its id, and redrives of one moment that are looked at
+CLOCKS = timedelta(seconds=2)  # by which those of Redis and of a person's machine may differ here
 REDRIVE, RETRY = "dead-letters redrive", "batch retry-failed"
 
 
@@ -52,26 +53,28 @@ def _of_audit(row: AuditRow) -> JobAction:
 
 
 def _sent_again(session: Session, message_id: str) -> Iterator[JobAction]:
-    """Who has sent it again as a dead letter: alone, among others, or with the other failed chunks of its batch."""
+    """Who has sent it again as a dead letter: alone, among others, or with the other failed chunks of its batch. Of two that may have, neither."""
     letter = session.get(DeadLetterRow, cut(message_id))
     rows = executions.of_message(session, message_id)
+    batch = None if letter is None else of_letter(letter).batch
+    retries = audit.listing(session, MOST, target=batch, only=(RETRY,)) if batch else ()
     redrives = {} if letter is None else _last_one(session, letter)
-    moments = sorted({row.enqueued_at for row in rows if row.generation and row.enqueued_at is not None})
-    unknown: list[datetime | None] = []
-    for at in reversed(moments):
-        these = _that_may_have(session, message_id, at, rows)
-        if not any(one.id in redrives for one in these):
-            redrives |= {one.id: one for one in these if len(these) == 1}  # of two, nobody knows which
-            unknown += [at] if len(these) != 1 else []
+    with_batch: dict[Any, AuditRow] = {}
+    for at in sorted({row.enqueued_at for row in rows if row.generation and row.enqueued_at is not None}, reverse=True):
+        died = max((one for one in rows if one.kind == "dead" and one.ended_at <= at), key=_ended_at, default=None)
+        these = _that_may_have(session, message_id, at, died)
+        retry = next(
+            (row for row in retries if row.at <= at and (died is None or row.at >= died.ended_at - CLOCKS)), None
+        )
+        if any(one.id in redrives for one in these) or len(these) + (retry is not None) != 1:
+            continue
+        redrives |= {one.id: one for one in these}
+        with_batch |= {} if retry is None else {retry.id: retry}
+    if letter is not None and letter.state == "redriving" and letter.redrive_id is None:  # it waits or runs since
+        with_batch |= {row.id: row for row in retries[:1]}
     for one in redrives.values():
         yield JobAction(one.created_at, one.actor, REDRIVE, one.reason, redrive=one.id)
-    if letter is None or not (batch := of_letter(letter).batch):
-        return
-    if letter.state == "redriving" and letter.redrive_id is None:
-        unknown.append(None)  # it waits or runs since
-    retries = audit.listing(session, MOST, target=batch, only=(RETRY,))
-    last = [next((row for row in retries if at is None or row.at <= at), None) for at in unknown]
-    yield from (_of_audit(row) for row in {row.id: row for row in last if row is not None}.values())
+    yield from map(_of_audit, with_batch.values())
 
 
 def _last_one(session: Session, letter: DeadLetterRow) -> dict[str, RedriveRow]:
@@ -82,13 +85,10 @@ def _last_one(session: Session, letter: DeadLetterRow) -> dict[str, RedriveRow]:
     return {} if found is None else {found.id: found}
 
 
-def _that_may_have(
-    session: Session, message_id: str, at: datetime, rows: Sequence[ExecutionRow]
-) -> Sequence[RedriveRow]:
+def _that_may_have(session: Session, message_id: str, at: datetime, died: ExecutionRow | None) -> Sequence[RedriveRow]:
     """The redrives that may have sent a letter at this moment: they were under way, and chose such letters."""
     row = RedriveRow
     query = select(row).where(row.created_at <= at, or_(row.ended_at.is_(None), row.ended_at >= at))
-    died = max((one for one in rows if one.kind == "dead" and one.ended_at <= at), key=_ended_at, default=None)
     found = session.scalars(query.order_by(row.created_at.desc()).limit(MOST))
     return [one for one in found if _chose(one, message_id, died)]
 

@@ -123,6 +123,21 @@ def test_of_two_that_may_have_sent_it_neither_is_named(app: ConventionsApp) -> N
     assert of(app, "m1") == []
 
 
+def test_of_a_redrive_and_a_batch_that_may_have_sent_it_neither_is_named(app: ConventionsApp) -> None:
+    """The redrive is under way and has not come to this letter; somebody sends the failed chunks of its batch."""
+    headers = {BATCH: ["b1", "chunk", 0, 5]}
+    arguments = {"bill": 9}
+    died = failure("c1", ValueError("x"), task=Pay.name, queue="payments", arguments=arguments, headers=headers)
+    record(app.database, died)
+    begin(app, RedriveOrder(Filter(task="Pay"), "ann", "all of them", canary=1, stop_at=100))
+    with app.database.session() as session:
+        audit.record(session, AuditEntry("bob", "batch retry-failed", "b1", "the batch", None, {"letters": 1}))
+    assert redrive(app, "c1")
+    assert [actor for actor, *_ in of(app, "c1")] == ["bob"], "the letter says that no redrive has sent it"
+    fail(app, "c1", "again")
+    assert of(app, "c1") == []
+
+
 def test_a_chunk_that_was_sent_with_its_batch(app: ConventionsApp) -> None:
     """The batch has the row of the audit."""
     headers = {BATCH: ["b1", "chunk", 0, 5]}
