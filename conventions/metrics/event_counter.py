@@ -63,6 +63,9 @@ class EventCounter:
 
     def count_up_to(self, id_: bytes) -> None:
         """Count all entries up to this one, unless they are counted. Raises: RedisError."""
+        with self._lock:
+            if position_of(cursor := self._cursor()) >= position_of(id_):
+                self._begins_anew(cursor)
         while position_of(self._cursor()) < position_of(id_) and self._count_some():
             pass
 

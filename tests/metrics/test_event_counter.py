@@ -259,9 +259,14 @@ def test_a_journal_that_begins_anew_is_counted(store: Store, monkeypatch: pytest
 def test_a_journal_that_begins_anew_is_counted_at_once(store: Store) -> None:
     """By the counter that has counted the one before, however it comes to its entries; and what others have counted of it is counted once."""
     redis: Any = store.redis
-    by_journal, by_read, other = EventCounter(store), EventCounter(store), EventCounter(store)
+    by_journal, by_read, by_id, other = (
+        EventCounter(store),
+        EventCounter(store),
+        EventCounter(store),
+        EventCounter(store),
+    )
     redis.xadd(store.key("journal"), entry(event()), id="99999999999999-0")
-    for one in (by_journal, by_read, other):
+    for one in (by_journal, by_read, by_id, other):
         one.count_all()
     redis.delete(store.key("journal"))
     append(store, entry(event("m2")), entry(event("m3")))
@@ -273,6 +278,10 @@ def test_a_journal_that_begins_anew_is_counted_at_once(store: Store) -> None:
     append(store, entry(event("m4")))
     assert by_journal.count_all() >= 1
     assert totals(store) == {("Send", "mail", "succeeded"): 4}
+    redis.delete(store.key("journal"))
+    redis.xadd(store.key("journal"), entry(event("m5")), id="1-0")
+    by_id.count_up_to(b"1-0")
+    assert totals(store) == {("Send", "mail", "succeeded"): 5}
 
 
 def test_a_journal_of_the_same_millisecond_ends_the_count(store: Store) -> None:
