@@ -12,7 +12,7 @@ from conventions.broker.queue_level import QueueLevel
 from conventions.broker.redis_broker import Broker, Publication
 from conventions.idempotency.claim_answers import Parked
 from conventions.idempotency.claims import Claims
-from tests.claiming import asking, handed_out, message, settle, take
+from tests.claiming import asking, handed_out, held, message, settle, take
 
 
 def ago(seconds: float) -> str:
@@ -70,6 +70,19 @@ def test_since_when_a_message_is_ready(broker: Broker, headers: dict[str, Any], 
     """By what it says, and unknown where it says nothing."""
     put(broker, "m", more={name: ago(value) if isinstance(value, int) else value for name, value in headers.items()})
     assert level(broker).oldest == (None if oldest is None else pytest.approx(oldest, abs=5))
+
+
+def test_one_that_came_back_is_not_the_oldest(broker: Broker, claims: Claims) -> None:
+    """Its worker was killed: it is the first one again, and waits since then; those behind it wait since they were sent."""
+    for number, seconds in enumerate((90, 80, 70, 60)):
+        put(broker, f"m{number}", x_enqueued_at=ago(seconds))
+    for delivery in [handed_out(broker, "mail") for _ in range(2)]:
+        request = asking(delivery, key=delivery.tag.decode(), message_id=delivery.tag.decode())
+        take(claims, request)
+        broker.give_back([held(delivery, request)], counted=True)
+    assert level(broker).oldest == pytest.approx(70, abs=5)
+    broker.reserve(["mail"], 2)
+    assert level(broker).oldest == pytest.approx(70, abs=5)
 
 
 def test_the_oldest_of_all_priorities(broker: Broker) -> None:
