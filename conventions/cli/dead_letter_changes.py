@@ -26,7 +26,7 @@ from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.edit_many import ArgumentEdit, Edited, edit_many, preview
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
+from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
 from conventions.declare.payload import Arguments
 from conventions.metrics.worker_reports import WorkerReports
@@ -36,6 +36,7 @@ SHOWN = (
     "id", "state", "total", "waiting", "by_others", "unanswered", "retrying", "succeeded", "dead", "sent_again", "ended", "error", "error_message", "actor",
     "reason", "created_at", "note", "why",
 )  # fmt: skip
+UNDER_WAY = "nothing new is begun: the redrive {} of the same letters is under way; of your options nothing is taken, neither numbers, priority nor reason"
 LOOK_EVERY = 0.3  # seconds between two readings of a redrive
 SHORT = 100  # characters of an error that fit beside a bar
 MOST_FAULTS = 10
@@ -257,7 +258,10 @@ def redrive(
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
-    id_ = begin(app, replace(order, which=which))
+    begun = begin_or_join(app, replace(order, which=which))
+    id_ = begun.id
+    if not begun.is_new:
+        say(f"warning: {UNDER_WAY.format(id_)}", err=True)
     watch = Watch(app)
     one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)
     row, counts = one.row, one.counts
@@ -277,7 +281,7 @@ def redrive(
 
 def _summary(one: RedriveStatus) -> str:
     otherwise = f", {one.counts.ended} ended otherwise (cancelled, purged, lost)" if one.counts.ended else ""
-    others = f", {one.by_others} sent or discarded by others" if one.by_others else ""
+    others = f", {one.by_others} that others have sent, discarded or edited" if one.by_others else ""
     return f"{one.row.state}: {one.counts.succeeded} succeeded, {one.counts.dead} failed{otherwise}, {one.waiting} not sent{others}"
 
 

@@ -34,7 +34,7 @@ class RedriveStatus:
         row: the redrive.
         counts: the counts of its letters.
         waiting: how many letters were not sent yet; of one that has ended, how many it has left.
-        by_others: how many of its letters somebody else has sent or discarded before it came to them.
+        by_others: how many of its letters somebody else has sent, discarded, or edited so that they match no more, before it came to them.
         queues: the number of unanswered letters in each queue.
         error: class and message of the last error; `None`: nothing failed.
         why: what it waits for; empty once it has ended.

@@ -10,6 +10,7 @@ from click.testing import Result
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
 from conventions.core.errors import PayloadError
+from conventions.dead_letters.redrive_sender import Begun
 from conventions.dead_letters.resend import redrive
 from tests.cli.test_dead_letter_changes import Drive, letter, sent, started
 
@@ -77,7 +78,9 @@ def test_letters_that_ended_otherwise_are_told(
         session.connection().exec_driver_sql("UPDATE conventions_dead_letters SET state = 'dead', answer = 'lost'")
     drive.step()
     assert " dead  sent again  ended  error " in run(dead_letters, "redrives").stdout
-    monkeypatch.setattr("conventions.cli.dead_letter_changes.begin", lambda *_, **__: id_)
+    monkeypatch.setattr(
+        "conventions.cli.dead_letter_changes.begin_or_join", lambda *_, **__: Begun(id_, is_new=True, total=1, newer=0)
+    )
     result = run(dead_letters, "redrive", "m1", "--yes")
     assert "finished: 0 succeeded, 0 failed, 1 ended otherwise (cancelled, purged, lost), 0 not sent" in result.stdout
     assert result.exit_code == 1
@@ -105,11 +108,13 @@ def test_ids_that_are_no_letters_are_named(run: Run, bury: Bury, commands_app: C
 
 
 def test_a_second_click_begins_nothing(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """It leads to the first redrive; another selection is another one, and so is the same one later."""
+    """It leads to the first redrive, and says so; another selection is another one, and so is the same one later."""
     bury("m1")
     bury("m2")
     first = started(run, "--all")
-    assert started(run, "--all") == first
+    again = run(dead_letters, "redrive", "--all", "--rate", "9", "--yes", "--no-wait", "--actor", "u-10")
+    assert again.stdout.strip() == first
+    assert f"nothing new is begun: the redrive {first} of the same letters is under way" in again.stderr
     assert started(run, "m1") != first
     drive = Drive(commands_app, first)
     drive.step()
