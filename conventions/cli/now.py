@@ -113,7 +113,18 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
     ]  # fmt: skip
     yield from _table(
         "failures (dead: deaths since then; `dead-letters groups` counts the letters that are dead now)",
-        ("error", "task", "retrying", "retried", "dead", "sent again", "since", "worker", "release", "message"),
+        (
+            "error",
+            "task",
+            "retrying",
+            "retried",
+            "dead",
+            "sent again",
+            "since",
+            "failed at",
+            "failed by release",
+            "message",
+        ),
         causes,
     )
     running = [
