@@ -7,6 +7,8 @@ from datetime import timedelta
 from secrets import token_urlsafe
 from typing import Any, NamedTuple
 
+from redis.exceptions import ResponseError
+
 from conventions.storage.redis_store import Store
 
 KEEP = timedelta(days=1)  # how long the marks of a worker that says nothing more are kept
@@ -55,10 +57,15 @@ class DeliveryNames:
 
     def worker_of(self, delivery: str) -> WorkerName | None:
         """The worker that took it; `None`: it is not known any more, or it died within its first second. Raises: RedisError."""
-        found: Any = self._store.redis.get(self._key(delivery[:MARK]))
         try:
+            found: Any = self._store.redis.get(self._key(delivery[:MARK]))
             name, release = json.loads(found or b"")
-        except (ValueError, TypeError):  # there is none, or a later release has written it
+        except (
+            ResponseError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # there is none, or another program has written it
             return None
         return WorkerName(str(name), None if release is None else str(release))
 

@@ -166,7 +166,7 @@ def _as_of_now(task: RunnableTask, job: Attempt, answer: Answer) -> Answer:
 def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
     """Act on the answer to the claim. Returns the stored result if the job was done before. Raises what ends this delivery."""
     answer = _as_of_now(task, job, answer)
-    _record_interrupted(task, job, answer)
+    record_interrupted(task, job, answer)
     if isinstance(answer, Granted):
         job.started_at = datetime.now(UTC)
         return None
@@ -196,14 +196,6 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
             told = tell_of_death(task, job, failed)
             raise told if told is not failed or tells_of_failure(task) else Ignore()
     raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
-
-
-def _record_interrupted(task: RunnableTask, job: Attempt, answer: Answer) -> None:
-    """Before it runs again: afterwards nobody asks."""
-    try:
-        record_interrupted(task, job, answer)
-    except RedisError as error:
-        raise _not_started(task, job, error) from error
 
 
 def _refusal(job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:

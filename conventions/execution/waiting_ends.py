@@ -11,6 +11,7 @@ from conventions.core.error_text import FailureText, clean
 from conventions.core.value_bounds import LARGEST_COUNT
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.execution.interrupted import record_kept
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 
@@ -36,6 +37,7 @@ class WaitingEnds:
             JournalFull, RedisError: of what ended, each has its row.
         """
         described = [self._describe(one) for one in found]
+        record_kept(self._app, [event for _, event, _ in described])
         ends = [End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described]
         settlements = [
             Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described

@@ -16,7 +16,7 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
-from conventions.idempotency.interrupted_start import InterruptedStart
+from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
@@ -245,6 +245,15 @@ class Claims:
         for one, event in starts:
             arguments += [one.entry, event.encode(), milliseconds(one.ended_at.timestamp())]
         self._run("record_interrupted", arguments)
+
+    def kept_interrupted(self, messages: Sequence[tuple[str, str, str]]) -> list[tuple[InterruptedStart, ...]]:
+        """The starts without an outcome that the claims of messages keep, where those end without another start. Raises: RedisError.
+
+        Args:
+            messages: of each the name of its claim, its id, and the token of the delivery that ends.
+        """
+        arguments = [part for one in messages for part in one]
+        return [interrupted_starts(kept) for kept in self._run("kept_interrupted", arguments)]
 
     def tell(self, claim: str, token: str, event: Event) -> None:
         """Write to the journal that a job is ended whose process goes on; nothing where it does not run any more. Raises: RedisError."""

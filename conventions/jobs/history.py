@@ -10,10 +10,11 @@ from conventions.attempt_log.lines import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.broker.delivery_names import DeliveryNames
 from conventions.execution.application import Application
+from conventions.execution.claim_names import claim_name
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
-from conventions.jobs.look import WITHIN, claim_name
+from conventions.jobs.look import WITHIN
 from conventions.records.journal import Event
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
         found = [one for one in found if one not in mine]
         attempts.append(_of_row(row, [line for one in mine for line in one.lines]))
     ids = {row.id for row in rows}
-    for start in (one for one in kept if _id_of(one) not in ids):
+    for start in (one for one in kept if not ids & {_id_of(one), _id_of(one, "hung")}):
         mine = [one for one in found if one[:3] == (start.generation, start.attempt, start.token)]
         found = [one for one in found if one not in mine]
         attempts.append(_of_start(app, start, [line for one in mine for line in one.lines]))
@@ -138,9 +139,9 @@ def _with_worker(app: Application, attempt: JobAttempt, claim: ClaimReading | No
     return attempt if who is None else replace(attempt, worker=who.name, release=who.release)
 
 
-def _id_of(start: InterruptedStart) -> str:
-    """Of the event that it becomes."""
-    event = Event(start.message_id, INTERRUPTED, generation=start.generation, attempt=start.attempt, token=start.token)
+def _id_of(start: InterruptedStart, kind: str = INTERRUPTED) -> str:
+    """Of the event that it becomes, or has become."""
+    event = Event(start.message_id, kind, generation=start.generation, attempt=start.attempt, token=start.token)
     return event.id
 
 

@@ -16,6 +16,7 @@ from conventions.broker.one_message import FoundMessage
 from conventions.core.units import local_time, moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
+from conventions.execution.claim_names import claim_name
 from conventions.idempotency.claim_reading import CancelMark, ClaimReading, read_cancel, read_claim
 from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.why_it_waits import of_waiting
@@ -143,7 +144,11 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
     cancelled = None if runs else read_cancel(app.claims.store, message_id, message.generation)
     if cancelled is not None:
         state = "queued"  # it waits for nothing but a worker that removes it
-    has_begun = runs or (own is not None and own.state == "running")
+    has_begun = (
+        runs
+        or (own is not None and own.state == "running")
+        or (claim is not None and _was_begun(message_id, message, claim))
+    )
     attempt = message.attempt if own is None else own.attempt
     facts = Facts(
         message_id,
@@ -165,6 +170,12 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
     )
     has_failed = state == "retrying" or (cancelled is not None and message.attempt > 1)
     return _with_last_error(question, facts) if has_failed else facts
+
+
+def _was_begun(message_id: str, message: FoundMessage, claim: ClaimReading) -> bool:
+    """Whether this attempt has begun, and its process or worker has ended: the next start is of the same attempt."""
+    now = (message_id, message.generation, message.attempt)
+    return any((one.message_id, one.generation, one.attempt) == now for one in claim.interrupted)
 
 
 def _due_at(message: FoundMessage, cancelled: CancelMark | None) -> datetime | None:
@@ -359,12 +370,6 @@ def sql_errors() -> tuple[type[Exception], ...]:
 
 def _claim(app: Application, task: str | None, key: str | None) -> ClaimReading | None:
     return read_claim(app.claims.store, claim_name(app, task, key)) if task and key else None
-
-
-def claim_name(app: Application, task: str, key: str) -> str:
-    """The name of the claim of a job. `task`: as its message has it, which may be an old name."""
-    known = app.tasks.get(task)
-    return f"{task if known is None else known.name}:{key}"
 
 
 def _has_workers(app: Application) -> bool:

@@ -28,6 +28,7 @@ from conventions.execution.application import Application
 from conventions.execution.attempt import Attempt
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_refusal
+from conventions.execution.interrupted import record_kept
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 from conventions.storage.redis_store import DISK_TIMEOUT
@@ -143,6 +144,7 @@ class Refusals:
             log_refusal(message_id, event.task, error)
         try:
             with self._in_loop() if which == "only" else nullcontext():
+                record_kept(self._app, [event])
                 join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
                 self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])
                 self._app.port.secure()

@@ -15,12 +15,14 @@ from typing import Any
 from celery import bootsteps
 from celery.signals import worker_process_shutdown, worker_shutdown, worker_shutting_down
 from celery.worker import state
+from redis.exceptions import RedisError
 
 from conventions.core.same_press import SAME_PRESS
 from conventions.execution.process_ends import has_ended
 from conventions.idempotency.interrupted_start import STOPPED
 from conventions.library_internals.billiard import children, destination_of, open_jobs, pids_of
 from conventions.library_internals.celery_worker import has_terminated, is_warm_handler, say
+from conventions.metrics.worker_reports import WorkerReports
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +144,8 @@ class Stopping(bootsteps.StartStopStep):
                 os.kill(process.pid, signal.SIGKILL)
         in_flight.give_back_seized(held, STOPPED)
         in_flight.flush(RETURN_WITHIN)
+        with suppress(RedisError):  # it ends in order, and nobody must think that it is silent
+            WorkerReports(self._worker.app.store).leave(self._worker.hostname)
         logger.warning("stopped with %d jobs unfinished; their messages are back in their queues", len(held))
         logging.shutdown()
         if getattr(self._worker, "pidlock", None):

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -13,9 +13,10 @@ from conventions.broker.delivery_names import DeliveryNames
 from conventions.idempotency.claim_reading import read_claim
 from conventions.idempotency.interrupted_start import NO_SIGN, STOPPED
 from conventions.jobs.history import JobAttempt
+from conventions.metrics.worker_reports import WorkerReports
 from tests.crash.crash_tasks import Hold
 from tests.crash.evidence import Runs
-from tests.crash.set_ups import ONE_REDIS, on_each_set_up
+from tests.crash.set_ups import ONE_REDIS, RABBITMQ, on_each_set_up
 from tests.support import wait_until
 from tests.workers import Installation, Worker
 
@@ -121,7 +122,38 @@ def test_of_a_worker_that_is_stopped(installation: Installation, app: Convention
         with installation.worker(*QUEUE, "--pool", pool) as worker:
             wait_for_start(installation, app, starts)
             worker.stop()
+        assert WorkerReports(app.store).listing() == [], "it ended in order: nobody must take it for silent"
     with installation.worker(*QUEUE):
         (installation.folder / "go").touch()
         *lost, _ = job.ended("interrupted", "interrupted", "succeeded")
         assert [one.error_message for one in lost] == [STOPPED, STOPPED]
+
+
+@pytest.mark.parametrize("servers", [ONE_REDIS, RABBITMQ], indirect=True)
+@pytest.mark.parametrize("how", ["expired", "revoked"])
+def test_of_one_that_never_runs_again(installation: Installation, app: ConventionsApp, how: str) -> None:
+    """It is too late, or revoked, when another worker has it: who ran it, and that it was killed, is recorded all the same."""
+    installation.settings |= {"lease": LEASE}
+    with installation.worker(*QUEUE) as first:
+        late: Any = {"expires": 3.0} if how == "expired" else {}
+        job = Started(Hold.apply_async(kwargs={"number": 1}, actor="ada", **late).id, app)
+        wait_for_start(installation, app)
+        first.kill()
+    store = app.claims.store
+    (key,) = cast("list[bytes]", store.redis.keys(store.key("claim", f"{Hold.name}:*")))
+    name = key.decode().removeprefix(store.key("claim", ""))
+    wait_until(lambda: (claim := read_claim(store, name)) is not None and claim.lapsed, 30, "its lease is over")
+    because = ("--actor", "ann", "--reason", "a test")
+    if how == "revoked":
+        installation.run("pause", "queue", "immediate", *because)
+    with installation.worker(*QUEUE):
+        if how == "revoked":
+            assert "OK" in installation.run("control", "revoke", job.id).stdout
+            installation.run("resume", "queue", "immediate", *because)
+        wait_until(
+            lambda: {one["outcome"] for one in listed(installation, "--id", job.id)} >= {how}, 45, "it has ended"
+        )
+    found = {one["outcome"]: one for one in listed(installation, "--id", job.id)}
+    assert found.keys() == {"interrupted", how}, found
+    assert (found["interrupted"]["worker"].partition("@")[0], found["interrupted"]["actor"]) == ("worker0", "ada")
+    assert Runs(installation.folder).starts()[1] == 1

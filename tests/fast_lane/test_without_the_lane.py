@@ -57,12 +57,14 @@ def runs(folder: Path) -> Counter[str]:
 
 
 def kinds(app: ConventionsApp) -> dict[str, list[str]]:
-    """How the attempts of each message ended, in order."""
+    """How the attempts of each message ended, in order; a start without an outcome is no end."""
     wait_until(lambda: app.journal.length() == 0, description="everything is recorded")
     found: dict[str, list[str]] = {}
     row = ExecutionRow
     with app.database.session() as session:
-        for message_id, kind in session.execute(select(row.message_id, row.kind).order_by(row.attempt)):
+        for message_id, kind in session.execute(
+            select(row.message_id, row.kind).where(row.kind != "interrupted").order_by(row.attempt)
+        ):
             found.setdefault(message_id, []).append(kind)
     return found
 

@@ -18,6 +18,7 @@ from tests.claiming import (
     FIRST,
     OTHER,
     asking,
+    claim_key,
     end_lease,
     granted,
     handed_out,
@@ -151,6 +152,80 @@ def test_another_message_with_the_key_is_told_whose_it_was(claims: Claims, store
     assert one.message_id == FIRST.message_id
     settle(claims, OTHER)
     assert [one.token for one in getattr(take(claims, FIRST), "interrupted")] == ["t1"]  # noqa: B009  # of one kind of answer
+
+
+def test_what_ends_without_another_start_is_told_of(claims: Claims, store: Store) -> None:
+    """It is revoked, too late, or removed while it waits; but not the start that this end is of."""
+    for number, before in enumerate(("nobody", "lapsed")):
+        one = replace(FIRST, key=f"k{number}", message_id=f"m{number}")
+        granted(claims, one)
+        end_lease(store, one)
+        if before == "lapsed":
+            assert claims.end_running(one.claim, one.message_id, 0, "another", loser="lapsed") == "ended"
+        own, other = ((one.claim, one.message_id, token) for token in (one.token, "another"))
+        assert claims.kept_interrupted([own]) == ([()] if before == "nobody" else [kept_by(claims, one)])
+        ((start,),) = claims.kept_interrupted([other])
+        assert start.token == one.token
+        claims.record_interrupted(one.claim, [(start, event_of(start))])
+        assert claims.kept_interrupted([other]) == [()]
+    assert [one.event.message_id for one in recorded(store)] == ["m0", "m1"]
+    assert claims.kept_interrupted([("Task:none", "m7", "t")]) == [()]
+
+
+def test_one_that_is_ended_by_force_has_that_end(claims: Claims) -> None:
+    """Its own start is no start without an outcome."""
+    granted(claims, FIRST)
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, FIRST.token, loser="itself") == "ended"
+    assert kept_by(claims) == ()
+
+
+def test_an_outcome_leaves_the_starts_of_other_messages(claims: Claims, store: Store) -> None:
+    """They share the key; the second one ends while it goes back."""
+    granted(claims, FIRST)
+    end_lease(store)
+    granted(claims, OTHER)
+    claims.release(OTHER.claim, OTHER.token, "signal 9")
+    assert [one.message_id for one in kept_by(claims)] == ["m1", "m2"]
+    assert settle(claims, OTHER) == "recorded"
+    assert [one.message_id for one in kept_by(claims)] == ["m1"]
+
+
+def test_the_latest_starts_are_kept(claims: Claims, store: Store) -> None:
+    """Those of messages that never come again give way."""
+    for number in range(12):
+        one = replace(FIRST, token=f"t{number}", message_id=f"m{number}")
+        granted(claims, one)
+        claims.release(FIRST.claim, one.token, "x")
+        store.redis.hset(claim_key(store), "starts", 0)
+    assert [one.message_id for one in kept_by(claims)] == [f"m{number}" for number in range(2, 12)]
+
+
+def test_two_starts_of_one_delivery_are_one_event(claims: Claims, store: Store) -> None:
+    """They have one name, so SQL has one row; the counts must not have two."""
+    granted(claims, replace(FIRST, start="one"))
+    granted(claims, replace(FIRST, start="two"))
+    end_lease(store)
+    assert [one.token for one in told_by(claims, replace(FIRST, token="t2"))] == ["t1"]
+
+
+def test_a_letter_names_no_old_reason(broker: Broker, claims: Claims, store: Store) -> None:
+    """An orderly stop does not count, so it is no reason; nor is an earlier death where the last one is not known."""
+    delivery = sent(broker)
+    request = asking(delivery)
+    granted(claims, request)
+    broker.give_back([held(delivery, request)], why="stopped")
+    request = asking(delivery := handed_out(broker))
+    granted(claims, request)
+    broker.give_back([held(delivery, request)], counted=True, why="signal 9")
+    delivery = handed_out(broker)
+    for _ in range(START_LIMIT - 1):
+        granted(claims, asking(delivery))
+        end_lease(store)
+        delivery = once_more(broker, store)
+    poison = take(claims, asking(delivery))
+    assert isinstance(poison, Poison)
+    assert poison.why == ""
+    assert [one.why for one in poison.interrupted] == ["stopped", "signal 9", *[NO_SIGN] * (START_LIMIT - 1)]
 
 
 @settings(max_examples=200)

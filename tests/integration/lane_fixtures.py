@@ -137,10 +137,14 @@ class Lane:
 
 
 def kinds(app: ConventionsApp) -> dict[str, list[str]]:
-    """How the attempts of each message ended, in order."""
+    """How the attempts of each message ended, in order; a start without an outcome is no end."""
     row, found = ExecutionRow, defaultdict[str, list[str]](list)
     with app.database.session() as session:
-        for one in session.execute(select(row.message_id, row.kind).order_by(row.generation, row.attempt, row.fence)):
+        for one in session.execute(
+            select(row.message_id, row.kind)
+            .where(row.kind != "interrupted")
+            .order_by(row.generation, row.attempt, row.fence)
+        ):
             found[one.message_id].append(one.kind)
     return found
 

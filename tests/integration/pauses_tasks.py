@@ -44,13 +44,15 @@ class Apart(ImmediateTask):
 
 
 class Hold(ImmediateTask):
-    """Wait for the file `go`."""
+    """Wait for the file `go`, however long the test takes."""
 
     idempotent_on = EVERY_ARGUMENT
+    soft_time_limit = 500
+    time_limit = 510
 
     def run(self, folder: Path, number: int) -> None:
         note(folder, f"hold {number}")
-        wait_until((folder / "go").exists, timeout=60)
+        wait_until((folder / "go").exists, timeout=400)
 
 
 @shared_task(name="pauses.holds")

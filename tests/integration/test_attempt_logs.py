@@ -247,12 +247,12 @@ def test_a_killed_process_leaves_what_it_has_said(alone: Installation) -> None:
         os.kill(child, signal.SIGKILL)
         wait_until(lambda: len([one for one in Job.of(sent.id).history() if one.log]) == 2, 40, "it runs again")
         first, second = Job.of(sent.id).history()
-        assert (messages(first), first.outcome, second.outcome) == (messages(before), None, "running")
+        assert (messages(first), first.outcome, second.outcome) == (messages(before), "interrupted", "running")
         assert messages(second)[0] != messages(first)[0]
         (alone.folder / "go").touch()
         Job.of(sent.id).wait(30)
         first, second = Job.of(sent.id).history()
-        assert (messages(first), first.outcome, second.outcome) == (messages(before), None, "succeeded")
+        assert (messages(first), first.outcome, second.outcome) == (messages(before), "interrupted", "succeeded")
         assert len(LiveLogs(app.store).of(sent.id)) >= 1, "the first run is taken for ended after two minutes"
 
 

@@ -272,7 +272,7 @@ def test_a_running_job_whose_worker_stops(app: ConventionsApp, installation: Ins
         worker.stop()
     assert app.broker.sizes("long") == Sizes(1, 0, 0)
     with installation.worker(*WORKER):
-        wait_for_ends(app, sent.id, "cancelled")
+        wait_for_ends(app, sent.id, "interrupted", "cancelled")
     assert (tmp_path / "one").read_text() == "began\n"
 
 
@@ -504,7 +504,7 @@ def test_a_process_that_outlives_a_signal_and_ends_later(
         (process,) = worker.children()
         process.kill()
         (tmp_path / "go").touch()
-        wait_for_ends(app, again.id, "succeeded")
+        wait_for_ends(app, again.id, "interrupted", "succeeded")
     assert (tmp_path / "two").read_text() == "began\nbegan\nended\n"
 
 

@@ -136,7 +136,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if unreadable then return wait_for_newer('cancel:' .. id, tag, queue) end
   if cancelled and not (same and runs) then
     if same and its_generation <= generation and (state == 'running' or not holder) then
-      if state == 'running' and starts > 0 then interrupted = keep_interrupted(claim, math.min(till, now), '') end
+      if state == 'running' and starts > 0 then interrupted = keep_lapsed(claim, till) end
       take_from_holder(name) -- a worker that stood still may wake, and record another end
     end
     return {'cancelled', interrupted or nil}
@@ -166,7 +166,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     let_go(tag, queue)
     return {'alone'}
   end
-  if state == 'running' and starts > 0 then interrupted = keep_interrupted(claim, math.min(till, now), '') end
+  if state == 'running' and starts > 0 then interrupted = keep_lapsed(claim, till) end
   return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence, interrupted)
 end
 

@@ -5,6 +5,7 @@
 -- ARGV: for each message: tag, queue, receipt, ms to wait, '1' when the start counts (its process died) or '0' (it was
 --       returned in good order), claim ('' when none may be held), token, what is known of the end of its process or ''
 -- Returns how many messages went back
+local WENT_BACK = 'its message went back before its outcome was recorded' -- where nobody says more
 local returned = 0
 
 -- Returns whether its job had begun.
@@ -14,10 +15,10 @@ local function release(claim, token, counted, why)
   if holder ~= token or state ~= 'running' then return false end
   starts = starts_of(claim, starts, after)
   local had_begun = starts > 0
-  if had_begun then keep_interrupted(key, now, why) end
+  if had_begun then keep_interrupted(key, now, why ~= '' and why or WENT_BACK) end
   starts = math.max(starts - (counted and 0 or 1), 0)
   redis.call('HSET', key, 'state', 'released', 'until', 0, 'starts', starts, 'after', '')
-  if why ~= '' then redis.call('HSET', key, 'why', why) end
+  if counted and why ~= '' then redis.call('HSET', key, 'why', why) end -- of the starts that count
   redis.call('HDEL', key, 'token') -- a job that ends at this moment may still record its outcome
   wake_parked(claim)
   return had_begun

@@ -38,6 +38,17 @@ local function is_behind(generation, attempt, its_generation, its_attempt)
   return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt or 0))
 end
 
+-- A start has an outcome after all: the claim keeps those of others only, see `keep_interrupted`.
+local function forget_interrupted(key, token)
+  local kept, left = redis.call('HGET', key, 'interrupted'), ''
+  if not kept then return end
+  local own = string.sub(cjson.encode({token}), 1, -2) .. ','
+  for entry in string.gmatch(kept, '[^\30]+') do
+    if string.sub(entry, 1, #own) ~= own then left = left .. entry .. '\30' end
+  end
+  if left == '' then redis.call('HDEL', key, 'interrupted') else redis.call('HSET', key, 'interrupted', left) end
+end
+
 -- Tell the schedule that waits for this run that it has ended. If the broker is this server, the missing message tells it.
 local function end_run(id, claim, state, action, event)
   local key = P .. 'live:' .. id
@@ -70,7 +81,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       return gone and 'missing' or 'recorded'
     end
     if not holder then -- the claim is gone, for example after a flush; or it was released just now, and this start has an outcome after all
-      redis.call('HDEL', key, 'interrupted')
+      forget_interrupted(key, token)
       redis.call('HSET', key, 'token', token, 'fence', fence, 'id', id, 'generation', generation, 'fingerprint', fingerprint)
     end
     redis.call('HSET', key, 'state', state, 'until', integer(now + wait), 'attempt', next_attempt, 'result', result,
