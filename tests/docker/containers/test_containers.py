@@ -41,10 +41,10 @@ class Evidence:
             return Counter(session.scalars(text("SELECT name FROM effects")).all())
 
     def records(self) -> dict[str, list[str]]:
-        """How the attempts at each message ended."""
+        """How the attempts at each message ended; a start without an outcome is no end."""
         found: dict[str, list[str]] = {}
         with self._database.session() as session:
-            for row in session.scalars(select(ExecutionRow)):
+            for row in session.scalars(select(ExecutionRow).where(ExecutionRow.kind != "interrupted")):
                 found.setdefault(row.message_id, []).append(row.kind)
         return found
 
