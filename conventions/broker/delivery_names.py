@@ -35,10 +35,19 @@ def new_name() -> str:
 
 
 class WorkerName(NamedTuple):
-    """Which worker took a delivery. `release`: of the team's code that it ran."""
+    """Which worker took a delivery; both are `None` where nobody knows it.
 
-    name: str
+    Attributes:
+        name: its host name.
+        release: of the team's code that it ran; `None` also where it names none.
+    """
+
+    name: str | None
     release: str | None
+
+
+UNKNOWN = WorkerName(None, None)
+UNREADABLE = (ResponseError, ValueError, TypeError, RecursionError)  # raised by what another program has written
 
 
 class DeliveryNames:
@@ -55,18 +64,13 @@ class DeliveryNames:
         """The deliveries that this process names are of this worker. Raises: RedisError."""
         self._store.redis.set(self._key(_mark.text), json.dumps([worker, release]), px=KEEP)
 
-    def worker_of(self, delivery: str) -> WorkerName | None:
-        """The worker that took it; `None`: it is not known any more, or it died within its first second. Raises: RedisError."""
+    def worker_of(self, delivery: str) -> WorkerName:
+        """The worker that took it. Not known of one that died within half a second after its own start, or a day ago. Raises: RedisError."""
         try:
             found: Any = self._store.redis.get(self._key(delivery[:MARK]))
             name, release = json.loads(found or b"")
-        except (
-            ResponseError,
-            ValueError,
-            TypeError,
-            RecursionError,
-        ):  # there is none, or another program has written it
-            return None
+        except UNREADABLE:
+            return UNKNOWN
         return WorkerName(str(name), None if release is None else str(release))
 
     def _key(self, mark: str) -> str:

@@ -56,11 +56,6 @@ class Begun(NamedTuple):
     newer: int
 
 
-def begin(app: Application, wanted: "RedriveOrder") -> str:
-    """As `begin_or_join`. Returns the id alone."""
-    return begin_or_join(app, wanted).id
-
-
 def begin_or_join(app: Application, wanted: "RedriveOrder") -> Begun:
     """Write the row of a redrive, which the leading recorder carries out.
 

@@ -15,11 +15,9 @@ from conventions.execution.claim_names import claim_name
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claim_answers import Answer, Cancelled, Done, Granted, Poison
 from conventions.idempotency.interrupted_start import InterruptedStart
-from conventions.records.journal import Event
+from conventions.records.journal import INTERRUPTED, Event
 
 logger = logging.getLogger(__name__)
-
-KIND = "interrupted"
 
 
 def record_interrupted(task: DeclaredTask, job: Attempt, answer: Answer) -> None:
@@ -30,7 +28,7 @@ def record_interrupted(task: DeclaredTask, job: Attempt, answer: Answer) -> None
     if not isinstance(answer, (Granted, Poison, Done, Cancelled)) or not answer.interrupted:
         return
     try:
-        _record(task.app, job.claim.claim, answer.interrupted, event_of(task, job, KIND))
+        _record(task.app, job.claim.claim, answer.interrupted, event_of(task, job, INTERRUPTED))
     except RedisError as error:
         logger.warning("not in the journal yet: earlier starts of id=%s task=%s: %s", job.id, job.task, error)
 
@@ -42,7 +40,7 @@ def record_kept(app: Application, ends: Sequence[Event]) -> None:
         return
     kept = app.claims.kept_interrupted([(claim, clean(end.message_id), end.token) for claim, end in named])
     for (claim, end), starts in zip(named, kept, strict=True):
-        _record(app, claim, starts, replace(end, kind=KIND, arguments=None, headers=None, message=None))
+        _record(app, claim, starts, replace(end, kind=INTERRUPTED, arguments=None, headers=None, message=None))
 
 
 def _record(app: Application, claim: str, starts: Sequence[InterruptedStart], event: Event) -> None:
@@ -53,8 +51,7 @@ def _record(app: Application, claim: str, starts: Sequence[InterruptedStart], ev
 
 
 def _event_of(app: Application, start: InterruptedStart, event: Event) -> Event:
-    who = DeliveryNames(app.claims.store).worker_of(start.token)
-    worker, release = (None, None) if who is None else who
+    worker, release = DeliveryNames(app.claims.store).worker_of(start.token)
     logger.warning(
         "interrupted: id=%s task=%s attempt=%s worker=%s: %s",
         event.message_id,

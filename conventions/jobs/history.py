@@ -15,13 +15,13 @@ from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
 from conventions.jobs.look import WITHIN
-from conventions.records.journal import Event
+from conventions.records.journal import INTERRUPTED, Event
 
 if TYPE_CHECKING:
     from conventions.storage.tables import ExecutionRow
 
 CLOCKS = timedelta(seconds=2)  # by which the clocks of a worker and of Redis may differ here
-RUNNING, INTERRUPTED = "running", "interrupted"
+RUNNING = "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ def _with_worker(app: Application, attempt: JobAttempt, claim: ClaimReading | No
     names = (facts.id, RUNNING, attempt.redrive, attempt.attempt)
     if claim is None or (claim.message_id, claim.state, claim.generation, claim.attempt) != names:
         return attempt
-    who = DeliveryNames(app.claims.store).worker_of(claim.token)
-    return attempt if who is None else replace(attempt, worker=who.name, release=who.release)
+    worker, release = DeliveryNames(app.claims.store).worker_of(claim.token)
+    return replace(attempt, worker=worker, release=release)
 
 
 def _id_of(start: InterruptedStart, kind: str = INTERRUPTED) -> str:
@@ -146,13 +146,13 @@ def _id_of(start: InterruptedStart, kind: str = INTERRUPTED) -> str:
 
 
 def _of_start(app: Application, start: InterruptedStart, lines: Iterable[LogLine]) -> JobAttempt:
-    who = DeliveryNames(app.claims.store).worker_of(start.token)
+    worker, release = DeliveryNames(app.claims.store).worker_of(start.token)
     return JobAttempt(
         start.generation,
         start.attempt,
         INTERRUPTED,
-        worker=None if who is None else who.name,
-        release=None if who is None else who.release,
+        worker=worker,
+        release=release,
         started_at=start.began_at,
         ended_at=start.ended_at,
         error=start.failure.error,

@@ -86,8 +86,7 @@ def jobs_that_run(app: Application, which: JobFilter, limit: int, at_workers: At
 
 def _of_nobody(which: JobFilter, message: Waiting, claim: ClaimReading, names: DeliveryNames) -> JobLine | None:
     """A job that runs, and that no living worker names; `None`: it does not match."""
-    who = names.worker_of(claim.token)
-    worker, release = ("", "") if who is None else (who.name, who.release or "")
+    worker, release = (one or "" for one in names.worker_of(claim.token))
     task, actor = text_of_header(message.headers.get("task")), text_of_header(message.headers.get(ACTOR))
     began = datetime.fromtimestamp(claim.began_at, UTC) if claim.began_at else None
     runtime = None if began is None else max(0.0, (datetime.now(UTC) - began).total_seconds())

@@ -28,10 +28,11 @@ from conventions.storage.redis_store import Store
 LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
 ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
 SEARCHED, PAGE = 20_000, 200  # events that a search for one message looks through, and how many in one read
+INTERRUPTED = "interrupted"  # a start without an outcome: its process or its worker ended
 KINDS = (
-    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost", "interrupted",
+    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost", INTERRUPTED,
 )  # fmt: skip
-ASIDE = ("superseded", "interrupted")  # they do not say how the message stands
+ASIDE = ("superseded", INTERRUPTED)  # they do not say how the message stands
 
 _NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # a change would record old events a second time
 _KIND_LENGTH = 32

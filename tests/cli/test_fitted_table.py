@@ -24,10 +24,10 @@ from conventions.cli.messages import messages
 from conventions.cli.now import now
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from tests.cli.command_tasks import Import, Send
 from tests.failures import failure, record
+from tests.redriving import begin
 
 Run: TypeAlias = Callable[..., Result]
 

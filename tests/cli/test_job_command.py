@@ -14,7 +14,6 @@ from conventions.attempt_log.run_log import RunName
 from conventions.cli.job import FIELDS, job
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.jobs.facts import Facts
 from conventions.jobs.history import history
 from conventions.recording.log_mover import LogMover
@@ -25,7 +24,7 @@ from conventions.storage.database import Database
 from tests.cli.command_tasks import Send
 from tests.cli.conftest import Run
 from tests.recorded import FAILURE
-from tests.redriving import step
+from tests.redriving import begin, step
 
 
 def test_a_job_that_waits(run: Run, commands_app: ConventionsApp) -> None:

@@ -58,7 +58,7 @@ def wait_for_start(installation: Installation, app: ConventionsApp, starts: int 
     (key,) = cast("list[bytes]", store.redis.keys(store.key("claim", f"{Hold.name}:*")))
     claim = read_claim(store, key.decode().removeprefix(store.key("claim", "")))
     assert claim is not None
-    wait_until(lambda: DeliveryNames(store).worker_of(claim.token), 20, "its worker has said who it is")
+    wait_until(lambda: DeliveryNames(store).worker_of(claim.token).name, 20, "its worker has said who it is")
 
 
 def listed(installation: Installation, *arguments: str) -> list[dict[str, str]]:

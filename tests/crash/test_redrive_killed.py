@@ -12,9 +12,9 @@ from conventions.app import ConventionsApp
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.storage.tables import RedriveRow
 from tests.crash.set_ups import on_each_set_up
+from tests.redriving import begin
 from tests.support import wait_until
 from tests.workers import Installation, letters
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.core.error_text import describe
 from conventions.core.errors import BrokerUnavailable, PayloadError
@@ -21,7 +20,7 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import record_letters, redrive_rows, resent_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
+from conventions.dead_letters.redrive_sender import Redriver, who_steps
 from conventions.dead_letters.redrive_status import NO_LEADER, RedriveStatus, Watch, doubts
 from conventions.dead_letters.resend import redrive
 from conventions.metrics.worker_reports import WorkerReports
@@ -31,26 +30,16 @@ from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import DeadLetterRow, RedriveRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure
-from tests.redriving import step
+from tests.redriving import Pay, begin, step
 from tests.support import patient, wait_until
 from tests.workers import application, forget, messages
-
-
-class Pay(ImmediateTask):
-    """Pay one bill."""
-
-    idempotent_on = ("bill",)
-    queue_name = "payments"
-
-    def run(self, bill: int) -> None:
-        """No worker runs it."""
 
 
 @pytest.fixture
 def app(valkey_url: str, database: Database) -> Iterator[ConventionsApp]:
     """An application on each kind of database in turn."""
     url = database.url.render_as_string(hide_password=False)
-    with application([__name__], broker_url=valkey_url, database_url=url, key_prefix=f"t{id(database)}") as app:
+    with application([Pay.__module__], broker_url=valkey_url, database_url=url, key_prefix=f"t{id(database)}") as app:
         app.load_tasks()
         yield app
         forget(app.store)

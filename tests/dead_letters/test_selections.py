@@ -17,12 +17,12 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.discard_letters import NAMED_AT_MOST
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import CANARY_AT_MOST, RATES, RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.records import audit
 from conventions.storage.database import Database, utc_now
 from conventions.storage.redis_store import Store
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, ids, record
+from tests.redriving import begin
 
 
 def test_no_letter_is_given_up_that_nobody_saw(database: Database) -> None:

@@ -12,12 +12,12 @@ from conventions.batches.batch_state import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.records.audit_filter import AuditFilter
 from conventions.records.audit_listing import AuditLine, listing
 from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule
 from tests.console.conftest import give_schedule
+from tests.redriving import begin
 from tests.support import wait_until
 from tests.workers import Installation, Worker, acting_through, wait_for_letter
 

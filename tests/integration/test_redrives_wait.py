@@ -12,10 +12,10 @@ from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.old_redrive_task import SendDeadLetters
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 from conventions.records import executions
 from conventions.storage.tables import RedriveRow
+from tests.redriving import begin
 from tests.support import wait_until
 from tests.workers import Installation, letters, messages, told
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,11 +13,13 @@ from conventions import ImmediateTask, Job
 from conventions.app import ConventionsApp
 from conventions.broker.delivery import Delivery
 from conventions.broker.delivery_names import MARK, DeliveryNames
+from conventions.execution.attempt import Attempt
+from conventions.execution.interrupted import record_interrupted
 from conventions.execution.selection import Search, Selection
 from conventions.execution.waiting_ends import WaitingEnds
 from conventions.idempotency.claims import ClaimRequest
 from conventions.records.journal import Event, JournalEntry
-from tests.claiming import end_lease, end_wait, granted, handed_out, held
+from tests.claiming import end_lease, end_wait, granted, handed_out, held, kept_by, take
 from tests.workers import application
 
 
@@ -119,3 +122,21 @@ def test_what_another_program_wrote_for_a_worker_is_no_worker(app: ConventionsAp
         app.store.redis.set(key, written)
     lapse(app, request)
     assert outcomes(app) == [("interrupted", None)]
+
+
+def test_a_start_that_cannot_be_recorded_stops_no_job(app: ConventionsApp) -> None:
+    """The journal cannot be written in the moment between claim and run: the job goes on, and its claim keeps the start."""
+    request, _ = begun(app)
+    lapse(app, request)
+    again = replace(request, token=(delivery := handed_out(app.broker, "payments")).receipt, held=held(delivery))
+    answer = take(app.claims, again)
+    app.store.redis.set(app.journal.key, "another program")
+    job = Attempt(
+        id="m1", task=Pay.name, payload={}, key=request.key, fingerprint="f", actor="ada", attempt=1, planned_at=None, counts={}
+    )  # fmt: skip
+    record_interrupted(app.tasks[Pay.name], job, answer)
+    app.store.redis.delete(app.journal.key)
+    assert [one[0] for one in outcomes(app)] == ["interrupted", "running"]
+    record_interrupted(app.tasks[Pay.name], job, answer)
+    assert [(one.kind, one.token, one.actor) for one in recorded(app)] == [("interrupted", request.token, "ada")]
+    assert kept_by(app.claims, request) == ()

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from conventions import ImmediateTask, Job
+from conventions import Job
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import BATCH
 from conventions.core.error_text import describe
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.resend import redrive
 from conventions.jobs.job_actions import JobAction
 from conventions.recording.recorder import Recorder
@@ -24,25 +23,15 @@ from conventions.storage.database import Database
 from conventions.storage.tables import DeadLetterRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, record
-from tests.redriving import step
+from tests.redriving import Pay, begin, step
 from tests.workers import application, forget, messages
-
-
-class Pay(ImmediateTask):
-    """Pay one bill."""
-
-    idempotent_on = ("bill",)
-    queue_name = "payments"
-
-    def run(self, bill: int) -> None:
-        """No worker runs it."""
 
 
 @pytest.fixture
 def app(valkey_url: str, database: Database) -> Iterator[ConventionsApp]:
     """An application on each kind of database in turn, with two dead letters."""
     url = database.url.render_as_string(hide_password=False)
-    with application([__name__], broker_url=valkey_url, database_url=url, key_prefix=f"t{id(database)}") as app:
+    with application([Pay.__module__], broker_url=valkey_url, database_url=url, key_prefix=f"t{id(database)}") as app:
         app.load_tasks()
         for number, id_ in enumerate(("m1", "m2")):
             error = ValueError("the first")
