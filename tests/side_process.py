@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import prepared_python
+from tests.prepared_python import Process
 from tests.support import patient, wait_until
 from tests.workers import Installation
 
@@ -17,7 +19,7 @@ ADDRESS = re.compile(r"http://(127\.0\.0\.1:\d+)/metrics")
 class SideProcess(NamedTuple):
     """A process, and the file with what it says."""
 
-    process: "subprocess.Popen[bytes]"
+    process: Process
     log: Path
 
     def serves(self) -> str:
@@ -30,7 +32,7 @@ def beside(installation: Installation, *command: str, **variables: str) -> Itera
     """Run it until the end of the block, with these variables too. It must live until then, and end in order."""
     log = installation.folder / f"{command[0]}.log"
     with log.open("w") as output:
-        process = subprocess.Popen(
+        process = prepared_python.start(
             installation.celery(*command),
             cwd=installation.folder,
             env=installation.environment | variables,

@@ -26,6 +26,7 @@ from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
 from conventions.tasks import owners
+from tests import prepared_python
 from tests.shared_tasks import show
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
@@ -232,16 +233,18 @@ class Installation:
 
     def run(self, *arguments: str, app: str = "installed", **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a celery command to its end; standard error is part of the output."""
-        return subprocess.run(
-            self.celery(*arguments, app=app),
-            cwd=self.folder,
-            env=self.environment | variables,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=patient(60),
-            check=False,
+        return prepared_python.run(
+            self.celery(*arguments, app=app), cwd=self.folder, env=self.environment | variables, timeout=patient(60)
         )
+
+    def json(self, *arguments: str, **variables: str) -> Any:
+        """The JSON that a celery command prints with `--json`, whatever it says on standard error. Raises: AssertionError: its status is not 0."""
+        command = self.celery(*arguments, "--json")
+        ended = prepared_python.run(
+            command, cwd=self.folder, env=self.environment | variables, timeout=patient(60), apart=True
+        )
+        assert ended.returncode == 0, ended
+        return json.loads(ended.stdout)
 
     def python(self, program: str, **variables: str) -> str:
         """Run a program to its end; returns what it prints. Raises: AssertionError with its errors."""
@@ -287,7 +290,7 @@ class Worker:
         self.installation = installation
         self.log = installation.folder / f"worker-{uuid4().hex[:8]}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
+            self.process = prepared_python.start(
                 command,
                 cwd=installation.folder,
                 env=installation.environment | variables,

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests import prepared_python
 from tests.support import wait_until
 from tests.workers import Installation
 
@@ -52,7 +53,7 @@ def running_flower(
     """Run `celery flower` on this port, or on a free one; for who stops it, or ends it before its time."""
     log_path = installation.folder / f"flower-{uuid4().hex[:8]}.log"
     with log_path.open("w") as log:
-        process = subprocess.Popen(
+        process = prepared_python.start(
             installation.celery("flower", *listen, f"--port={port}", *arguments, app=app),
             cwd=installation.folder,
             env=installation.environment | variables,

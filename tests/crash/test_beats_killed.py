@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import psutil
@@ -21,11 +20,10 @@ from conventions.schedules.schedule_state import Run
 from tests.crash.chaos import pause
 from tests.crash.server import Server
 from tests.integration.beat_project import BeatProject
+from tests.prepared_python import Process
 from tests.support import patient, wait_until
 
 TOKYO = ZoneInfo("Asia/Tokyo")
-
-Process: TypeAlias = subprocess.Popen[bytes]
 
 WORKER = ("worker", "-c", "2", "-Q", "scheduled,immediate")
 ALL = 'Schedule("often", every({0}), Bare, {{"into": "often"}}, catch_up="all")'

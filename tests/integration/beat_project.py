@@ -16,6 +16,8 @@ from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules
 from conventions.storage.redis_store import Store
+from tests import prepared_python
+from tests.prepared_python import Process
 from tests.support import patient, wait_until
 
 WORK = '''
@@ -109,17 +111,15 @@ class BeatProject:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "work", *arguments],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=patient(60), check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "celery", "-A", "work", *arguments]
+        return prepared_python.run(command, cwd=self.folder, env=self.environment, timeout=patient(60), apart=True)
 
     @contextmanager
-    def process(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    def process(self, *arguments: str, **variables: str) -> Iterator[Process]:
         """Run a command in a process group of its own, which ends with the block; `variables`: of its environment."""
         log = self.folder / f"{arguments[0]}.log"
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            process = prepared_python.start(
                 [sys.executable, "-m", "celery", "-A", "work", *arguments, "--loglevel", "INFO"],
                 cwd=self.folder, env=self.environment | variables, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip

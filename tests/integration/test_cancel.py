@@ -17,6 +17,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.dead_letters.resend import redrive
 from conventions.jobs.job import Job
+from conventions.now.end_running import worker_of
 from conventions.records import audit, executions
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, messages, told, wait_for_letter, wait_until_empty
@@ -414,9 +415,9 @@ def test_no_force_ends_a_thread(app: ConventionsApp, installation: Installation,
     """It is refused with the reason, and the job hears of the cancel when it reports."""
     with installation.worker(*WORKER, "-P", "threads"):
         sent = Steps.delay(tmp_path, "one")
-        wait_until((tmp_path / "one").exists, description="it runs")
+        wait_until(lambda: worker_of(app, sent.id), description="its worker says that it runs")
         found = installation.run("cancel", sent.id, "--force", "--reason", "x")
-        assert found.returncode == 1
+        assert found.returncode == 1, found.stdout
         assert "runs it in a thread (thread), which nobody can end" in found.stdout
         wait_for_ends(app, sent.id, "cancelled")
 
