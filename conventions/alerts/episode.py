@@ -23,6 +23,7 @@ AT_ONCE = frozenset(
         "mean delay",
         "retrying",
         "dead letters",
+        "interrupted",
         "evicts",
         "rejected events",
         "redrive stopped",

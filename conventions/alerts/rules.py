@@ -228,6 +228,21 @@ def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def interrupted(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """So many starts of a task had no outcome: a process that runs out of memory is killed, and its job poisons the next one."""
+    limit, by_task = thresholds.interrupted, Counter[str]()
+    for series, figures in (look.recent or {}).items():
+        by_task[series.task] += figures.of("interrupted")
+    for task, starts in by_task.items():
+        if starts >= limit:
+            yield Finding(
+                "interrupted", task, "warning",
+                f"{_short(task)}: {starts:,} starts were interrupted within {thresholds.window} min: processes or workers were killed, or stopped",
+                "`audit list --outcome interrupted` has each reason: signal 9 may be the memory of the machine; a stop needs a longer grace period",
+                _of_task("/audit?outcome=interrupted", task), starts, limit,
+            )  # fmt: skip
+
+
 def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001  # one signature for all rules
     """Messages wait in a queue that no living worker consumes; also those that are not due: nobody makes them ready. Of a paused one, all know."""
     for queue in _queues(look):
@@ -412,12 +427,12 @@ def unreadable(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa
 
 RULES: tuple[Rule, ...] = (
     unreadable, no_worker, no_consumer, worker_silent, not_consuming, beat_silent, schedule_overdue, memory, failure_rate, retrying, busy_with_one,
-    backlog, oldest, mean_delay, new_letters, recording_late, schedule_failing, batch_stalled, redrive_stopped,
+    backlog, oldest, mean_delay, new_letters, interrupted, recording_late, schedule_failing, batch_stalled, redrive_stopped,
 )  # fmt: skip
 
 
 RULE_NAMES = (
-    "backlog", "batch stalled", "busy with one task", "beat silent", "counting late", "dead letters", "evicts", "failure rate", "mean delay", "memory",
+    "backlog", "batch stalled", "busy with one task", "beat silent", "counting late", "dead letters", "evicts", "failure rate", "interrupted", "mean delay", "memory",
     "no consumer", "no worker", "not consuming", "oldest", "recording late", "redrive stopped", "rejected events", "retrying", "schedule failing", "schedule overdue", "unreadable",
     "worker silent",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from conventions.metrics.measures import Series
 
 LOCAL = "127.0.0.1"
 COLUMNS = (
-    "task", "queue", "succeeded", "retried", "dead", "failure_percent", "mean_run_seconds", "p95_run_seconds", "mean_wait_seconds",
+    "task", "queue", "succeeded", "retried", "dead", "interrupted", "failure_percent", "mean_run_seconds", "p95_run_seconds", "mean_wait_seconds",
     "p95_wait_seconds",
 )  # fmt: skip
 
@@ -91,7 +91,7 @@ def _row(series: Series, figures: Figures) -> dict[str, Any]:
     return {
         "task": series.task,
         "queue": series.queue,
-        **{kind: figures.of(kind) for kind in ("succeeded", "retried", "dead")},
+        **{kind: figures.of(kind) for kind in ("succeeded", "retried", "dead", "interrupted")},
         "failure_percent": None if rate is None else round(100 * rate, 2),
         "retry_percent": None if figures.retry_rate is None else round(100 * figures.retry_rate, 2),
         "mean_run_seconds": _rounded(figures.run.mean),

@@ -40,6 +40,7 @@ class Thresholds(BaseModel):
         retry_rate: share of the attempts that failed and are tried again.
         oldest: seconds, by queue of a class of job; `other_oldest` of any other queue.
         new_letters, letters_window: so many new dead letters of a task within so many minutes.
+        interrupted: starts of a task without an outcome, within `window`.
         busy_for: seconds for which all processes may run one task while others wait.
         journal_lag, count_lag: seconds for which an event may wait for SQL, and for being counted.
         overdue: seconds for which a slot of a schedule may be due.
@@ -59,6 +60,7 @@ class Thresholds(BaseModel):
     other_oldest: Seconds = 300
     new_letters: Count = 10
     letters_window: Annotated[int, Field(ge=1, le=60)] = 15
+    interrupted: Count = 5
     busy_for: Seconds = 60
     journal_lag: Seconds = 30
     count_lag: Seconds = 30

@@ -1,17 +1,17 @@
 """`WaitingEnds`: ends messages that wait, each with a row; a batch counts its chunks, and a schedule waits for none of them (R22)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from conventions.broker.batch_membership import Join, Member
-from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
+from conventions.broker.header_names import BATCH
 from conventions.broker.waiting_messages import End, Waiting
-from conventions.core.actor import SYSTEM
-from conventions.core.error_text import FailureText, clean
-from conventions.core.value_bounds import LARGEST_COUNT
+from conventions.core.error_text import FailureText
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.interrupted import record_kept
+from conventions.execution.waiting_event import waiting_event
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 
@@ -58,28 +58,15 @@ class WaitingEnds:
             follow_up(self._app, member)
 
     def _describe(self, one: Waiting) -> tuple[ClaimRequest, Event, Join | None]:
-        headers = one.headers
-        generation = headers.get(GENERATION)
-        said = self._said.replace("{queue}", one.queue)
-        event = Event(
-            message_id=one.message_id,
-            kind=self._kind,
-            task=_text(headers.get("task")),
-            queue=one.queue,
-            actor=_text(headers.get(ACTOR)) or SYSTEM,
-            key=_text(headers.get(KEY)),
-            generation=generation if type(generation) is int and 0 <= generation <= LARGEST_COUNT else one.generation,
-            attempt=one.attempt,
+        event = replace(
+            waiting_event(
+                one.headers, one.message_id, self._kind, queue=one.queue, generation=one.generation, attempt=one.attempt
+            ),
             token=f"{TOKENS[self._kind]}-{one.score.decode()}",  # the same where it is done again
-            enqueued_at=_text(headers.get(ENQUEUED_AT)),
-            failure=FailureText(self._error, said, "", ""),
+            failure=FailureText(self._error, self._said.replace("{queue}", one.queue), "", ""),
         )
         request = ClaimRequest("", "", event.token, event.message_id, "")
-        return request, event, join_of(self._app, Member.read(headers.get(BATCH)), "cancelled")
+        return request, event, join_of(self._app, Member.read(one.headers.get(BATCH)), "cancelled")
 
 
 TOKENS = {"purged": "purge", "cancelled": "cancel"}
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else clean(str(value))

@@ -255,9 +255,9 @@ class Claims:
         arguments = [part for one in messages for part in one]
         return [interrupted_starts(kept) for kept in self._run("kept_interrupted", arguments)]
 
-    def tell(self, claim: str, token: str, event: Event) -> None:
+    def record_hung(self, claim: str, token: str, event: Event) -> None:
         """Write to the journal that a job is ended whose process goes on; nothing where it does not run any more. Raises: RedisError."""
-        self._run("tell", [claim, token, event.encode()])
+        self._run("record_hung", [claim, token, event.encode()])
 
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""

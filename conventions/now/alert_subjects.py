@@ -14,7 +14,7 @@ from conventions.schedules.schedule_summary import summaries_of
 
 KINDS: dict[str, Kind] = {
     "backlog": "queue", "mean delay": "queue", "oldest": "queue", "no consumer": "queue",
-    "failure rate": "task", "retrying": "task", "dead letters": "task", "busy with one task": "task",
+    "failure rate": "task", "retrying": "task", "dead letters": "task", "interrupted": "task", "busy with one task": "task",
     "worker silent": "worker", "not consuming": "worker",
 }  # fmt: skip
 OF_SCHEDULES = ("schedule overdue", "schedule failing")

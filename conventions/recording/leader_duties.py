@@ -1,4 +1,4 @@
-"""What the recorder that leads does beside recording: it counts events, moves log lines of attempts, looks for lost messages, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
+"""What the recorder that leads does beside recording: it counts events, moves log lines of attempts, looks for lost messages, writes starts without an outcome, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from conventions.metrics.counting import Counting
 from conventions.metrics.depths import Depths
 from conventions.metrics.event_counter import EventCounter
 from conventions.outbox.relay import Relay
+from conventions.recording.interrupted_starts import InterruptedStarts
 from conventions.recording.log_mover import LogMover
 from conventions.recording.lost_message_search import LostMessages
 from conventions.recording.recorder import Recorder
@@ -32,6 +33,7 @@ def begin_duties(
     recorder.compare = lambda: compare(app, on_step) if app.port.keeps_claims else None
     lost = LostMessages(app, lambda: recorder.leads)
     lost.start()
+    InterruptedStarts(app, lambda: recorder.leads).start(stop)
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
     Relay(app, lambda: recorder.leads).start(stop)
     LogMover(LiveLogs(app.store), lambda: app.database, lambda: recorder.leads).start(stop)

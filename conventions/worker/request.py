@@ -399,7 +399,7 @@ class Request(PlainRequest):
             suppress(Exception),
             Deadline(DEATH_WITHIN),
         ):  # the log has it, and the thread that calls this keeps all other jobs
-            self.app.claims.tell(
+            self.app.claims.record_hung(
                 self.claim, self.token, self._event("hung")
             )  # first: after its end nobody knows that it was told
         if self._runs_here:  # a thread cannot be ended: let the message go

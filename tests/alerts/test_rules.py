@@ -142,6 +142,7 @@ EDGES: dict[str, tuple[str, Look, Look]] = {
     "letters that are not recorded": (
         "dead letters", letters(died=15, dead=0, settled=6, coming=15), letters(died=16, dead=1, settled=6, coming=9),
     ),
+    "interrupted": ("interrupted", counted({"interrupted": 4}), counted({"interrupted": 5})),
     "none waits": (
         "retrying", replace(counted({"retried": 100}), levels=Levels(AT, causes=[])), counted({"retried": 100}),
     ),
@@ -173,7 +174,7 @@ def test_each_rule_has_an_edge_here() -> None:
     of = {rule for rule, _, _ in EDGES.values()} | {"beat silent", "schedule overdue"}
     everything = {one.rule for _, _, at in EDGES.values() for one in findings(at, USUAL)}
     assert everything <= of
-    assert len(RULES) == 19
+    assert len(RULES) == 20
 
 
 def test_a_queue_may_have_thresholds_of_its_own() -> None:

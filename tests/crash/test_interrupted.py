@@ -1,6 +1,5 @@
 """A start without an outcome is in the history: who ran it, since when, and why it ended. Its worker or its process was killed, or stopped (R22)."""
 
-import json
 import os
 import signal
 from typing import Any, NamedTuple, cast
@@ -16,7 +15,7 @@ from conventions.jobs.history import JobAttempt
 from conventions.metrics.worker_reports import WorkerReports
 from tests.crash.crash_tasks import Hold
 from tests.crash.evidence import Runs
-from tests.crash.set_ups import ONE_REDIS, RABBITMQ, on_each_set_up
+from tests.crash.set_ups import ONE_REDIS, RABBITMQ, TWO_REDIS, on_each_set_up
 from tests.support import wait_until
 from tests.workers import Installation, Worker
 
@@ -63,9 +62,7 @@ def wait_for_start(installation: Installation, app: ConventionsApp, starts: int 
 
 def listed(installation: Installation, *arguments: str) -> list[dict[str, str]]:
     """The audit."""
-    found = installation.run("audit", "list", "--json", *arguments)
-    assert found.returncode == 0, found.stdout
-    return [one for one in json.loads(found.stdout) if one["of"] == "execution"]
+    return [one for one in installation.json("audit", "list", *arguments) if one["of"] == "execution"]
 
 
 @on_each_set_up
@@ -95,6 +92,28 @@ def test_of_a_killed_worker(installation: Installation, app: ConventionsApp) -> 
         assert [one["outcome"] for one in listed(installation, "--worker", ended.worker or "")] == ["succeeded"]
     finally:
         worker.kill()
+
+
+@pytest.mark.parametrize("servers", [ONE_REDIS, TWO_REDIS], indirect=True)
+def test_while_nobody_may_begin(installation: Installation, app: ConventionsApp) -> None:
+    """Its queue is paused for good: what a worker left as it was killed is in the audit all the same, once."""
+    installation.settings |= {"lease": LEASE}
+    with installation.workers((*QUEUE,), (*QUEUE,)) as both:
+        job = sent(app)
+        wait_for_start(installation, app)
+        paused = installation.run("pause", "queue", "immediate", "--actor", "ann", "--reason", "a test")
+        assert paused.returncode == 0, paused.stdout
+        (running,) = {one.worker for one in job.history()}
+        assert running is not None
+        both[int(running.partition("@")[0].removeprefix("worker"))].kill()
+        wait_until(lambda: listed(installation, "--worker", running), 45, "it is in SQL")
+        (line,) = listed(installation, "--worker", running)
+        assert (line["id"], line["actor"], line["outcome"]) == (job.id, "ada", "interrupted")
+        assert [one.outcome for one in job.history()] == ["interrupted"]
+        (installation.folder / "go").touch()
+        installation.run("resume", "queue", "immediate", "--actor", "ann", "--reason", "a test")
+        job.ended("interrupted", "succeeded")
+    assert Runs(installation.folder).starts()[1] == 2
 
 
 @on_each_set_up

@@ -114,7 +114,7 @@ def test_one_with_an_outcome_is_none(broker: Broker, claims: Claims, store: Stor
     settle(claims, request, "released", action="retry")
     second = asking(handed_out(broker), attempt=2)
     assert told_by(claims, second) == []
-    claims.tell(second.claim, second.token, Event("m1", "hung", token=second.token))
+    claims.record_hung(second.claim, second.token, Event("m1", "hung", token=second.token))
     end_lease(store)
     third = asking(once_more(broker, store), attempt=2)
     assert told_by(claims, third) == []
@@ -128,9 +128,9 @@ def test_one_with_an_outcome_is_none(broker: Broker, claims: Claims, store: Stor
 def test_who_does_not_hold_the_claim_tells_nothing(claims: Claims, store: Store) -> None:
     """That a job hangs is written only while it runs."""
     granted(claims, FIRST)
-    claims.tell(FIRST.claim, "another", Event("m1", "hung", token="another"))
+    claims.record_hung(FIRST.claim, "another", Event("m1", "hung", token="another"))
     settle(claims, FIRST)
-    claims.tell(FIRST.claim, FIRST.token, Event("m1", "hung", token=FIRST.token))
+    claims.record_hung(FIRST.claim, FIRST.token, Event("m1", "hung", token=FIRST.token))
     assert [one.event.kind for one in recorded(store)] == ["done"]
 
 

@@ -83,7 +83,9 @@ def test_it_is_shown_before_it_is_recorded(app: ConventionsApp) -> None:
 def test_a_job_that_hung_is_shown_once(app: ConventionsApp) -> None:
     """The journal has it; a thread that cannot be ended still has the claim."""
     request, _ = begun(app)
-    app.claims.tell(request.claim, request.token, Event("m1", "hung", task=Pay.name, token=request.token, attempt=1))
+    app.claims.record_hung(
+        request.claim, request.token, Event("m1", "hung", task=Pay.name, token=request.token, attempt=1)
+    )
     lapse(app, request)
     assert outcomes(app) == [("hung", None)]
 

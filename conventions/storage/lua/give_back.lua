@@ -33,6 +33,7 @@ for i = 1, #ARGV, 8 do
     if score and tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score) end
     if counted == '1' then count_delivery(tag) end
     if had_begun then ready_again(tag, now + tonumber(wait)) end
+    if had_begun or counted == '1' then note_interrupted(tag) end -- its claim may be in another server
     let_go(tag, queue)
     returned = returned + 1
   end

@@ -39,3 +39,11 @@ local function had_begun(tag)
   local payload = select(6, sent(tag))
   return payload and #payload <= 16384 and place_of(tag) == 'running'
 end
+
+local MOST_NOTED = 10000 -- the latest
+
+-- Note a message whose start may have no outcome, for whoever writes that to the journal before the next start.
+local function note_interrupted(tag)
+  redis.call('ZADD', P .. 'interrupted', integer(now), tag)
+  redis.call('ZREMRANGEBYRANK', P .. 'interrupted', 0, -MOST_NOTED - 1)
+end

@@ -41,6 +41,7 @@ for _, queue in ipairs(queues) do
     if score then
       if had_begun(tag) then ready_again(tag, now) end
       make_ready(tag, queue, score)
+      note_interrupted(tag)
     else
       note_lost(tag, queue)
       lost = lost + 1
