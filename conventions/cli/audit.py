@@ -85,11 +85,11 @@ def _say_unknown(context: click.Context, which: AuditFilter, actions: Sequence[s
     if action and not any(one == action or one.startswith(f"{action} ") for one in actions):
         there = ", ".join(actions) or "none"
         say(f"the audit has no action {action}{did_you_mean(action, actions)}; it has: {there}", err=True)
-    if which.task or which.queue:
+    if which.task or which.queue or which.worker:
         app = app_of(context)
         app.loader.import_default_modules()
         with suppress(RedisError):  # the audit is in SQL, and is shown without Redis, too
-            say_unknown(app, task=which.task, queue=which.queue)
+            say_unknown(app, task=which.task, queue=which.queue, worker=which.worker)
 
 
 def _moment(name: str, text: str | None, now: datetime, zone: ZoneInfo) -> datetime | None:

@@ -28,6 +28,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
+from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.declare.payload import Arguments
 from conventions.metrics.worker_reports import WorkerReports
 
@@ -215,7 +216,7 @@ def _shown(change: Change) -> str:
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
 @click.option("--priority", type=click.Choice([one.name.lower() for one in Priority]),
               help="Of their messages, so that new ones go first; default: as each was sent.")  # fmt: skip
-@click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_rows.REDRIVE_LIMIT} times.")
+@click.option("--again", is_flag=True, help=f"Also letters that were redriven {REDRIVE_LIMIT} times.")
 @REASON
 @click.option("--no-wait", is_flag=True, help="Start it, print its id, and do not watch it.")
 @actor_option
@@ -247,9 +248,7 @@ def redrive(
         warnings = doubts(app, session, which, WorkerReports(app.store).releases) if count else []
     warnings += [f"{id_} is no {which.state} letter" for id_ in unknown]
     if held and not again:
-        warnings.append(
-            f"{held} were redriven {redrive_rows.REDRIVE_LIMIT} times before and are left; --again sends them, too"
-        )
+        warnings.append(f"{held} were redriven {REDRIVE_LIMIT} times before and are left; --again sends them, too")
         count -= held
     for warning in warnings:
         say(f"warning: {warning}", err=True)

@@ -54,6 +54,7 @@ FILTERS = (
     click.option("--error", help="Class name of the exception."),
     click.option("--group", help="Fingerprint of a group, or its beginning."),
     click.option("--redrive", help="Id of the redrive that sent it last."),
+    click.option("--left-by", help="Id of a redrive that was to send it, and has not."),
     click.option("--text", help="Somewhere in message, traceback or arguments."),
     click.option("--arg", "arguments", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Value of an argument."),
     click.option("--older-than", type=Age(), metavar="AGE", help="Failed last before so long, such as 2h or 7d."),
@@ -101,7 +102,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
-    names = ("task", "queue", "error", "group", "redrive", "text", "arguments", "older_than", "newer_than")
+    names = ("task", "queue", "error", "group", "redrive", "left_by", "text", "arguments", "older_than", "newer_than")
     found = {name: options.pop(name) for name in names}
     return Filter(state=options.pop("state", "dead"), ids=ids, **found)
 
@@ -111,6 +112,8 @@ def _with_whole_names(which: Filter) -> Filter:
         which = replace(which, group=whole_group(which.group))
     if which.redrive is not None:
         which = replace(which, redrive=_whole(which.redrive, "redrives", redrive_rows.ids_that_begin))
+    if which.left_by is not None:
+        which = replace(which, left_by=_whole(which.left_by, "redrives", redrive_rows.ids_that_begin))
     return which
 
 

@@ -74,7 +74,7 @@ def list_(
         ]
         emit(rows, COLUMNS, as_json=False, short=("id",))
     if not found.lines and not found.absent:
-        say_unknown(app, task=of["task"], queue=of["queue"], arguments=of["arguments"])
+        say_unknown(app, task=of["task"], queue=of["queue"], worker=of["worker"], arguments=of["arguments"])
     for part in found.more:
         say(f"the first {limit:,} {part}; --limit shows more", err=True)
     if found.is_partial:

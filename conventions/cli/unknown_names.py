@@ -6,11 +6,17 @@ from typing import Any
 from conventions.app import ConventionsApp
 from conventions.cli.base import say
 from conventions.core.near_names import did_you_mean
+from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.pause_targets import all_queues, known_targets
 
 
 def say_unknown(
-    app: ConventionsApp, *, task: str | None = None, queue: str | None = None, arguments: Iterable[tuple[str, str]] = ()
+    app: ConventionsApp,
+    *,
+    task: str | None = None,
+    queue: str | None = None,
+    worker: str | None = None,
+    arguments: Iterable[tuple[str, str]] = (),
 ) -> None:
     """Say it on standard error. Nothing is refused: there may be records of a task that is gone.
 
@@ -18,6 +24,7 @@ def say_unknown(
         app: the application.
         task: a task's name, or the last part of it.
         queue: name of a queue.
+        worker: host name of a worker.
         arguments: pairs of an argument's name and its value.
 
     Raises:
@@ -29,6 +36,12 @@ def say_unknown(
         say(f"there is no task {task} here{did_you_mean(task, tasks)}", err=True)
     if queue and queue not in (queues := all_queues(app)):
         say(f"there is no queue {queue} here{did_you_mean(queue, queues)}", err=True)
+    if worker and worker not in (workers := {one.name for one in WorkerReports(app.store).listing()}):
+        there = ", ".join(sorted(workers)) or "none"
+        say(
+            f"no worker {worker} has reported within the hour{did_you_mean(worker, workers)}; there are: {there}",
+            err=True,
+        )
     taken = {name for one in named for name in _arguments(app.tasks[one])}
     for name, _ in arguments if named else ():
         if name not in taken:

@@ -11,7 +11,7 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import Position
 
-TEXTS = ("task", "queue", "error", "group", "redrive", "text")
+TEXTS = ("task", "queue", "error", "group", "redrive", "left_by", "text")
 AGES = ("older_than", "newer_than")
 FILTERS = ("state", *TEXTS, *AGES)
 MOST_IDS = 500

@@ -27,6 +27,7 @@ from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
+from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import audit
 from conventions.storage.database import utc_now
@@ -187,7 +188,7 @@ class EditableLetterDetail(LetterDetail):
             with self.reading() as session:
                 letter = dead_letters.get(session, id_)
                 arguments = editable(self.capp, letter, id_).arguments
-            held = letter is not None and letter.generation >= redrive_rows.REDRIVE_LIMIT
+            held = letter is not None and letter.generation >= REDRIVE_LIMIT
             values, faults = argument_editor.read(arguments, written)
             if faults:
                 return False, faults, held

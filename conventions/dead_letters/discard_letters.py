@@ -6,9 +6,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from conventions.dead_letters.filter import Filter, check_agreed
+from conventions.dead_letters.selected import selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 
 NAMED_AT_MOST = 1000  # ids in one row of the audit
@@ -31,7 +31,7 @@ def discard(session: Session, which: Filter, actor: str, reason: str, expected: 
     if not reason.strip():
         raise ValueError("say why: a letter that is given up without a reason cannot be explained later")
     which = replace(which, state="dead")
-    conditions = which.conditions(utc_now())
+    conditions = selected(session, which)
     named = session.scalars(select(DeadLetterRow.id).where(*conditions).limit(NAMED_AT_MOST + 1)).all()
     gone = session.connection().execute(update(DeadLetterRow).where(*conditions).values(state="discarded")).rowcount
     check_agreed(which, expected, gone)

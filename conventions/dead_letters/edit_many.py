@@ -12,9 +12,9 @@ from conventions.core.error_text import first_line
 from conventions.core.errors import ConventionError
 from conventions.dead_letters.edit import Change, differences, dropped, edit, editable, value_of, version
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.selected import selected
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
-from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 
 AT_ONCE = 200  # letters in one read
@@ -136,5 +136,5 @@ def _parts(app: Application, which: Filter) -> Iterator[Sequence[str]]:
     """The ids as they are at the beginning: an edit may change whether the filter holds."""
     row = DeadLetterRow
     with app.database.session(read_only=True) as session:
-        ids = session.scalars(select(row.id).where(*which.conditions(utc_now())).order_by(row.id)).all()
+        ids = session.scalars(select(row.id).where(*selected(session, which)).order_by(row.id)).all()
     yield from batched(ids, AT_ONCE)

@@ -43,6 +43,7 @@ class Filter:
         task: a task's name, or the last part of it.
         group: a fingerprint.
         redrive: the last redrive run that sent the letter.
+        left_by: a redrive run that was to send the letter, and has not; see `selected`.
         text: occurs in the error's message, the traceback or the arguments, in upper or lower case.
         arguments: pairs of an argument's name and its value, as text or as JSON.
         older_than: the last failure was longer ago than this.
@@ -62,10 +63,11 @@ class Filter:
     newer_than: timedelta | None = None
     ids: tuple[str, ...] = ()
     redrive: str | None = None
+    left_by: str | None = None
     counted: Counted = NOBODY
 
     def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
-        """The filter as SQL conditions. Ages count from `now`, unless the letters were counted before."""
+        """The filter as SQL conditions, but for `left_by`. Ages count from `now`, unless the letters were counted before."""
         row, now = DeadLetterRow, self.counted.at or now
         pairs = (
             (row.state, self.state),

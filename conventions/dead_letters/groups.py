@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from conventions.core.errors import LetterNotEditable
 from conventions.core.failure_cause import place_in
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.selected import selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
@@ -49,7 +50,7 @@ class LetterGroup:
 
 def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
     """The matching letters, grouped by cause, the largest group first."""
-    row, conditions = DeadLetterRow, which.conditions(utc_now())
+    row, conditions = DeadLetterRow, selected(session, which)
     # Counting reads the index only. The other columns are read for one letter of each group.
     counted = (
         select(row.fingerprint, func.count(), func.min(row.first_failed_at), func.max(row.last_failed_at))
@@ -81,7 +82,7 @@ def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
 
 def releases(session: Session, which: Filter) -> dict[str, int]:
     """How many of the newest `SAMPLE` letters that match died by which release, as far as that is kept; the most first."""
-    return _releases(session, _newest(session, which.conditions(utc_now())))
+    return _releases(session, _newest(session, selected(session, which)))
 
 
 def _newest(session: Session, conditions: Sequence[ColumnElement[bool]]) -> dict[str, int]:
@@ -117,7 +118,7 @@ def sparklines(session: Session, which: Filter, fingerprints: Sequence[str], now
     )
     query = (
         select(row.fingerprint, bar.label("bar"), func.count())
-        .where(*which.conditions(now), row.fingerprint.in_(fingerprints), row.last_failed_at >= begin)
+        .where(*selected(session, which, now), row.fingerprint.in_(fingerprints), row.last_failed_at >= begin)
         .group_by(row.fingerprint, "bar")
     )
     lines = {fingerprint: [0] * SPARKS for fingerprint in fingerprints}

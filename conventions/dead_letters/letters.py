@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, defer
 
 from conventions.dead_letters.filter import Counted, Filter
 from conventions.dead_letters.resent_letters import FAILED, SUPERSEDED
+from conventions.dead_letters.selected import selected
 from conventions.records import executions
 from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import DeadLetterRow
@@ -47,7 +48,7 @@ def listing(
         brief: leave out the large columns: message, arguments, headers and traceback.
     """
     row = DeadLetterRow
-    query = select(row).where(*which.conditions(utc_now())).order_by(row.last_failed_at.desc(), row.id.desc())
+    query = select(row).where(*selected(session, which)).order_by(row.last_failed_at.desc(), row.id.desc())
     if after is not None:
         query = query.where(tuple_(row.last_failed_at, row.id) < after)
     if brief:
@@ -76,7 +77,7 @@ def every(session: Session, which: Filter) -> Iterator[DeadLetterRow]:
 
 def count(session: Session, which: Filter) -> int:
     """How many letters match."""
-    query = select(func.count()).select_from(DeadLetterRow).where(*which.conditions(utc_now()))
+    query = select(func.count()).select_from(DeadLetterRow).where(*selected(session, which))
     return session.scalar(query) or 0
 
 
@@ -88,7 +89,9 @@ def seen(session: Session, which: Filter) -> tuple[int, Filter]:
     alone may still come.
     """
     row, now = DeadLetterRow, utc_now()
-    query = select(func.count(), func.max(row.last_failed_at)).where(*which.conditions(now))  # one look for both
+    query = select(func.count(), func.max(row.last_failed_at)).where(
+        *selected(session, which, now)
+    )  # one look for both
     number, newest = session.execute(query).one()
     return number, replace(which, counted=Counted(now, newest))
 
@@ -98,19 +101,19 @@ def newer(session: Session, which: Filter) -> int:
     if which.counted.newest is None:
         return 0
     later = DeadLetterRow.last_failed_at > which.counted.newest
-    query = select(func.count()).select_from(DeadLetterRow).where(*which.open.conditions(utc_now()), later)
+    query = select(func.count()).select_from(DeadLetterRow).where(*selected(session, which.open), later)
     return session.scalar(query) or 0
 
 
 def missing(session: Session, which: Filter) -> list[str]:
     """The ids of a selection without a letter in the selected state."""
-    found = session.scalars(select(DeadLetterRow.id).where(*which.conditions(utc_now()))).all() if which.ids else ()
+    found = session.scalars(select(DeadLetterRow.id).where(*selected(session, which))).all() if which.ids else ()
     return sorted(set(which.ids) - set(found))
 
 
 def kinds(session: Session, which: Filter) -> list[tuple[str | None, str | None]]:
     """Every pair of task and queue among the matching letters."""
-    query = select(DeadLetterRow.task, DeadLetterRow.queue).where(*which.conditions(utc_now())).distinct()
+    query = select(DeadLetterRow.task, DeadLetterRow.queue).where(*selected(session, which)).distinct()
     return [(task, queue) for task, queue in session.execute(query)]
 
 

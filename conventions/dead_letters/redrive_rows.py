@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
@@ -24,6 +24,7 @@ from conventions.core.priority import Priority
 from conventions.dead_letters.filter import BOUNDS, Filter, check_agreed
 from conventions.dead_letters.redrive_plan import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
+from conventions.dead_letters.selected import REDRIVE_LIMIT, left_by, selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
@@ -36,7 +37,6 @@ FAILING = ("retried", "dead", LEFT)  # answers
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
 RATES = (0.1, 10_000.0)  # the bounds of a rate
 CANARY_AT_MOST = 1_000_000
-REDRIVE_LIMIT = 3  # redrives of one letter; a further one needs `again`
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
         sent=0, succeeded=0, failed=0, sent_again=0, note="", fault=None, left_error=None, last_error=None, paced_at=None,
         created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
-    row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
+    row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*left_by(session, row))) or 0
     check_agreed(which, wanted.expected, row.total)
     session.add(row)
     how: dict[str, Any] = {
@@ -137,9 +137,8 @@ def state_sent(redrive: RedriveRow) -> str:
 
 def held_back(session: Session, which: Filter) -> int:
     """How many letters were redriven so often that they need `again`."""
-    conditions = which.conditions(utc_now())
     query = select(func.count()).select_from(DeadLetterRow)
-    return session.scalar(query.where(*conditions, DeadLetterRow.generation >= REDRIVE_LIMIT)) or 0
+    return session.scalar(query.where(*selected(session, which), DeadLetterRow.generation >= REDRIVE_LIMIT)) or 0
 
 
 def get(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the word of the glossary
@@ -178,18 +177,18 @@ def lock(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the w
 
 def has_left(session: Session, redrive: RedriveRow) -> bool:
     """Whether there are letters that this redrive has neither taken nor sent."""
-    return session.scalar(select(DeadLetterRow.id).where(*_open(redrive)).limit(1)) is not None
+    return session.scalar(select(DeadLetterRow.id).where(*left_by(session, redrive)).limit(1)) is not None
 
 
 def left(session: Session, redrive: RedriveRow) -> int:
     """How many letters this redrive has neither taken nor sent, and could send still. Raises: TypeError: a later release wrote its selection."""
-    return session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(redrive))) or 0
+    return session.scalar(select(func.count()).select_from(DeadLetterRow).where(*left_by(session, redrive))) or 0
 
 
 def take(session: Session, redrive: RedriveRow, limit: int) -> int:
     """Take letters for sending, oldest failure first. Letters that somebody else is changing now wait for a later step."""
     row, now = DeadLetterRow, utc_now()
-    query = select(row.id).where(*_open(redrive)).order_by(row.last_failed_at, row.id).limit(limit)
+    query = select(row.id).where(*left_by(session, redrive)).order_by(row.last_failed_at, row.id).limit(limit)
     found = session.scalars(query.with_for_update(skip_locked=True)).all()
     if not found:
         return 0
@@ -248,18 +247,6 @@ def give_back(session: Session, redrive: RedriveRow) -> None:
     row = DeadLetterRow
     changed = update(row).where(row.redrive_id == redrive.id, row.state == "redriving", row.answer == TAKEN)
     session.connection().execute(changed.values(state=state_sent(redrive), redrive_id=None, answer=None))
-
-
-def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
-    """Letters of the selection that this redrive has not sent. Those that died after its start, or after they were counted, do not belong to it."""
-    row = DeadLetterRow
-    not_sent = or_(row.redrive_id.is_(None), row.redrive_id != redrive.id)
-    not_taken = or_(row.answer.is_(None), row.answer != TAKEN)
-    which = Filter.of(redrive.selection)
-    found = [*which.conditions(redrive.created_at), not_sent, not_taken]
-    if which.counted.newest is None:  # that is the closer bound, and by the clock of the failures
-        found.append(row.last_failed_at <= redrive.created_at)
-    return found if redrive.again else [*found, row.generation < REDRIVE_LIMIT]
 
 
 def tally(session: Session, id: str) -> Tally:  # noqa: A002  # the word of the glossary

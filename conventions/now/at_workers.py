@@ -75,7 +75,10 @@ def jobs_that_run(app: Application, which: JobFilter, limit: int, at_workers: At
         actor = None if message is None else text_of_header(message.headers.get(ACTOR))
         if not which.actor or actor == which.actor:
             attempt = 1 if message is None else message.attempt
-            lines.append(JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, began, job.seconds, attempt))
+            release = releases[job.worker] or None
+            lines.append(
+                JobLine(job.id, job.task, RUNNING, job.queue, actor, job.worker, release, began, job.seconds, attempt)
+            )
     if len(lines) >= limit:
         return lines
     names = DeliveryNames(app.claims.store)
@@ -98,4 +101,15 @@ def _of_nobody(which: JobFilter, message: Waiting, claim: ClaimReading, names: D
         or which.release not in ("", release)
     ):
         return None
-    return JobLine(message.message_id, task, RUNNING, message.queue, actor, worker or None, began, runtime, attempt)
+    return JobLine(
+        message.message_id,
+        task,
+        RUNNING,
+        message.queue,
+        actor,
+        worker or None,
+        release or None,
+        began,
+        runtime,
+        attempt,
+    )

@@ -28,8 +28,8 @@ def ended_jobs(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
     with app.database.session(read_only=True, within=SQL_WITHIN) as session:
         return [
             JobLine(
-                one.id or "", one.task or "", one.outcome or "", one.queue or "", one.actor, one.worker, one.at, one.runtime, one.attempt or 0,
-                one.error, one.error_message,
+                one.id or "", one.task or "", one.outcome or "", one.queue or "", one.actor, one.worker, one.release, one.at, one.runtime,
+                one.attempt or 0, one.error, one.error_message,
             )
             for one in audit_listing.listing(session, wanted, limit)
         ]  # fmt: skip
@@ -52,7 +52,7 @@ def _letters(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
         ]
         return [
             JobLine(
-                one.id, one.task or "", "dead", one.queue or "", one.actor, None, one.last_failed_at, None, one.attempts, one.error,
+                one.id, one.task or "", "dead", one.queue or "", one.actor, None, None, one.last_failed_at, None, one.attempts, one.error,
                 one.error_message,
             )
             for one in found[:limit]

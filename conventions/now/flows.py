@@ -10,6 +10,7 @@ from conventions.metrics.levels import Levels, QueueNow
 from conventions.metrics.measures import Series
 
 RATE_MINUTES = 2  # full minutes over which rates are taken
+OF_PRESENT = 20.0  # seconds of the present minute from which on its own pace says when a queue is empty
 BEGUN = ("succeeded", "dead", "duplicate", "expired", "revoked")
 """Kinds by which a message ends at a worker."""
 REMOVED = ("cancelled", "purged")
@@ -25,7 +26,7 @@ class Flow:
     Attributes:
         comes: messages that were sent, a second; `None`: people have removed or moved messages just then.
         goes: messages that ended, a second; `None`: the same, in a queue of functions.
-        empty_in: seconds until no message is ready, at this pace; `None`: it is empty, or does not get shorter, or nobody can know.
+        empty_in: seconds until no message is ready, at the pace of the present minute, or in its first 20 s at that of the last full ones; `None`: it is empty, or does not get shorter, or nobody can know.
     """
 
     comes: float | None
@@ -58,12 +59,14 @@ class Minutes:
         depths: how long queues were at the end.
         moved: how many messages people moved into or out of a queue.
         last: the present one.
+        passed: seconds of that.
     """
 
     counts: Mapping[int, Mapping[Series, Mapping[str, int]]]
     depths: Mapping[int, Mapping[str, Depth]]
     moved: Mapping[int, Mapping[str, int]]
     last: int
+    passed: float = 0.0
 
 
 def first_minute(last: int) -> int:
@@ -101,10 +104,18 @@ def _flow(minutes: Minutes, before: Depth, after: Depth, queue: QueueNow, still:
     # Of functions no end is recorded: as many have gone, at the least, as the queue is shorter.
     goes = max(ended + back, -all_longer)
     comes = max(0, max(ended + removed + back, -all_longer) + all_longer)
-    shorter = min(-longer, -all_longer)
-    ready = queue.level.ready or 0
+    pace, ready = min(-longer, -all_longer) / seconds, queue.level.ready or 0
+    if OF_PRESENT <= minutes.passed <= 60:
+        pace = _shorter_since(after, queue) / minutes.passed
     runs = not still and queue.consumers != 0
-    return Flow(comes / seconds, goes / seconds, ready * seconds / shorter if runs and ready and shorter > 0 else None)
+    return Flow(comes / seconds, goes / seconds, ready / pace if runs and ready and pace > 0 else None)
+
+
+def _shorter_since(before: Depth, queue: QueueNow) -> int:
+    """By how much a queue is shorter now, and also where what is not due counts."""
+    level = queue.level
+    shorter = before.ready - (level.ready or 0) - (level.in_flight or 0)
+    return shorter if before.delayed is None else min(shorter, shorter + before.delayed - (level.delayed or 0))
 
 
 def _counted(minutes: Minutes, queue: str, kinds: Sequence[str], of: range | None = None) -> int:

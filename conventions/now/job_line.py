@@ -13,6 +13,7 @@ class JobLine:
     """A job that waits or runs, or an attempt that has ended.
 
     Attributes:
+        worker, release: that runs it, or ran it; `None`: not known, or it waits.
         at: of a waiting one, when it was sent; of a running one, when it began; else when it ended.
         runtime: seconds, so far or in all.
         attempt: from 1; 0: it never started.
@@ -26,6 +27,7 @@ class JobLine:
     queue: str = ""
     actor: str | None = None
     worker: str | None = None
+    release: str | None = None
     at: datetime | None = None
     runtime: float | None = None
     attempt: int = 1

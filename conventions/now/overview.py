@@ -205,7 +205,8 @@ def _minutes(app: Application, look: Look, actions: Sequence[ActionNow]) -> tupl
         for minute in range(first, last + 1)
     ]
     begins = first_minute(last)
-    known = Minutes(found, depths.read(begins, last), depths.moved(begins, last), last)
+    passed = look.levels.at.timestamp() - 60 * last
+    known = Minutes(found, depths.read(begins, last), depths.moved(begins, last), last, passed)
     return minutes, flows_of(known, look.levels, actions)
 
 

@@ -148,6 +148,39 @@ def test_a_canary_that_fails_leaves_the_rest_untouched(run: Run, bury: Bury, com
     assert not Drive(commands_app, drive.id).step(), "begun anew, it has ended"
 
 
+def left(run: Run, id_: str, *more: str) -> list[str]:
+    """The letters that a redrive has left."""
+    return sorted(one["id"] for one in json.loads(run(dead_letters, "list", "--left-by", id_, "--json", *more).stdout))
+
+
+def test_what_a_stopped_redrive_has_left(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Is listed, by the beginning of its id, too, and sent by another one; what died after its start is not of it."""
+    for number in range(8):
+        bury(f"m{number}")
+    drive = Drive(commands_app, started(run, "--all", "--canary", "3"))
+    drive.step()
+    bury("later")
+    drive.end("dead")
+    assert not drive.step()
+    rest = [f"m{number}" for number in range(3, 8)]
+    assert left(run, drive.id) == left(run, drive.id[:8]) == rest
+    assert left(run, drive.id, "--task", "Nothing") == []
+    assert left(run, "no-such-redrive") == []
+    run(dead_letters, "discard", "m7", "--reason", "a test", "--yes")
+    assert left(run, drive.id) == rest[:-1]
+    second = Drive(commands_app, started(run, "--all", "--left-by", drive.id, "--canary", "1"))
+    assert Filter.of(second.row().selection).left_by == drive.id
+    assert second.row().total == 4
+    second.step()
+    assert left(run, second.id) == left(run, drive.id) == rest[1:-1], "the first one has left fewer, too"
+    second.end()
+    while second.step():
+        second.end()
+    assert left(run, second.id) == left(run, drive.id) == []
+    assert {letter(commands_app, one).state for one in rest[:-1]} == {"redriven"}
+    assert letter(commands_app, "later").generation == 0
+
+
 def test_the_rest_follows_a_canary_that_succeeds(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
     """Those that failed first come first; another recorder that goes on in the middle sends none twice."""
     for number in range(12):

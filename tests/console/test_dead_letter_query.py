@@ -19,7 +19,7 @@ def test_every_word_of_a_filter() -> None:
     """They mean what they mean on the command line."""
     query = read(
         "state=discarded&task=a.B&queue=q&error=KeyError&group=f&text=x%26y&arg=user_id=7&arg=name=a=b"
-        "&older_than=2h&newer_than=7d&id=1&id=2"
+        "&redrive=r1&left_by=r0&older_than=2h&newer_than=7d&id=1&id=2"
     )
     assert query.filter == Filter(
         state="discarded",
@@ -31,6 +31,8 @@ def test_every_word_of_a_filter() -> None:
         arguments=(("user_id", "7"), ("name", "a=b")),
         older_than=timedelta(hours=2),
         newer_than=timedelta(days=7),
+        redrive="r1",
+        left_by="r0",
         ids=("1", "2"),
     )
     assert query.has_filter

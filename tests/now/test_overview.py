@@ -21,8 +21,10 @@ from conventions.execution.selection import Selection
 from conventions.metrics.counts import Counts
 from conventions.metrics.depths import Depth, Depths
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.levels import Levels, QueueNow
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
-from conventions.now.flows import Flow
+from conventions.now import flows
+from conventions.now.flows import Flow, Minutes, flows_of
 from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
 from conventions.pauses.actions import PauseActions
@@ -48,8 +50,9 @@ class Mail(ImmediateTask):
 
 @pytest.fixture(autouse=True)
 def one_minute(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No minute passes during a test."""
+    """No minute passes during a test, and the pace is that of the full ones."""
     minute = Counts(app.store).this_minute()
+    monkeypatch.setattr(flows, "OF_PRESENT", 1e9)
     monkeypatch.setattr(Counts, "this_minute", lambda _: minute)
 
 
@@ -93,6 +96,29 @@ def test_how_fast_a_queue_fills_and_empties(app: ConventionsApp) -> None:
     assert found is not None
     assert (found.goes, found.comes) == (2.0, 1.0)
     assert found.empty_in == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    ("passed", "level", "empty_in"),
+    [
+        (5.0, QueueLevel(400, 0, 0, 0), 24_000.0),  # nobody can tell yet: at the pace of before, 2 in two minutes
+        (30.0, QueueLevel(400, 0, 0, 0), 20.0),
+        (30.0, QueueLevel(400, 300, 0, 0), 40.0),  # of those that are gone, some are tried again
+        (30.0, QueueLevel(900, 0, 0, 100), None),  # workers have them, and none has ended
+        (30.0, QueueLevel(1200, 0, 0, 0), None),
+        (-3.0, QueueLevel(400, 0, 0, 0), 24_000.0),  # another clock
+        (75.0, QueueLevel(400, 0, 0, 0), 24_000.0),
+    ],
+)
+def test_a_pace_that_has_just_changed(
+    monkeypatch: pytest.MonkeyPatch, passed: float, level: QueueLevel, empty_in: float | None
+) -> None:
+    """As workers are started: the present minute says when the queue is empty, once it is old enough."""
+    monkeypatch.setattr(flows, "OF_PRESENT", 20.0)
+    depths = {7: {"mail": Depth(1002, 0)}, 9: {"mail": Depth(1000, 0)}}
+    levels = Levels(datetime.now(UTC), queues={"mail": QueueNow("mail", level, None, 1)})
+    (found,) = flows_of(Minutes({}, depths, {}, 10, passed), levels, ()).values()
+    assert found.empty_in == (None if empty_in is None else pytest.approx(empty_in))
 
 
 def test_a_queue_that_grows_is_never_empty(app: ConventionsApp) -> None:
