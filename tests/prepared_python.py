@@ -1,7 +1,7 @@
 """Processes of `celery …` that need not import it: forked from one that has imported what each of them does, and has done nothing else.
 
 A start takes half a second of a processor without this, and the suite makes some 3,000. All else is as in a process of its own: environment, folder,
-arguments, output, exit status, signals. `CONVENTIONS_TESTS_FRESH=1` starts each anew, and so do variables that Python or a library reads when it
+arguments, output, exit status, signals. `TESTS_START_FRESH=1` starts each anew, and so do variables that Python or a library reads when it
 is imported.
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
-FRESH = "CONVENTIONS_TESTS_FRESH"
+FRESH = "TESTS_START_FRESH"
 READ_AT_IMPORT = ("PYTHON", "LANG", "LC_", "LD_", "OTEL_", "MALLOC_")  # variables that begin so, but for the path
 IMPORTED = (
     "alembic.command", "celery.apps.beat", "celery.apps.worker", "celery.bin.celery", "celery.concurrency.prefork", "conventions.app",

@@ -337,7 +337,7 @@ def _look(watch: Watch, app: ConventionsApp, id: str) -> RedriveStatus:  # noqa:
 def _fields(one: RedriveStatus) -> dict[str, Any]:
     error, message = one.error or (None, None)
     found = {name: getattr(one.row, name) for name in COLUMNS} | one.numbers()
-    return found | {"error": error, "error_message": message, "why": one.why}
+    return found | {"error": error, "error_message": message, "why": one.why, "stop_reason": one.stop_reason}
 
 
 @click.command("redrives", cls=CeleryCommand)

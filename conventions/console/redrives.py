@@ -85,7 +85,14 @@ class RedriveDetail(_RedrivesPage):
             if name not in BOUNDS
         }
         counted_at = Filter.of(row.selection).counted.at
-        self.show("conventions_redrive.html", row=row, values=values, selection=selection, counted_at=counted_at)
+        self.show(
+            "conventions_redrive.html",
+            row=row,
+            values=values,
+            selection=selection,
+            counted_at=counted_at,
+            stop_reason=found[0].stop_reason,
+        )
 
 
 class StopRedrive(Page):

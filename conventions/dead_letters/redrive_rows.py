@@ -28,7 +28,7 @@ from conventions.dead_letters.selected import REDRIVE_LIMIT, left_by, selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
-from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
+from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, RedriveRow
 
 CANARY = 5  # letters that are sent before the rest
 RATE = 50.0  # letters a second
@@ -36,6 +36,7 @@ LEFT = "left"  # the answer of a letter that could not be sent
 FAILING = ("retried", "dead", LEFT)  # answers
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
 RATES = (0.1, 10_000.0)  # the bounds of a rate
+STOP = "dead-letters stop"  # the audit's name
 CANARY_AT_MOST = 1_000_000
 
 
@@ -335,5 +336,12 @@ def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> 
         return False
     counts = tally(session, id)
     move(session, redrive, Plan("cancelled", f"stopped by {actor}"), counts)
-    audit.record(session, AuditEntry(actor, "dead-letters stop", id, reason, None, {"sent": counts.sent}))
+    audit.record(session, AuditEntry(actor, STOP, id, reason, None, {"sent": counts.sent}))
     return True
+
+
+def stop_reasons(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Why people stopped these redrives, where they said so, by id."""
+    row = AuditRow
+    query = select(row.target, row.reason).where(row.action == STOP, row.target.in_(ids), row.reason.is_not(None))
+    return {str(id_): str(reason) for id_, reason in session.execute(query)}

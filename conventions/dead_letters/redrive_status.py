@@ -38,6 +38,7 @@ class RedriveStatus:
         queues: the number of unanswered letters in each queue.
         error: class and message of the last error; `None`: nothing failed.
         why: what it waits for; empty once it has ended.
+        stop_reason: why a person has stopped it; `None`: nobody has, or said why.
     """
 
     row: RedriveRow
@@ -47,6 +48,7 @@ class RedriveStatus:
     queues: Mapping[str, int] = field(default_factory=dict)
     error: tuple[str, str] | None = None
     why: str = ""
+    stop_reason: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -89,7 +91,8 @@ class Watch:
         """The status of redrives from SQL, without what they wait for."""
         rows = list(rows)
         counts = redrive_rows.tallies(session, [row.id for row in rows])
-        found = [_status_of(session, row, counts[row.id]) for row in rows]
+        stopped = redrive_rows.stop_reasons(session, [row.id for row in rows if row.state == "cancelled"])
+        found = [replace(_status_of(session, row, counts[row.id]), stop_reason=stopped.get(row.id)) for row in rows]
         return [self._without_others(session, one) if one.waiting and not one.is_open else one for one in found]
 
     def _without_others(self, session: Session, one: RedriveStatus) -> RedriveStatus:

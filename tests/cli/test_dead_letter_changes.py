@@ -301,6 +301,7 @@ def test_a_redrive_can_be_stopped(run: Run, bury: Bury, commands_app: Convention
     assert run(dead_letters, "stop", drive.id).exit_code == 1
     (row,) = json.loads(run(dead_letters, "redrives", "--json").stdout)
     assert (row["id"], row["state"], row["sent"]) == (drive.id, "cancelled", 1)
+    assert row["stop_reason"] == "wrong ones"
     assert deeds(commands_app)[-1].action == "dead-letters stop"
 
 

@@ -350,7 +350,12 @@ def test_a_note(operator: User, shop_app: ConventionsApp) -> None:
 def test_a_redrive_is_stopped(operator: User, shop_app: ConventionsApp) -> None:
     """What was not sent stays."""
     path = operator.post("/dead-letters/redrive", {"count": "9"}).headers["Location"].partition("?")[0]
-    assert "The redrive is stopped: it sends no more letters." in operator.send(f"{path}/stop")
+    said = operator.send(f"{path}/stop", {"reason": "the wrong letters"})
+    assert "The redrive is stopped: it sends no more letters." in said
+    assert "<dt>Why it was stopped</dt><dd>the wrong letters</dd>" in said
+    assert f'href="/dead-letters?left_by={path.rpartition("/")[2]}"' in said
+    left = operator.get("/dead-letters", left_by=path.rpartition("/")[2]).text
+    assert ">9 dead</h1>" in left
     assert "Nothing was changed: the redrive had ended before." in operator.send(f"{path}/stop")
     values = operator.get(path, **{"as": "json"}).json()
     assert (values["state"], values["note"]) == ("cancelled", "stopped by oscar")
