@@ -132,3 +132,4 @@ def test_the_list_has_an_end(app: ConventionsApp, starts: InterruptedStarts) -> 
     left_by_a_dead_worker(app)
     assert redis.zcard(key) == 10_000
     assert redis.zscore(key, "old-0") is None
+    assert 0 < redis.ttl(key) <= 86_400

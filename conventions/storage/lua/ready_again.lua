@@ -46,4 +46,5 @@ local MOST_NOTED = 10000 -- the latest
 local function note_interrupted(tag)
   redis.call('ZADD', P .. 'interrupted', integer(now), tag)
   redis.call('ZREMRANGEBYRANK', P .. 'interrupted', 0, -MOST_NOTED - 1)
+  redis.call('PEXPIRE', P .. 'interrupted', 86400000) -- the claim keeps the start
 end
