@@ -253,7 +253,10 @@ def redrive(
     for warning in warnings:
         say(f"warning: {warning}", err=True)
     if not count:
-        say(f"no {which.state} letter to send: none matches, or others have sent them", err=True)
+        say(
+            f"no {which.state} letter to send: none matches; others have sent them, or an edit has changed what they were chosen by",
+            err=True,
+        )
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)

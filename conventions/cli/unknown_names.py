@@ -38,10 +38,9 @@ def say_unknown(
         say(f"there is no queue {queue} here{did_you_mean(queue, queues)}", err=True)
     if worker and worker not in (workers := {one.name for one in WorkerReports(app.store).listing()}):
         there = ", ".join(sorted(workers)) or "none"
-        say(
-            f"no worker {worker} has reported within the hour{did_you_mean(worker, workers)}; there are: {there}",
-            err=True,
-        )
+        near = [one for one in sorted(workers) if one.partition("@")[0] == worker]
+        meant = f" (did you mean {near[0]}?)" if near else did_you_mean(worker, workers)
+        say(f"no worker {worker} runs now: it has ended, or has another name{meant}; there are: {there}", err=True)
     taken = {name for one in named for name in _arguments(app.tasks[one])}
     for name, _ in arguments if named else ():
         if name not in taken:

@@ -21,6 +21,7 @@ from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.notice import COOKIE, KEPT_FOR, Notice
 from conventions.console.roles import Role
+from conventions.core.errors import SelectionUnknown
 from conventions.core.units import local_time, moment_ahead
 from conventions.storage.database import utc_now
 
@@ -101,6 +102,8 @@ class Page(Guarded):
                 raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The database cannot hold such a value.") from error
             text = f"The database does not answer, or not within {SLOWEST_READ} s: {type(error).__name__}"
             raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, text) from error
+        except SelectionUnknown as error:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, str(error)) from error
         except RedisError as error:
             text = f"Redis does not answer: {type(error).__name__}"
             raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, text) from error

@@ -23,6 +23,7 @@
         ├── LeaseLost                another worker has taken this job over, or it was ended from outside
         ├── LetterNotEditable        a dead letter whose arguments cannot be changed
         ├── SelectionChanged         the dead letters are not the ones that somebody confirmed
+        ├── SelectionUnknown         which letters a redrive was to send is not known here (TypeError)
         ├── JournalFull              too many events wait for SQL; no more may be added
         ├── PurgeStopped             a purge had to stop; says how many messages are gone and how many are left
         ├── PermissionDenied         the actor may not run this task
@@ -166,6 +167,10 @@ class LetterNotEditable(ConventionError):
 
 class SelectionChanged(ConventionError):
     """There are more or fewer dead letters than somebody confirmed. Nothing was done."""
+
+
+class SelectionUnknown(ConventionError, TypeError):
+    """Nobody here can tell which dead letters a redrive was to send: its row is gone, or a later release wrote it. Nothing was done."""
 
 
 class JournalFull(ConventionError):

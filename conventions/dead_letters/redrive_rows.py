@@ -12,7 +12,7 @@ their way. The recorder writes the answers of the letters beside them (`resent_l
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from conventions.core.priority import Priority
 from conventions.dead_letters.filter import BOUNDS, Filter, check_agreed
 from conventions.dead_letters.redrive_plan import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
-from conventions.dead_letters.selected import REDRIVE_LIMIT, left_by, selected
+from conventions.dead_letters.selected import REDRIVE_LIMIT, left_by, selected, stated
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
@@ -88,7 +88,7 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
         SelectionChanged: there are more or fewer letters than expected; the transaction must end.
     """
     now = utc_now()
-    which = _stated(wanted.which)
+    which = stated(session, wanted.which)
     row = RedriveRow(
         id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
         canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0, priority=wanted.priority and wanted.priority.name,
@@ -113,17 +113,13 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
 
 def under_way(session: Session, which: Filter) -> RedriveRow | None:
     """The open redrive of the same selection, whenever it was counted: for example after a second click."""
-    words = _stated(which).open.words()
+    words = stated(session, which).open.words()
     open_ones = session.scalars(select(RedriveRow).where(RedriveRow.state.in_(OPEN)))
     return next((one for one in open_ones if _open_words(one.selection) == words), None)
 
 
 def _open_words(selection: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in selection.items() if name not in BOUNDS}
-
-
-def _stated(which: Filter) -> Filter:
-    return which if which.state else replace(which, state="dead")
 
 
 def priority_of(redrive: RedriveRow) -> Priority | None:
@@ -182,7 +178,7 @@ def has_left(session: Session, redrive: RedriveRow) -> bool:
 
 
 def left(session: Session, redrive: RedriveRow) -> int:
-    """How many letters this redrive has neither taken nor sent, and could send still. Raises: TypeError: a later release wrote its selection."""
+    """How many letters this redrive has neither taken nor sent, and could send still. Raises: SelectionUnknown."""
     return session.scalar(select(func.count()).select_from(DeadLetterRow).where(*left_by(session, redrive))) or 0
 
 

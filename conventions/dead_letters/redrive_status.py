@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from conventions.broker.consumers import Consumers, ask_workers
+from conventions.core.errors import SelectionUnknown
 from conventions.core.redis_answers import fault_of
 from conventions.dead_letters import groups, redrive_rows
 from conventions.dead_letters import letters as dead_letters
@@ -18,6 +20,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_plan import OPEN, Tally, in_canary, unanswered_limit
 from conventions.dead_letters.redrive_sender import who_steps
 from conventions.execution.application import Application, broker_outages
+from conventions.pauses.pause_store import Pauses
 from conventions.storage.tables import DeadLetterRow, RedriveRow
 
 KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused, and how many letters a redrive has left
@@ -36,6 +39,7 @@ class RedriveStatus:
         waiting: how many letters were not sent yet; of one that has ended, how many it has left.
         by_others: how many of its letters somebody else has sent, discarded, or edited so that they match no more, before it came to them.
         queues: the number of unanswered letters in each queue.
+        tasks: of these letters.
         error: class and message of the last error; `None`: nothing failed.
         why: what it waits for; empty once it has ended.
         stop_reason: why a person has stopped it; `None`: nobody has, or said why.
@@ -46,6 +50,7 @@ class RedriveStatus:
     waiting: int = 0
     by_others: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
+    tasks: frozenset[str] = frozenset()
     error: tuple[str, str] | None = None
     why: str = ""
     stop_reason: str | None = None
@@ -101,7 +106,7 @@ class Watch:
         if time.monotonic() >= until:
             try:
                 left = redrive_rows.left(session, one.row)
-            except TypeError:  # a later release wrote the selection
+            except SelectionUnknown:
                 return one
             self._left[one.row.id] = time.monotonic() + KNOWN_FOR, left
         left = min(left, one.waiting)
@@ -149,9 +154,10 @@ class Watch:
             parts.append(f"{_letters(one.counts.retrying)} failed and will be tried again")
         parts += [self._queue(queue) for queue in sorted(one.queues)]
         try:
-            events = self._app.journal.length()
+            events, paused = self._app.journal.length(), Pauses(self._app.store).read().names("task")
         except RedisError:
-            events = 0
+            events, paused = 0, frozenset()
+        parts += [f"the task {task} is paused" for task in sorted(paused.intersection(one.tasks))]
         return "; ".join([*parts, f"{events:,} events are not recorded yet"] if events > MANY_EVENTS else parts)
 
     def _queue(self, queue: str) -> str:
@@ -200,11 +206,14 @@ def doubts(
         consumers = ask_workers(app.store, app.control)
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)
-        consumed = releases()
+        consumed, paused = releases(), Pauses(app.store).read().names("task")
     except broker_outages(app) as error:
         return [*found, fault_of(error, "the broker")]
     queues = {str(one) for _, one in kinds}
     found += [f"the queue {queue} is paused: what is sent waits there" for queue in sorted(queues & consumers.paused)]
+    found += [
+        f"the task {task} is paused: what is sent waits" for task in sorted({str(task) for task, _ in kinds} & paused)
+    ]
     found += [f"no worker consumes the queue {queue}" for queue in sorted(queues - consumers.known)]
     return found + _of_releases([consumed.get(queue, ()) for queue in queues])
 
@@ -244,11 +253,12 @@ def _named(releases: Sequence[str]) -> str:
     return f"{', '.join(shown)} and {left} more" if left > 0 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002  # the word of the glossary
-    """The number of unanswered letters in each queue."""
+def where_unanswered(session: Session, id: str) -> dict[tuple[str, str], int]:  # noqa: A002  # the word of the glossary
+    """The number of unanswered letters by queue and task."""
     row = DeadLetterRow
-    query = select(row.queue, func.count()).where(row.redrive_id == id, row.state == "redriving", row.answer.is_(None))
-    return {str(queue): count for queue, count in session.execute(query.group_by(row.queue))}
+    groups = (row.queue, row.task)
+    query = select(*groups, func.count()).where(row.redrive_id == id, row.state == "redriving", row.answer.is_(None))
+    return {(str(queue), str(task)): count for queue, task, count in session.execute(query.group_by(*groups))}
 
 
 def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatus:
@@ -258,9 +268,13 @@ def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatu
         rest = row.sent - row.succeeded - row.failed
         counts = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - counts.sent, 0)
-    queues = where_unanswered(session, row.id) if is_open and counts.unanswered else {}
+    places = where_unanswered(session, row.id) if is_open and counts.unanswered else {}
+    queues: Counter[str] = Counter()
+    for (queue, _), number in places.items():
+        queues[queue] += number
+    tasks = frozenset(task for _, task in places)
     error = redrive_rows.last_error(session, row) if counts.failing else None
-    return RedriveStatus(row, counts, waiting, queues=queues, error=error)
+    return RedriveStatus(row, counts, waiting, queues=queues, tasks=tasks, error=error)
 
 
 def _with_why(one: RedriveStatus, why: str) -> RedriveStatus:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from conventions.batches.application import BatchApplication
 from conventions.batches.batch_state import Batches
 from conventions.core.chunking import batched
+from conventions.core.errors import SelectionUnknown
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.letters import STATES
 from conventions.execution.application import Application
@@ -74,7 +75,7 @@ def _has_dead_letters(session: Session, redrive: RedriveRow) -> bool:
         return True
     try:
         return redrive_rows.has_left(session, redrive)
-    except TypeError:  # a later release wrote the selection
+    except SelectionUnknown:
         return True
 
 

@@ -1,19 +1,22 @@
 """`InterruptedStarts`: writes starts without an outcome to the journal, of messages that wait for their next start, perhaps for long.
 
-Who takes a message from a process or a worker that is gone notes its tag. What is read from there and not written, as this process is killed, is
-kept by its claim: the next start writes it.
+Who takes a message from a process or a worker that is gone notes its tag. The claim keeps the start until it is written: what is not noted is written
+when the next start begins.
 """
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from redis.exceptions import ResponseError
 
 from conventions.core.rounds import Rounds
 from conventions.core.units import milliseconds
 from conventions.execution.application import Application
 from conventions.execution.interrupted import record_kept
 from conventions.execution.waiting_event import waiting_event
-from conventions.records.journal import INTERRUPTED
+from conventions.records.journal import INTERRUPTED, ODD
 
 logger = logging.getLogger(__name__)
 
@@ -53,24 +56,22 @@ class InterruptedStarts:
         """Write those of some messages. Returns of how many. Raises: RedisError: the rest is written when the next starts begin."""
         if not self._app.port.can.looks:
             return 0
-        tags = self._noted()
-        found = [(tag, self._app.port.find(tag)) for tag in tags]
-        waiting = [
-            waiting_event(
-                one.headers, tag, INTERRUPTED, queue=one.queue, generation=one.generation, attempt=one.attempt
-            )
-            for tag, one in found
-            if one is not None and one.place not in ("ended", "later")
-        ]
-        record_kept(self._app, waiting)
-        return len(tags)
-
-    def _noted(self) -> list[str]:
-        """Take some from the list."""
         store = self._app.broker.store
         redis: Any = store.redis
         key, (seconds, _) = store.key("interrupted"), redis.time()
         tags: list[bytes] = redis.zrangebyscore(key, "-inf", milliseconds(seconds - SETTLED), start=0, num=AT_ONCE)
-        if tags:
-            redis.zrem(key, *tags)
-        return [tag.decode(errors="replace") for tag in tags]
+        for tag in tags:
+            with suppress(ResponseError, *ODD):  # of what another program has written
+                self._write(tag.decode(errors="replace"))
+            redis.zrem(
+                key, tag
+            )  # afterwards: who dies in between leaves it to the next one, and each start is written once
+        return len(tags)
+
+    def _write(self, tag: str) -> None:
+        found = self._app.port.find(tag)
+        if found is not None and found.place not in ("ended", "later"):
+            event = waiting_event(
+                found.headers, tag, INTERRUPTED, queue=found.queue, generation=found.generation, attempt=found.attempt
+            )
+            record_kept(self._app, [event])

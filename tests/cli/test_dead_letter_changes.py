@@ -165,7 +165,8 @@ def test_what_a_stopped_redrive_has_left(run: Run, bury: Bury, commands_app: Con
     rest = [f"m{number}" for number in range(3, 8)]
     assert left(run, drive.id) == left(run, drive.id[:8]) == rest
     assert left(run, drive.id, "--task", "Nothing") == []
-    assert left(run, "no-such-redrive") == []
+    unknown = run(dead_letters, "list", "--left-by", "no-such-redrive")
+    assert (unknown.exit_code, "there is no redrive no-such-redrive" in unknown.stderr) == (2, True), unknown.stderr
     run(dead_letters, "discard", "m7", "--reason", "a test", "--yes")
     assert left(run, drive.id) == rest[:-1]
     second = Drive(commands_app, started(run, "--all", "--left-by", drive.id, "--canary", "1"))
@@ -179,6 +180,53 @@ def test_what_a_stopped_redrive_has_left(run: Run, bury: Bury, commands_app: Con
     assert left(run, second.id) == left(run, drive.id) == []
     assert {letter(commands_app, one).state for one in rest[:-1]} == {"redriven"}
     assert letter(commands_app, "later").generation == 0
+
+
+def test_what_a_redrive_of_discarded_letters_has_left(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Has their state, without saying so."""
+    for number in range(4):
+        bury(f"m{number}")
+    run(dead_letters, "discard", "--all", "--reason", "a test", "--yes")
+    drive = Drive(commands_app, started(run, "--all", "--state", "discarded", "--canary", "1"))
+    drive.step()
+    run(dead_letters, "stop", drive.id)
+    assert left(run, drive.id) == ["m1", "m2", "m3"]
+    second = Drive(commands_app, started(run, "--all", "--left-by", drive.id, "--canary", "1"))
+    second.step()
+    run(dead_letters, "stop", second.id)
+    assert left(run, second.id) == ["m2", "m3"]
+    assert [letter(commands_app, f"m{number}").state for number in (2, 3)] == ["discarded", "discarded"]
+
+
+@pytest.mark.parametrize("what", ["gone", "of a later release", "a circle"])
+def test_what_an_unknown_redrive_has_left(run: Run, bury: Bury, commands_app: ConventionsApp, what: str) -> None:
+    """Is said; a redrive of that waits, and does not end as if all were sent."""
+    for number in range(4):
+        bury(f"m{number}")
+    first = Drive(commands_app, started(run, "--all", "--canary", "1"))
+    first.step()
+    run(dead_letters, "stop", first.id)
+    second = started(run, "--all", "--left-by", first.id, "--canary", "1")
+    with commands_app.database.session() as session:
+        row = redrive_rows.get(session, first.id)
+        assert row is not None
+        if what == "gone":
+            session.delete(row)
+        else:
+            row.selection = {"moonphase": "full"} if what == "of a later release" else {"left_by": second}
+    found = run(dead_letters, "list", "--left-by", second)
+    assert found.exit_code == 2
+    says = {
+        "gone": "there is no redrive",
+        "of a later release": "a later release wrote",
+        "a circle": "too many others",
+    }[what]
+    assert says in found.stderr
+    Redriver(commands_app, "the test", lambda: True).step(second)
+    with commands_app.database.session() as session:
+        row = redrive_rows.get(session, second)
+        assert row is not None
+        assert (row.state in OPEN, says in (row.fault or "")) == (True, True), (row.state, row.fault)
 
 
 def test_the_rest_follows_a_canary_that_succeeds(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
@@ -122,6 +123,40 @@ def test_many_and_what_is_no_message(app: ConventionsApp, starts: InterruptedSta
     redis.zadd(key, {"odd": 2})
     request = left_by_a_dead_worker(app)
     assert [starts.write(), starts.write(), starts.write()] == [AT_ONCE, 3, 0]
+    assert [id_ for id_, *_ in rows(app)] == [request.message_id]
+
+
+def test_a_list_of_another_program(app: ConventionsApp, starts: InterruptedStarts) -> None:
+    """Nothing is noted there, and the message comes back all the same; its claim keeps the start."""
+    app.store.redis.set(app.store.key("interrupted"), "x")
+    request = left_by_a_dead_worker(app)
+    assert (app.broker.sizes("immediate").ready, app.broker.sizes("immediate").in_flight) == (1, 0)
+    with pytest.raises(ResponseError):
+        starts.write()
+    _, again = _next_start(app)
+    answer = take(app.claims, again)
+    assert isinstance(answer, Granted)
+    assert [one.token for one in answer.interrupted] == [request.token]
+
+
+def test_members_of_another_clock(app: ConventionsApp, starts: InterruptedStarts) -> None:
+    """Push nothing out."""
+    app.store.redis.zadd(app.store.key("interrupted"), {f"odd-{number}": float("inf") for number in range(10_001)})
+    request = left_by_a_dead_worker(app)
+    assert starts.write() == 1
+    assert [id_ for id_, *_ in rows(app)] == [request.message_id]
+
+
+def test_one_that_died_before_it_wrote(
+    app: ConventionsApp, starts: InterruptedStarts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaves it to the next one."""
+    request = left_by_a_dead_worker(app)
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupted_starts, "record_kept", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            starts.write()
+    assert starts.write() == 1
     assert [id_ for id_, *_ in rows(app)] == [request.message_id]
 
 

@@ -42,9 +42,13 @@ end
 
 local MOST_NOTED = 10000 -- the latest
 
--- Note a message whose start may have no outcome, for whoever writes that to the journal before the next start.
+-- Note a message whose start may have no outcome, for whoever writes that to the journal before the next start. Where another program has
+-- written the key, nothing is noted: the claim keeps the start.
 local function note_interrupted(tag)
-  redis.call('ZADD', P .. 'interrupted', integer(now), tag)
-  redis.call('ZREMRANGEBYRANK', P .. 'interrupted', 0, -MOST_NOTED - 1)
-  redis.call('PEXPIRE', P .. 'interrupted', 86400000) -- the claim keeps the start
+  local key = P .. 'interrupted'
+  local added = redis.pcall('ZADD', key, integer(now), tag)
+  if type(added) == 'table' then return end
+  redis.call('ZREMRANGEBYSCORE', key, '(' .. integer(now), '+inf') -- of another clock, or another program
+  redis.call('ZREMRANGEBYRANK', key, 0, -MOST_NOTED - 1)
+  redis.call('PEXPIRE', key, 86400000)
 end
