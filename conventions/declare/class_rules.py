@@ -15,6 +15,7 @@ from conventions.declare.faults import Faults
 from conventions.declare.payload import Arguments
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.library_internals.celery import per_second
+from conventions.security.payload_guard import fault_of_allowed, named_so
 
 
 class Sentinel:
@@ -39,6 +40,7 @@ class TaskClass(Protocol):
 
     name: str
     aliases: ClassVar[Any]
+    allowed_credentials: ClassVar[Any]
     expires: Any
     idempotent_on: ClassVar[Any]
     not_idempotent: ClassVar[Any]
@@ -57,6 +59,7 @@ _declared: dict[str, tuple[str, str, int]] = {}  # task name to the place of its
 
 OPTIONS = (
     "aliases",
+    "allowed_credentials",
     "chunk_size",
     "expires",
     "fast_lane",
@@ -181,6 +184,7 @@ def check_task(cls: type[TaskClass], arguments: Arguments | None, defaults: tupl
     if arguments is not None:
         faults.check(arguments.check_types)
         faults.check(_check_idempotency, name, cls.idempotent_on, cls.not_idempotent, arguments.names)
+        faults.check(_check_credentials, name, cls.allowed_credentials, arguments.names)
     for check in (_check_call, _check_retry_policy, _check_names, _check_form, _check_values):
         faults.check(check, cls)
     faults.check(_check_limits, cls, defaults)
@@ -272,6 +276,17 @@ def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequenc
             close = difflib.get_close_matches(argument, arguments, n=1)
             advice = f"write {close[0]!r}" if close else f"its arguments are {', '.join(arguments) or 'none'}"
             raise DeclarationError(f"{name}: idempotent_on names {argument!r}, which run does not take; {advice}")
+
+
+def _check_credentials(name: str, allowed: Any, arguments: tuple[str, ...]) -> None:
+    """An argument that is named like a credential would hold one."""
+    if fault := fault_of_allowed(allowed):
+        raise DeclarationError(f"{name}: {fault}")
+    if found := named_so(arguments, allowed):
+        raise DeclarationError(
+            f"{name}: the argument {found.path} is named like a credential, which job data must not hold; take an id, and look it up in run. Where it is "
+            f'none, say why: allowed_credentials = {{"{found.path}": "..."}}'
+        )
 
 
 def _check_limits(cls: type[TaskClass], defaults: tuple[str, str]) -> None:

@@ -31,6 +31,10 @@ class DeclaredTask(Protocol):
         """Celery's: where results are kept."""
 
     @property
+    def allowed_credentials(self) -> Mapping[str, str]:
+        """Paths in its arguments that look like credentials and may be there, each with the reason."""
+
+    @property
     def arguments(self) -> Arguments:
         """The arguments of `run`."""
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from conventions.broker.codec import message_of, written_body
 from conventions.broker.header_names import ACTOR, FINGERPRINT, KEY, PLANNED_AT
 from conventions.core import error_text
-from conventions.core.errors import ConventionError, PayloadError
+from conventions.core.errors import ConventionError, CredentialInPayload, PayloadError
 from conventions.core.priority import Priority
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application, may_pass
@@ -19,6 +19,7 @@ from conventions.execution.failure_log import log_unsendable
 from conventions.execution.step_ids import derived_id
 from conventions.library_internals.celery import listed, new_request
 from conventions.records.journal import Event
+from conventions.security.credentials import without
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,15 @@ class UnsentStep:
         """
         log_unsendable(self.id, self.task, error)
         refused = error if isinstance(error, ConventionError) else PayloadError(str(error), misfit=self._misfit(error))
-        bound = self._bound()
+        self.app.journal.append([self._as_dead(refused)])
+        self._tell(refused)
+
+    def _as_dead(self, refused: Exception) -> Event:
+        """What the journal says of it; without a credential, and so without its message, where it was refused for one."""
+        bound, may_be_kept = self._bound(), not isinstance(refused, CredentialInPayload)
         shown = _readable(self._shown() if bound is None else bound)
         job = current_job()
-        event = Event(
+        return Event(
             message_id=self.id,
             kind="dead",
             task=self.task,
@@ -80,12 +86,10 @@ class UnsentStep:
             actor=self.headers.get(ACTOR) or inherited_actor(),
             generation=0 if job is None else job.generation,
             failure=error_text.describe(self.task, refused),
-            arguments=shown,
-            headers=self._own_headers(),
-            message=self._message(bound),
+            arguments=shown if may_be_kept else without(shown),
+            headers=self._own_headers() if may_be_kept else without(self._own_headers()),
+            message=self._message(bound) if may_be_kept else None,
         )
-        self.app.journal.append([event])
-        self._tell(refused)
 
     def _bound(self) -> dict[str, Any] | None:
         """Its arguments by name, where the task is ours and has such names; of whatever type, since another release may take them."""

@@ -19,6 +19,7 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import check_size
 from conventions.library_internals.celery import without_proxy
 from conventions.library_internals.kombu import publish_batch_of
+from conventions.security.payload_guard import refuse_credentials
 from conventions.sending.callbacks import list_callbacks
 from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
@@ -101,6 +102,7 @@ class Bulk:
     def prepared(self, arguments: Mapping[str, Any], id: str | None = None) -> Prepared:  # noqa: A002
         """Check the arguments of one message. Raises: TypeError, PayloadError."""
         payload, written = self._task.arguments.written((), arguments)
+        refuse_credentials(self._task, payload, written)
         check_size(self._task.name, written, self._limit)
         return Prepared(id or uuid(), payload, written)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from conventions.broker.bulk_publish import PART, PART_BYTES
 from conventions.core.chunking import chunked
-from conventions.core.errors import BrokerUnavailable, PayloadError
+from conventions.core.errors import BrokerUnavailable, CredentialInPayload, PayloadError
 from conventions.sending.bulk_sender import Bulk, Prepared
 from conventions.sending.sendable_task import SendableTask
 
@@ -28,7 +28,8 @@ def enqueue_many(task: SendableTask, /, arguments: Iterable[Mapping[str, Any]], 
 
     Raises:
         TypeError: an option does not fit many messages, or is unknown.
-        PayloadError: names every faulty mapping of the part by its index. Nothing of that part was sent.
+        PayloadError: names every faulty mapping of the part by its index. Nothing of that part was sent. `CredentialInPayload` where one of them
+            looks like a credential.
         BrokerUnavailable: the broker did not accept a part within `broker_timeout`. `sent` are the ids that it has for
             certain.
             `ids` are those of the failed part, the next in order; `maybe_sent` says whether the broker may have them.
@@ -134,13 +135,14 @@ def _parts(
     """Checked messages, in parts that go together. Raises: PayloadError with all faults of a part."""
     part: list[Prepared] = []
     faults: list[str] = []
+    kind: type[PayloadError] = PayloadError
     first = size = 0
 
     def complete() -> list[Prepared]:
         if faults:
             after = first + len(part) + len(faults)
             before = [f"nothing of [{first}] to [{after - 1}] was sent; the {first} before were"] if first else []
-            raise PayloadError("\n".join(faults + before))
+            raise kind("\n".join(faults + before))
         return part
 
     for index, one in enumerate(arguments):
@@ -151,6 +153,7 @@ def _parts(
             size += len(part[-1].written)
         except (TypeError, PayloadError) as error:
             faults.append(f"[{index}] {error}")
+            kind = CredentialInPayload if isinstance(error, CredentialInPayload) else kind
         if len(part) + len(faults) >= PART or size >= PART_BYTES:
             yield complete()
             part, first, size = [], index + 1, 0

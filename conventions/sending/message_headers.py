@@ -10,6 +10,7 @@ from conventions.declare.payload import digest_of_json
 from conventions.execution.current_job import inherited_actor
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.key import idempotency_key
+from conventions.security.payload_guard import refuse_in_options, refuse_in_text
 from conventions.sending.named_task import Named
 
 
@@ -50,6 +51,7 @@ def common_headers(
 ) -> dict[str, Any]:
     """The headers that are the same for all messages of one call. Raises: TypeError, ValueError."""
     check_text(task, "actor", actor)
+    refuse_in_options(task.name, "headers", given)
     planned = _planned(planned_at)
     headers = {ACTOR: actor or inherited_actor(), ENQUEUED_AT: datetime.now(UTC).isoformat()}
     return headers | ({PLANNED_AT: planned} if planned else {}) | dict(given)
@@ -85,6 +87,7 @@ def check_text(task: Named, name: str, value: Any) -> None:
         raise ValueError(f"{task.name}: {name} is empty; leave it out")
     if fault := fault_of_name(value):
         raise ValueError(f"{task.name}: {name} {fault}")
+    refuse_in_text(task.name, name, value)
 
 
 def _planned(value: datetime | str | None) -> str | None:

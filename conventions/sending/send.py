@@ -10,6 +10,7 @@ from conventions.declare.payload import check_size
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.unsent_step import UnsentStep
+from conventions.security.payload_guard import refuse_credentials
 from conventions.sending.application import SendingApplication
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
@@ -123,6 +124,7 @@ def payload_of(
     refuse_no_arguments(task.name, args, kwargs)
     payload, written = task.arguments.written(args, kwargs)
     if limit is not None:
+        refuse_credentials(task, payload, written)
         check_size(task.name, written, limit)
     return payload, written
 

@@ -7,6 +7,7 @@ whose `__name__` is `run`, and runs that one; logs use `self.name`. Before you m
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
@@ -32,6 +33,7 @@ from conventions.outbox.send_options import (
     enqueue_many_in,
     with_options,
 )
+from conventions.security.payload_guard import refuse_credentials
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many
 from conventions.sending.send import send
@@ -58,6 +60,7 @@ class ConventionTask(RunningTask):
         idempotent_on: names of `run`'s arguments that make two messages the same job, or `EVERY_ARGUMENT`.
         not_idempotent: in place of `idempotent_on`: the reason why running twice does no harm.
         retry_policy: which failures are retried, and when.
+        allowed_credentials: paths in the arguments, such as `rows[].token`, that look like credentials, each with the reason why they may be there.
         aliases: old names under which messages may still arrive.
         fast_lane: whether short jobs may go to a process in groups. It only changes their speed.
     """
@@ -66,6 +69,7 @@ class ConventionTask(RunningTask):
     idempotent_on: ClassVar[IdempotentOn] = None
     not_idempotent: ClassVar[str | None] = None
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
+    allowed_credentials: ClassVar[Mapping[str, str]] = MappingProxyType({})
     aliases: ClassVar[tuple[str, ...]] = ()
     fast_lane: ClassVar[bool] = True
 
@@ -229,5 +233,6 @@ class ConventionTask(RunningTask):
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of these arguments, with the checks of every send. Raises: TypeError, PayloadError."""
         payload, written = self.arguments.written(args, kwargs)
+        refuse_credentials(self, payload, written)
         check_size(self.name, written, getattr(self._application().settings, self.payload_limit_setting))
         return payload

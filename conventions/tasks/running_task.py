@@ -64,6 +64,7 @@ class RunningTask(celery.Task):
     payload_limit_setting: ClassVar[str]
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     arguments: ClassVar[Arguments]
+    allowed_credentials: ClassVar[Mapping[str, str]]
     returned: ClassVar[Returned]
 
     def _application(self) -> SendingApplication:

@@ -1,0 +1,1 @@
+"""What keeps secrets out of job data (R20)."""

@@ -1,0 +1,211 @@
+"""Find what looks like a credential in a payload: by the names of keys, and by the shapes of values (R20).
+
+Job data lies in Redis, in SQL and in dead letters for months, and many people see it. So a credential in it is as good as published.
+
+Names say what a value is meant to be, such as `password` and `client_secret`; shapes are those that issuers document so that scanners find
+them. A value without a name or a shape of that kind is not found: a password in a sentence, the secret key of AWS, a signed address.
+
+Sources of the shapes: RFC 7468 (PEM), RFC 7519 (JWT), RFC 6750 and RFC 7617 (`Bearer`, `Basic`), RFC 3986 (`user:password@`), and the pages of
+AWS, GitHub, GitLab, Slack, Stripe, Google, SendGrid, npm, PyPI, Hugging Face, OpenAI and Anthropic about the prefixes of their keys.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+HIDDEN = "…"
+LEFT_OUT = "(left out: "  # begins what stands in the place of a credential. It may not be sent, so that no job takes it for a value
+
+
+class Credential(NamedTuple):
+    """What was found; it never holds the value.
+
+    Attributes:
+        path: such as `headers.Authorization` or `rows[].token`; a key that looks like a credential itself is left out.
+        what: it looks like, in words.
+        by_name: whether the name says so, and not the shape of the value.
+    """
+
+    path: str
+    what: str
+    by_name: bool
+
+
+# Shapes of values.
+
+_PREFIXED = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:"
+    r"(?P<aws>(?:AKIA|ASIA)[0-9A-Z]{16})(?![0-9A-Z])"
+    r"|(?P<github>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"
+    r"|(?P<gitlab>glpat-[\w-]{20,})"
+    r"|(?P<slack>xox[abeoprs]-[\w-]{10,}|xapp-\d-[\w-]{10,})"
+    r"|(?P<stripe>(?:sk|rk)_(?:live|test)_\w{10,}|whsec_[\w+/=]{16,})"
+    r"|(?P<google>AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,})"
+    r"|(?P<sendgrid>SG\.[\w-]{16,}\.[\w-]{16,})"
+    r"|(?P<npm>npm_[A-Za-z0-9]{30,})"
+    r"|(?P<pypi>pypi-AgE[\w-]{40,})"
+    r"|(?P<hugging_face>hf_[A-Za-z0-9]{30,})"
+    r"|(?P<llm>sk-(?:ant|proj|svcacct)-[\w-]{20,}|sk-[A-Za-z0-9]{40,})"
+    r")"
+)
+_WHOSE = {
+    "aws": "an access key of AWS", "github": "a token of GitHub", "gitlab": "a token of GitLab", "slack": "a token of Slack",
+    "stripe": "a key of Stripe", "google": "a key of Google", "sendgrid": "a key of SendGrid", "npm": "a token of npm", "pypi": "a token of PyPI",
+    "hugging_face": "a token of Hugging Face", "llm": "a key of a language model",
+}  # fmt: skip
+_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*")
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY")
+_SLACK_HOOK = re.compile(r"hooks\.slack\.com/services/\w+/\w+/\w+")
+_CONNECTION = re.compile(r"\b(?:AccountKey|SharedAccessKey)=[\w+/=]{20,}")
+_BEARER = re.compile(r"\bbearer\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{16,}", re.IGNORECASE)
+_BASIC = re.compile(r"\bbasic\s+([A-Za-z0-9+/]{8,}={0,2})(?![\w+/=])", re.IGNORECASE)
+# The user and the password have bounds, so that the time grows with the text and not with its square.
+_LOGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s/?#:@\"'<>]{0,100}:[^\s/?#@\"'<>]{1,200}@[\w\[]")
+
+
+def _is_basic(text: str) -> bool:
+    """Whether a `Basic` header is there: what follows the word is a name and a password, and not a word of a sentence."""
+    for found in _BASIC.finditer(text):
+        try:
+            decoded = base64.b64decode(found[1], validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if b":" in decoded and decoded.isascii():
+            return True
+    return False
+
+
+def shape_of(text: str) -> str:
+    """What a text looks like; empty: nothing of this kind."""
+    if text.startswith(LEFT_OUT):
+        return "what was left out here before"
+    if found := _PREFIXED.search(text):
+        return _WHOSE[str(found.lastgroup)]
+    for pattern, what in (
+        (_JWT, "a JSON web token"), (_PEM, "a private key"), (_SLACK_HOOK, "a webhook of Slack"), (_CONNECTION, "a key of Azure"),
+        (_BEARER, "a bearer token"), (_LOGIN, "an address with a password"),
+    ):  # fmt: skip
+        if pattern.search(text):
+            return what
+    return "a login of HTTP" if _is_basic(text) else ""
+
+
+# Names of keys.
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_NOUNS = frozenset(
+    [
+        "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "credential", "credentials", "apikey", "authorization",
+        "jwt", "privatekey", "accesskey", "secretkey", "accesstoken", "authtoken", "clientsecret",
+    ]
+)  # fmt: skip
+_KINDS_OF_KEY = frozenset(["api", "access", "private", "secret", "signing", "encryption", "auth", "ssh", "service"])
+# A token of these kinds opens nothing: it says where a listing goes on, which request it is, or which telephone is meant.
+_HARMLESS = frozenset(
+    ["page", "next", "previous", "prev", "continuation", "pagination", "sync", "cursor", "idempotency", "request", "device", "push", "fcm", "apns", "registration"]
+)  # fmt: skip
+_IN_JAPANESE = (
+    "パスワード",
+    "暗証番号",
+    "秘密鍵",
+    "トークン",
+    "APIキー",
+    "apiキー",
+    "認証情報",
+    "パスフレーズ",
+    "アクセスキー",
+    "シークレット",
+)
+
+
+def is_name_of_credential(name: str) -> bool:
+    """Whether a key of this name is meant to hold a credential. What its last word says, counts: `password_id` is an id."""
+    if not name.isascii():
+        return name.endswith(_IN_JAPANESE)
+    words = [one.lower() for one in _WORDS.findall(name)]
+    if not words:
+        return False
+    if words[-1] == "key":
+        return len(words) > 1 and words[-2] in _KINDS_OF_KEY
+    return words[-1] in _NOUNS and not (words[-1] == "token" and _HARMLESS.intersection(words))
+
+
+# A payload.
+
+_ANY_JAPANESE = tuple(one.lower().encode() for one in _IN_JAPANESE)
+
+
+def may_hold_one(written: bytes) -> bool:
+    """Whether a payload may hold a credential, by its JSON: `False` is sure.
+
+    Each payload comes here. A chain of these takes a microsecond, and a loop over them three.
+    """
+    if (
+        b"(left out: " in written or b"xox" in written or b"eyJ" in written or b"://" in written or b"AKIA" in written or b"ASIA" in written or b"AIza" in written
+        or b"sk-" in written or b"SG." in written or b"ya29." in written or b"xapp-" in written or b"glpat-" in written or b"pypi-" in written
+        or b"PRIVATE KEY" in written or b"GOCSPX-" in written or b"hooks.slack" in written or b"AccountKey=" in written or b"SharedAccessKey=" in written
+    ):  # fmt: skip
+        return True
+    if b"_" in written and (
+        b"ghp_" in written or b"gho_" in written or b"ghu_" in written or b"ghs_" in written or b"ghr_" in written or b"github_pat_" in written
+        or b"k_live_" in written or b"k_test_" in written or b"whsec_" in written or b"npm_" in written or b"hf_" in written
+    ):  # fmt: skip
+        return True
+    lower = written.lower()
+    if (
+        b"pass" in lower or b"pwd" in lower or b"secret" in lower or b"token" in lower or b"key" in lower or b"credential" in lower
+        or b"authorization" in lower or b"bearer" in lower or b"basic" in lower or b"jwt" in lower
+    ):  # fmt: skip
+        return True
+    return not written.isascii() and any(one in lower for one in _ANY_JAPANESE)
+
+
+def credentials_in(payload: Mapping[str, Any]) -> Iterator[Credential]:
+    """What looks like a credential in a payload of JSON values, each with its path."""
+    for name, value in payload.items():
+        yield from _within(str(name), value, str(name))
+
+
+def _within(name: str, value: Any, path: str) -> Iterator[Credential]:
+    """`name`: of the nearest key above."""
+    if isinstance(value, str):
+        if what := shape_of(value):
+            yield Credential(path, what, by_name=False)
+        elif value and is_name_of_credential(name):
+            yield Credential(path, "a credential, by its name", by_name=True)
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            shown = str(key)
+            if what := shape_of(shown):
+                yield Credential(f"{path}.{HIDDEN}", what, by_name=False)
+                shown = HIDDEN
+            yield from _within(str(key), one, f"{path}.{shown}")
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _within(name, one, f"{path}[]")
+
+
+def first_in(payload: Mapping[str, Any], written: bytes, allowed: Collection[str] = ()) -> Credential | None:
+    """The first credential of a payload whose path is not allowed; `None`: there is none. `written`: its JSON."""
+    if not may_hold_one(written):
+        return None
+    return next((one for one in credentials_in(payload) if one.path not in allowed), None)
+
+
+def without(value: Any) -> Any:
+    """JSON values without the credentials within: what each looked like stands in its place."""
+    return _hidden("", value)
+
+
+def _hidden(name: str, value: Any) -> Any:
+    """`name`: of the nearest key above."""
+    if isinstance(value, str):
+        found = next(_within(name, value, ""), None)
+        return value if found is None else f"{LEFT_OUT}{found.what})"
+    if isinstance(value, Mapping):
+        return {(HIDDEN if shape_of(str(key)) else key): _hidden(str(key), one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hidden(name, one) for one in value]
+    return value

@@ -1,0 +1,69 @@
+"""Refuse a send whose data looks like a credential: the arguments, the steps after it, its headers, its key and its actor (R20)."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from conventions.core.errors import CredentialInPayload
+from conventions.security.credentials import Credential, credentials_in, first_in, may_hold_one, shape_of
+
+OPTION = "allowed_credentials"
+INSTEAD = "it would lie in Redis, SQL and dead letters for months: pass an id, and look it up in run"
+
+
+class Guarded(Protocol):
+    """A task."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+
+    @property
+    def allowed_credentials(self) -> Mapping[str, str]:
+        """Paths that look like credentials and are none, or may be there, each with the reason."""
+
+
+def refuse_credentials(task: Guarded, payload: Mapping[str, Any], written: bytes) -> None:
+    """Refuse arguments that hold one.
+
+    Args:
+        task: the task.
+        payload: its arguments as JSON values.
+        written: the same as JSON text.
+
+    Raises:
+        CredentialInPayload: it names the path, never the value.
+    """
+    if found := first_in(payload, written, task.allowed_credentials):
+        raise CredentialInPayload(
+            f"{task.name}: the argument {found.path} looks like {found.what}; {INSTEAD}. Where it is none, the class says why: "
+            f'{OPTION} = {{"{found.path}": "..."}}'
+        )
+
+
+def refuse_in_options(task: str, what: str, values: Mapping[str, Any]) -> None:
+    """Refuse options of a send that hold one, such as its headers, or the arguments of a step after it. Raises: CredentialInPayload."""
+    if found := next(credentials_in(values), None):
+        raise CredentialInPayload(f"{task}: {what}: {found.path} looks like {found.what}; {INSTEAD}")
+
+
+def refuse_in_text(task: str, option: str, text: str) -> None:
+    """Refuse a key or an actor that has the shape of one. Raises: CredentialInPayload."""
+    if may_hold_one(text.encode(errors="replace")) and (what := shape_of(text)):
+        raise CredentialInPayload(
+            f"{task}: {option} looks like {what}; it would lie in Redis and SQL: write another one"
+        )
+
+
+def fault_of_allowed(allowed: Any) -> str:
+    """What is wrong with a class's `allowed_credentials`; empty: nothing."""
+    if not isinstance(allowed, Mapping) or not all(isinstance(one, str) and one for one in allowed):
+        return f'{OPTION} is paths with reasons; write {OPTION} = {{"page_token": "says where a listing goes on"}}'
+    if nameless := next((path for path, why in allowed.items() if not isinstance(why, str) or not why.strip()), None):
+        return f'{OPTION} says why of each path; write {OPTION} = {{"{nameless}": "why it may be there"}}'
+    return ""
+
+
+def named_so(names: tuple[str, ...], allowed: Mapping[str, str]) -> Credential | None:
+    """The first argument that is named like a credential, and not allowed."""
+    found = credentials_in({name: "-" for name in names if name not in allowed})
+    return next((one for one in found if one.by_name), None)
