@@ -72,6 +72,14 @@ def _unless_drained(look: Look, do: str) -> str:
     return f"{actor} has paused the worker {name}: `resume worker {name}` if it is the one of this queue; or {do}"
 
 
+def _unless_settled(look: Look, series: Series, thresholds: Thresholds) -> str:
+    """What to do about jobs that died; where none of them is dead any more, nothing."""
+    letters, journal = look.levels.letters, look.levels.journal
+    if letters is None or journal is None or journal.events or letters.get(series, 0):
+        return "look at the causes, correct them, and redrive the letters"
+    return f"no letter of it is open, so others have seen to it: it is over in {thresholds.window} min, unless more die"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -123,7 +131,7 @@ def failure_rate(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "failure rate", series.task, "critical",
                 f"{_short(series.task)}: {_percent(rate)} of {figures.ended:,} jobs died within {thresholds.window} min",
-                "look at the causes, correct them, and redrive the letters", _of_task("/dead-letters", series.task), rate, limit, *_cause_of(look, series.task, "dead", thresholds.window),
+                _unless_settled(look, series, thresholds), _of_task("/dead-letters", series.task), rate, limit, *_cause_of(look, series.task, "dead", thresholds.window),
             )  # fmt: skip
 
 

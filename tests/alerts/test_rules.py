@@ -359,3 +359,14 @@ def test_a_queue_of_that_name_is_one_of_the_rest() -> None:
 
 def _each(look: Look) -> list[Finding]:
     return without_covered(all_findings(look, USUAL))
+
+
+@pytest.mark.parametrize(
+    ("letters_open", "coming", "says"),
+    [(0, 0, "no letter of it is open"), (1, 0, "redrive the letters"), (0, 1, "redrive the letters")],
+)
+def test_what_to_do_about_jobs_that_died(letters_open: int, coming: int, says: str) -> None:
+    """Nothing, where somebody has redriven or discarded their letters; what is on its way to SQL may be one more."""
+    levels = replace(journal(events=coming).levels, letters={MAIL: letters_open})
+    (one,) = found(replace(counted({"succeeded": 10, "dead": 10}), levels=levels), "failure rate")
+    assert says in one.do
