@@ -134,29 +134,29 @@ def is_name_of_credential(name: str) -> bool:
 
 # A payload.
 
-_ANY_JAPANESE = tuple(one.lower().encode() for one in _IN_JAPANESE)
+_ANY_JAPANESE = tuple(one.lower() for one in _IN_JAPANESE)
 
 
-def may_hold_one(written: bytes) -> bool:
+def may_hold_one(written: str) -> bool:
     """Whether a payload may hold a credential, by its JSON: `False` is sure.
 
-    Each payload comes here. A chain of these takes a microsecond, and a loop over them three.
+    Each payload comes here. A chain of these takes a microsecond and a half; a loop over them, or the same with bytes, four times as long.
     """
     if (
-        b"(left out: " in written or b"xox" in written or b"eyJ" in written or b"://" in written or b"AKIA" in written or b"ASIA" in written or b"AIza" in written
-        or b"sk-" in written or b"SG." in written or b"ya29." in written or b"xapp-" in written or b"glpat-" in written or b"pypi-" in written
-        or b"PRIVATE KEY" in written or b"GOCSPX-" in written or b"hooks.slack" in written or b"AccountKey=" in written or b"SharedAccessKey=" in written
+        "(left out: " in written or "xox" in written or "eyJ" in written or "://" in written or "AKIA" in written or "ASIA" in written or "AIza" in written
+        or "sk-" in written or "SG." in written or "ya29." in written or "xapp-" in written or "glpat-" in written or "pypi-" in written
+        or "PRIVATE KEY" in written or "GOCSPX-" in written or "hooks.slack" in written or "AccountKey=" in written or "SharedAccessKey=" in written
     ):  # fmt: skip
         return True
-    if b"_" in written and (
-        b"ghp_" in written or b"gho_" in written or b"ghu_" in written or b"ghs_" in written or b"ghr_" in written or b"github_pat_" in written
-        or b"k_live_" in written or b"k_test_" in written or b"whsec_" in written or b"npm_" in written or b"hf_" in written
+    if "_" in written and (
+        "ghp_" in written or "gho_" in written or "ghu_" in written or "ghs_" in written or "ghr_" in written or "github_pat_" in written
+        or "k_live_" in written or "k_test_" in written or "whsec_" in written or "npm_" in written or "hf_" in written
     ):  # fmt: skip
         return True
     lower = written.lower()
     if (
-        b"pass" in lower or b"pwd" in lower or b"secret" in lower or b"token" in lower or b"key" in lower or b"credential" in lower
-        or b"authorization" in lower or b"bearer" in lower or b"basic" in lower or b"jwt" in lower
+        "pass" in lower or "pwd" in lower or "secret" in lower or "token" in lower or "key" in lower or "credential" in lower
+        or "authorization" in lower or "bearer" in lower or "basic" in lower or "jwt" in lower
     ):  # fmt: skip
         return True
     return not written.isascii() and any(one in lower for one in _ANY_JAPANESE)
@@ -189,7 +189,7 @@ def _within(name: str, value: Any, path: str) -> Iterator[Credential]:
 
 def first_in(payload: Mapping[str, Any], written: bytes, allowed: Collection[str] = ()) -> Credential | None:
     """The first credential of a payload whose path is not allowed; `None`: there is none. `written`: its JSON."""
-    if not may_hold_one(written):
+    if not may_hold_one(written.decode(errors="replace")):
         return None
     return next((one for one in credentials_in(payload) if one.path not in allowed), None)
 

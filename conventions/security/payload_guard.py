@@ -48,7 +48,7 @@ def refuse_in_options(task: str, what: str, values: Mapping[str, Any]) -> None:
 
 def refuse_in_text(task: str, option: str, text: str) -> None:
     """Refuse a key or an actor that has the shape of one. Raises: CredentialInPayload."""
-    if may_hold_one(text.encode(errors="replace")) and (what := shape_of(text)):
+    if may_hold_one(text) and (what := shape_of(text)):
         raise CredentialInPayload(
             f"{task}: {option} looks like {what}; it would lie in Redis and SQL: write another one"
         )
