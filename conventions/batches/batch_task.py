@@ -154,6 +154,7 @@ def _check_batch(cls: type[BatchTask]) -> None:
 
 
 def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tuple[str, ...]) -> Any:
+    allowed = batch.allowed_credentials
     body: dict[str, Any] = {
         "__doc__": f"{role.capitalize()} of {batch.__qualname__}.",
         "__module__": batch.__module__,
@@ -164,6 +165,8 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
         "expires": None,  # `expires` limits the start of a batch, not its parts
         "idempotent_on": key,
         "not_idempotent": None,
+        # Its messages carry the arguments of the batch below this name.
+        "allowed_credentials": {**allowed, **{f"arguments.{path}": why for path, why in allowed.items()}},
         "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),
         "payload_limit_setting": "chunk_payload_limit",
     }

@@ -1,6 +1,6 @@
 """Refuse a send whose data looks like a credential: the arguments, the steps after it, its headers, its key and its actor (R20)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from conventions.core.errors import CredentialInPayload
@@ -40,10 +40,19 @@ def refuse_credentials(task: Guarded, payload: Mapping[str, Any], written: bytes
         )
 
 
-def refuse_in_options(task: str, what: str, values: Mapping[str, Any]) -> None:
-    """Refuse options of a send that hold one, such as its headers, or the arguments of a step after it. Raises: CredentialInPayload."""
-    if found := next(credentials_in(values), None):
-        raise CredentialInPayload(f"{task}: {what}: {found.path} looks like {found.what}; {INSTEAD}")
+def refuse_in_options(where: str, values: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+    """Refuse what a send carries beside its arguments: headers, or the arguments of a step after it.
+
+    Args:
+        where: for the error, such as `mine.Report: link mine.Mail`.
+        values: JSON values by name; others hold nothing.
+        allowed: paths that may be there.
+
+    Raises:
+        CredentialInPayload.
+    """
+    if found := next((one for one in credentials_in(values) if one.path not in allowed), None):
+        raise CredentialInPayload(f"{where}: {found.path} looks like {found.what}; {INSTEAD}")
 
 
 def refuse_in_text(task: str, option: str, text: str) -> None:

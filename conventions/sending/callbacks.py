@@ -7,7 +7,6 @@ from conventions.broker.validation import NOT_OPTIONS, STEPS_WITHIN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.step_ids import identified
 from conventions.library_internals.celery import listed
-from conventions.security.payload_guard import refuse_in_options
 from conventions.sending.named_task import Named
 
 STEPS = frozenset(["link", "link_error", "chain", "chord"])
@@ -59,9 +58,6 @@ def _check(where: str, one: Any) -> None:
                 f"{where} {name}: {part} of a signature is {wanted}, not {one.get(part)!r}; write Other.s(...), or "
                 f"signature({name!r})"
             )
-    refuse_in_options(
-        where, str(name), {"args": one["args"], "kwargs": one["kwargs"]} | one["options"].get("headers", {})
-    )
     if taken := sorted(NOT_OPTIONS.intersection(one["options"])):
         raise TypeError(f"{where} {name}: a signature has no option {taken[0]!r}; leave it out of set()")
     if one.get("subtask_type") == "chord" and not one["kwargs"].get("body"):

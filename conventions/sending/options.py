@@ -12,11 +12,13 @@ from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
 from conventions.broker.caller_headers import AcceptedHeaders, check_headers
+from conventions.broker.validation import STEPS_WITHIN
 from conventions.core.priority import Priority
 from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import Router
+from conventions.security.payload_guard import refuse_in_options
 from conventions.sending.callbacks import STEPS, signatures_of
 from conventions.sending.named_task import NamedTask
 
@@ -165,6 +167,19 @@ def _check_steps(
             _check_common(where, step["options"])
         else:
             _check_ours(where, other, step["options"], max_delay)
+        _check_data(where, other, step)
+
+
+def _check_data(where: str, task: Any, step: Mapping[str, Any]) -> None:
+    """Refuse a step whose arguments or headers look like a credential; steps within it come by themselves. Raises: CredentialInPayload."""
+    within = STEPS_WITHIN.get(step.get("subtask_type") or "", ())
+    named = {name: value for name, value in step["kwargs"].items() if name not in within}
+    names = getattr(getattr(task, "arguments", None), "names", ())
+    own = names if step.get("immutable") or len(step["args"]) >= len(names) else names[1:]  # the first one is a result
+    rest = step["args"][len(own) :]
+    values = dict(zip(own, step["args"], strict=False)) | named | ({"args": list(rest)} if rest else {})
+    refuse_in_options(where, values, getattr(task, "allowed_credentials", {}))
+    refuse_in_options(where, {"headers": step["options"].get("headers")})
 
 
 def _check_ours(name: str, task: object, options: Mapping[str, Any], max_delay: timedelta | None) -> None:

@@ -195,7 +195,7 @@ def test_what_is_allowed() -> None:
 
 
 def test_a_long_text_takes_no_long_time() -> None:
-    """Each pattern has a bound: 200 KB of what almost begins like one."""
+    """200 KB of what almost begins like one: a pattern whose time grows with the square would outlast the time-out of the suite."""
     for text in (
         "http://a:" * 20_000,
         "Bearer " * 30_000,
@@ -204,4 +204,4 @@ def test_a_long_text_takes_no_long_time() -> None:
         "a" * 200_000 + "://",
         "sk-" * 60_000,
     ):
-        shape_of(text)
+        assert shape_of(text) == ""

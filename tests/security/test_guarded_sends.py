@@ -62,13 +62,13 @@ WAYS: dict[str, tuple[str, Callable[[ConventionsApp], Any]]] = {
     "batch": ("source", lambda _: Rows.delay(source=f"https://ann:{SECRET}@example.com/rows")),
     "signature": ("note", lambda _: Call.s(1, note=SECRET).delay()),
     "group": ("note", lambda _: group([Call.s(2, note=SECRET)]).delay()),
-    "link": ("kwargs.note", lambda _: Call.apply_async((1,), link=Call.si(2, note=SECRET))),
-    "errback": ("kwargs.note", lambda _: Call.apply_async((1,), link_error=Call.si(2, note=SECRET))),
+    "link": ("note", lambda _: Call.apply_async((1,), link=Call.si(2, note=SECRET))),
+    "errback": ("note", lambda _: Call.apply_async((1,), link_error=Call.si(2, note=SECRET))),
     "a link of a link": ("args[]", lambda _: Call.apply_async((1,), link=celery.signature("other.task", (2,), link=celery.signature("third.task", (SECRET,))))),
-    "chain": ("kwargs.note", lambda _: chain(Call.si(1), Call.si(2), Call.si(3, note=SECRET)).delay()),
-    "chord": ("kwargs.note", lambda _: chord([Call.si(1)], Call.si(2, note=SECRET)).delay()),
+    "chain": ("note", lambda _: chain(Call.si(1), Call.si(2), Call.si(3, note=SECRET)).delay()),
+    "chord": ("note", lambda _: chord([Call.si(1)], Call.si(2, note=SECRET)).delay()),
     "starmap": ("note", lambda _: Call.starmap([(1, None, SECRET)]).delay()),
-    "headers": ("x_request.authorization", lambda _: Call.apply_async((1,), headers={"x_request": {"authorization": "hunter2-hunter2"}})),
+    "headers": ("headers.x_request.authorization", lambda _: Call.apply_async((1,), headers={"x_request": {"authorization": "hunter2-hunter2"}})),
     "key": ("idempotency_key", lambda _: Call.apply_async((1,), idempotency_key=SECRET)),
     "actor": ("actor", lambda _: Call.apply_async((1,), actor=SECRET)),
     "actor of a function": ("actor", lambda app: app.send_task("other.function", actor=SECRET)),
@@ -93,6 +93,40 @@ def test_what_a_class_allows(app: ConventionsApp) -> None:
     with pytest.raises(CredentialInPayload, match=r"rows\[\]\.password"):
         Turn.delay([{"token": "abc", "password": "abc"}])
     assert len(messages(app)) == 1
+
+
+def test_what_a_class_allows_in_a_step(app: ConventionsApp) -> None:
+    """By name and by place, also within a group; with a result before it, and without headers."""
+    rows = [{"token": "abc"}]
+    for step in (
+        Turn.si(rows),
+        Turn.s("abc").set(headers=None),  # after the result of the first step, which is `rows`
+        Turn.si(rows=rows, cursor_secret="abc"),
+        group([Turn.si(rows, "abc"), Turn.si(rows)]),
+    ):
+        Call.apply_async((1,), link=step)
+    with pytest.raises(CredentialInPayload, match=r"rows\[\]\.password"):
+        Call.apply_async((1,), link=group([Turn.si([{"password": "abc"}])]))
+    assert len(messages(app)) == 4
+
+
+def test_what_a_batch_allows() -> None:
+    """Its parts do, too: they carry its arguments below another name."""
+
+    class Allowed(BatchTask):
+        """Read rows."""
+
+        idempotent_on = EVERY_ARGUMENT
+        allowed_credentials: ClassVar = {"source": "an address without a login", "items[].token": "a cursor"}
+
+        def items(self, source: str) -> list[str]:
+            return [source]
+
+        def process(self, chunk: list[str], source: str) -> None:
+            """Nothing runs here."""
+
+    for part in (Allowed.chunk_task, Allowed.finish_task, Allowed.recovered_task):
+        assert {"source", "arguments.source", "items[].token"} <= part.allowed_credentials.keys()
 
 
 def test_an_edit_of_a_letter(app: ConventionsApp) -> None:
