@@ -26,10 +26,12 @@ from conventions.broker.rabbitmq_port import RabbitMQPort
 from conventions.broker.redis_broker import Broker
 from conventions.broker.redis_port import RedisPort
 from conventions.broker.routing import route, routes_alike
+from conventions.broker.signature import Signatures
 from conventions.console.flower_start import prepare_command
 from conventions.core import extras
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
+from conventions.core.message_keys import MessageKeys
 from conventions.core.release import commit_here
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks
@@ -80,6 +82,7 @@ from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.refused_messages import Refusals
+from conventions.worker.sender_check import SenderCheck
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -556,6 +559,22 @@ class ConventionsApp(_Base):
     def process_ends(self) -> Ends:
         """Says how processes of the pool have ended."""
         return Ends()
+
+    @functools.cached_property
+    def signatures(self) -> Signatures | None:
+        """Signs and verifies messages; `None`: there are no keys, as in development with servers of one's own."""
+        keys = self.settings.message_keys
+        if keys is None and self.settings.broker_url is None and self.broker_address:
+            keys = stack.message_keys()
+        return None if keys is None else Signatures(MessageKeys.parse(keys))
+
+    @functools.cached_property
+    def sender_check(self) -> SenderCheck | None:
+        """Whom a worker believes; `None`: everybody, since there are no keys."""
+        settings = self.settings
+        if self.signatures is None:
+            return None
+        return SenderCheck(self.signatures, settings.accept_unsigned, settings.trust_unsigned_until)
 
     @functools.cached_property
     def refusals(self) -> Refusals:

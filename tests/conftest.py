@@ -25,6 +25,7 @@ from tests.deadline_clock import Clock
 from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.shared_tasks import those_of
 from tests.workers import (
+    KEYS,
     Installation,
     Worker,
     acting_through,
@@ -153,7 +154,7 @@ def new_database(_migrated: Path) -> Callable[[Path], str]:
 def app(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
     """An application of the test's own, the current one; no worker runs its messages."""
     settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "key_prefix": f"t{uuid4().hex[:8]}"}
-    with application(**settings) as app:
+    with application(**settings, message_keys=KEYS) as app:
         yield app
         forget(app.store)
 

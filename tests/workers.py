@@ -20,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions import Settings, create_app
 from conventions.app import ConventionsApp
+from conventions.core.message_keys import new_key
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.storage import redis_store
@@ -31,6 +32,7 @@ from tests.shared_tasks import show
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
 
+KEYS = new_key("tests")  # nearly all tests sign their messages, as production does
 ROOT = Path(__file__).parents[1]
 SCAN = 10_000  # keys for each question
 APPLICATION = """\
@@ -202,7 +204,7 @@ class Installation:
         **settings: Any,
     ) -> None:
         self.folder = folder
-        self.settings = {"key_prefix": f"t{uuid4().hex[:8]}"} | settings
+        self.settings = {"key_prefix": f"t{uuid4().hex[:8]}", "message_keys": KEYS} | settings
         self.packages = tuple(packages)
         self._paths = (folder, *paths, ROOT)
         self.settings_class = settings_class
@@ -218,7 +220,7 @@ class Installation:
     def environment(self) -> dict[str, str]:
         """The variables of its processes; those of the tests' own environment are left out."""
         outer = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
-        ours = {f"CONVENTIONS_{name.upper()}": str(value) for name, value in self.settings.items()}
+        ours = {f"CONVENTIONS_{name.upper()}": str(value) for name, value in self.settings.items() if value is not None}
         return outer | ours | {"PYTHONPATH": os.pathsep.join(map(str, self._paths)), "NO_COLOR": "1"}
 
     @contextmanager

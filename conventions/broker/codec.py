@@ -98,6 +98,11 @@ def bytes_of(body: str) -> bytes:
     return a2b_base64(body)
 
 
+def bytes_of_body(body: Any) -> bytes:
+    """The body of a message in hand as bytes, as its sender wrote it."""
+    return body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body or b"")
+
+
 class BodyForm:
     """Writes bodies like the body of a message that Celery made: the same options, other arguments.
 
@@ -122,9 +127,9 @@ class BodyForm:
     def _head(kwargs: Mapping[str, Any]) -> str:
         return f"[[], {json.dumps(kwargs)}"
 
-    def written(self, kwargs: Mapping[str, Any]) -> str:
-        """The body for these arguments, as text. Raises: TypeError, ValueError."""
-        return in_base64(f"[[], {json.dumps(kwargs)}{self._tail}".encode())
+    def written(self, kwargs: Mapping[str, Any]) -> bytes:
+        """The body for these arguments. Raises: TypeError, ValueError."""
+        return f"[[], {json.dumps(kwargs)}{self._tail}".encode()
 
 
 # A message.
@@ -265,7 +270,9 @@ def with_delivery(message: dict[str, Any], delivery: Delivery) -> dict[str, Any]
     headers, properties = message.get("headers") or {}, message["properties"]
     properties["delivery_tag"] = delivery.receipt
     properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
-    properties[DELIVERY] = delivery_property(delivery)
+    properties[DELIVERY] = held = delivery_property(delivery)
+    if delivery.changes:
+        held["sent"] = {name: headers.get(name) for name in delivery.changes}  # what was signed
     if delivery.changes or headers.get("eta") is not None:
         # The message is due: Celery must not wait again.
         due = without_delay(headers) if headers.get("eta") is not None else {}

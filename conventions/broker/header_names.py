@@ -9,6 +9,10 @@ GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
 UNKNOWN, UNKNOWN_SINCE = PUT_OFF, "x_unknown_since"  # how often a worker did not know its task, and since when
 SCHEDULE = "x_schedule"  # the schedule's name
 TOGETHER = "x_conventions_together"  # one traced call sent it with others
+SIGNATURE, SIGNED = (
+    "x_conventions_signature",
+    "x_conventions_signed",
+)  # and the names of the caller's headers that it covers
 OURS = (
     *(
         ACTOR,
@@ -25,7 +29,7 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM, READY_AT, TOGETHER),
+    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 TRACEPARENT = "traceparent"

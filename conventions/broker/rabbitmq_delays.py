@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from conventions.broker.bulk_publish import NotTaken
 from conventions.broker.codec import bytes_of, in_base64, request_digest, without_delay, written_message
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.header_names import COPY, GENERATION, UNKNOWN
+from conventions.broker.header_names import COPY, GENERATION, SIGNATURE, UNKNOWN
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
@@ -208,7 +208,8 @@ def _publish(producer: Any, one: Delivery, message: dict[str, Any]) -> None:
         routing_key=one.queue,
         content_type=message["content-type"],
         content_encoding=message["content-encoding"],
-        headers={**message["headers"], **without_delay(message["headers"])},
+        # One that is not signed stays so: it is not this process that has sent it.
+        headers={SIGNATURE: "", **message["headers"], **without_delay(message["headers"])},
         priority=properties.get("priority"),
         correlation_id=properties.get("correlation_id"),
         reply_to=properties.get("reply_to"),

@@ -236,13 +236,13 @@ class Broker:
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
 
     def put_off(self, message: HeldMessage, wait: float, changes: Mapping[str, Any], task: str) -> None:
-        """Delay a message whose task this worker does not know. No start is counted.
+        """Delay a message that this worker cannot run, since it does not know its task or the key that signed it. No start is counted.
 
         Args:
             message: a held message.
             wait: seconds.
             changes: all headers that differ from the sent ones.
-            task: the name.
+            task: the name of an unknown task; empty where it is the key.
         """
         one = (message.tag, message.queue, message.receipt)
         self._run("put_off", [*one, milliseconds(wait), json.dumps(changes), task])

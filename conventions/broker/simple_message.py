@@ -5,7 +5,8 @@ message
 takes the slower path through Celery's own request.
 """
 
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
@@ -72,6 +73,8 @@ class _Headers(TypedDict):
     x_copy: NotRequired[ShortText]
     x_schedule: NotRequired[ShortText]
     x_conventions_together: NotRequired[Any]
+    x_conventions_signature: NotRequired[Any]
+    x_conventions_signed: NotRequired[Any]
     traceparent: NotRequired[Any]  # these three: of any program, see `TraceContext`
     tracestate: NotRequired[Any]
     baggage: NotRequired[Any]
@@ -122,8 +125,12 @@ class PlainMessage(NamedTuple):
     told: tuple[Any, ...]
 
 
-def plain(payload: bytes, limit: int = MESSAGE_LIMIT) -> PlainMessage | None:
-    """Read a message as kombu wrote it. `None` if it is not simple or has more than `limit` bytes."""
+Believes: TypeAlias = Callable[[dict[str, Any], bytes, bytes], bool]
+"""Whether the sender of a message is to be believed, by those headers that this file declares, its body, and all of it."""
+
+
+def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None = None) -> PlainMessage | None:
+    """Read a message as kombu wrote it. `None` if it is not simple, is not to be believed, or has more than `limit` bytes."""
     if len(payload) > limit:
         return None
     try:
@@ -138,6 +145,8 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT) -> PlainMessage | None:
     if KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload:
         return None
     headers: Any = message["headers"]
+    if believes is not None and not believes(headers, body, payload):
+        return None
     return PlainMessage(
         headers["id"],
         headers["task"],

@@ -7,6 +7,7 @@ from conventions.core.value_bounds import fault_of_name
 
 SYSTEM = "system"
 BEAT = "beat"
+UNSIGNED = "unsigned"  # of a message that nobody has signed; it may do nothing that needs a permission
 
 _actor: ContextVar[str] = ContextVar("conventions_actor", default=SYSTEM)
 

@@ -13,6 +13,7 @@
         ├── TooOldToTell             older than our memory of finished jobs: nobody knows whether it ran
         ├── UnknownTask              no task of that name is registered
         ├── UndeliverableMessage     an entry of a queue is not a message of a task
+        │   └── SignatureRefused     nobody with the keys has sent it as it is
         ├── UnknownForm              a later release wrote the message in a new form; it stays where it is
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
@@ -103,6 +104,10 @@ class UnknownTask(ConventionError):
 
 class UndeliverableMessage(ConventionError):
     """An entry of a queue cannot be read as a message of a task."""
+
+
+class SignatureRefused(UndeliverableMessage):
+    """Nobody who has the keys has sent this message as it is, or its key is not here."""
 
 
 class UnknownForm(ConventionError):

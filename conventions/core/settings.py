@@ -4,12 +4,12 @@ import functools
 import re
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -22,11 +22,13 @@ from conventions.core import redis_address
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
+from conventions.core.message_keys import MessageKeys
 from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
 DEFAULT_PREFIX = "conventions"
 DEFAULT_JOURNAL_LIMIT = 1_000_000
+LONGEST_TRUST = timedelta(days=31)  # for messages that nobody has signed
 REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg", "django"})
@@ -98,6 +100,22 @@ class Settings(BaseSettings):
     )
     task_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="further packages or modules with tasks, separated by commas"
+    )
+
+    message_keys: str | None = Field(
+        None,
+        repr=False,
+        validate_default=True,
+        description="keys that messages are signed with, name:key, separated by commas; the first one signs, each verifies; none: messages are "
+        "not signed, and each one is believed",
+    )
+    accept_unsigned: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="queues for programs that cannot sign, separated by commas; their jobs get the actor unsigned"
+    )
+    trust_unsigned_until: AwareDatetime | None = Field(
+        None,
+        description="until then a message without a signature is believed, with a zone: 2026-12-24T00:00+09:00; for the time in which an earlier "
+        "release still sends",
     )
 
     payload_limit: int = Field(64 * 1024, gt=0, description="largest payload of one message, bytes of JSON")
@@ -246,7 +264,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(faults)
         return settings
 
-    @field_validator("task_packages", "alert_urls", mode="before")
+    @field_validator("task_packages", "alert_urls", "accept_unsigned", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -291,7 +309,21 @@ class Settings(BaseSettings):
 
     # A rule between two settings belongs to the later one, so that one wrong setting does not hide other faults.
 
-    @field_validator("broker_url", "database_url")
+    @field_validator("message_keys")
+    @classmethod
+    def _keys(cls, value: str | None) -> str | None:
+        if value is not None:
+            MessageKeys.parse(value)
+        return value
+
+    @field_validator("trust_unsigned_until")
+    @classmethod
+    def _ends_soon(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value > datetime.now(UTC) + LONGEST_TRUST:
+            raise ValueError(f"it is more than {LONGEST_TRUST.days} days away: until then anybody can forge messages")
+        return value
+
+    @field_validator("broker_url", "database_url", "message_keys")
     @classmethod
     def _needed_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("environment") == "production":

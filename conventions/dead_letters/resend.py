@@ -17,6 +17,8 @@ from conventions.broker.header_names import (
     KEY,
     PARKED,
     READY_AT,
+    SIGNATURE,
+    SIGNED,
     UNKNOWN,
     UNKNOWN_SINCE,
 )
@@ -159,7 +161,7 @@ def _check(letter: DeadLetterRow) -> None:
 
 
 def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any]:
-    anew = (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE, READY_AT)
+    anew = (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE, READY_AT, SIGNATURE, SIGNED)
     kept = {name: value for name, value in headers.items() if name not in anew}
     return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
 

@@ -17,6 +17,7 @@ from conventions.attempt_log.log_writer import AttemptLogs
 from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
+from conventions.broker.signature import Signatures
 from conventions.core.errors import NewerLayout
 from conventions.core.lease_timings import Timings
 from conventions.core.redis_answers import refusal_of
@@ -132,6 +133,10 @@ class Application(Protocol):
     @property
     def settings(self) -> Settings:
         """The settings."""
+
+    @property
+    def signatures(self) -> Signatures | None:
+        """Signs and verifies messages; `None`: there are no keys."""
 
     @property
     def release(self) -> str | None:

@@ -11,7 +11,8 @@ from celery.app.task import Context
 
 from conventions.broker.codec import checked_body, parsed, with_delivery
 from conventions.broker.delivery import Delivery
-from conventions.broker.header_names import TOKEN
+from conventions.broker.header_names import SIGNATURE, TOKEN
+from conventions.broker.signature import without_unsigned
 from conventions.broker.validation import drop_taken
 from conventions.execution.run import RUN_BY
 from conventions.library_internals.celery import NOT_HEADERS
@@ -121,6 +122,8 @@ def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
     """The attributes of a plain message, as in Celery's request."""
     message = with_delivery(parsed(delivery.payload), delivery)  # `plain` has checked the whole message
     request, properties = message["headers"], message["properties"]
+    if request.get(SIGNATURE):
+        request = without_unsigned(request)
     drop_taken(request)
     args, kwargs, embed = checked_body(message)
     info = properties["delivery_info"]

@@ -7,13 +7,19 @@ from typing import Any
 from celery import signals
 from celery.worker import state
 
+from conventions.broker.codec import CONTENT_ENCODING, CONTENT_TYPE, headers_in
 from conventions.broker.delivery import Delivery
+from conventions.broker.header_names import SIGNED
+from conventions.broker.signature import Signatures
 from conventions.broker.simple_message import PlainMessage, plain
+from conventions.core.errors import CredentialInPayload
+from conventions.execution.application import Application
 from conventions.fast_lane.eligible import goes_together
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
 from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
+from conventions.worker.received_credentials import may_hold_credential, refuse_received
 from conventions.worker.request import Request
 from conventions.worker.shutdown import stops
 from conventions.worker.strategy import strategy
@@ -32,6 +38,8 @@ class ShortCut:
     def __init__(self, consumer: Any, lane: Lane) -> None:
         self._consumer, self._lane = consumer, lane
         self._limit = consumer.app.settings.message_limit
+        check = consumer.app.sender_check
+        self._believes = _Looks(consumer.app) if check is None else _Believes(check.signatures)
         self._channel = consumer.task_consumer.channel
         self._classes: dict[str, type[ShortRequest] | None] = {}
 
@@ -62,7 +70,7 @@ class ShortCut:
     def _takes(self, delivery: Delivery) -> bool:
         if delivery.deliveries != 1 or delivery.alone or delivery.changes or not delivery.receipt:
             return False
-        message = plain(delivery.payload, self._limit)
+        message = plain(delivery.payload, self._limit, self._believes)
         if message is None or not self._lane.estimates.is_short(message.task) or message.id in state.revoked:
             return False
         if self._consumer.pauses.holds(message.task):
@@ -90,6 +98,34 @@ class ShortCut:
             )
             self._classes[name] = short_requests(task, self._consumer) if fits else None
         return self._classes[name]
+
+
+class _Looks:
+    """See `simple_message.Believes`: without keys each sender is believed, but a credential is not taken from it."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def __call__(self, headers: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
+        if not may_hold_credential(body):
+            return True
+        try:
+            refuse_received(self._app.tasks.get(headers["task"]), headers, body)
+        except CredentialInPayload:
+            return False
+        return True
+
+
+class _Believes:
+    """See `simple_message.Believes`. What it does not believe takes Celery's steps, and `SenderCheck` says why it is refused, or accepts it."""
+
+    def __init__(self, signatures: Signatures) -> None:
+        self._signatures = signatures
+
+    def __call__(self, headers: dict[str, Any], body: bytes, payload: bytes) -> bool:
+        if headers.get(SIGNED):  # headers of a caller, of which nobody else needs more than the names
+            headers = headers_in(payload)
+        return not self._signatures.fault_of(headers, CONTENT_TYPE, CONTENT_ENCODING, body)
 
 
 def _log(message: PlainMessage) -> None:

@@ -12,6 +12,8 @@ from celery.worker import state
 
 from conventions.broker.codec import delivery_property, read_message
 from conventions.broker.delivery import Delivery
+from conventions.broker.header_names import SIGNATURE
+from conventions.broker.signature import without_unsigned
 from conventions.broker.simple_message import PlainMessage
 from conventions.execution.runnable_task import RunnableTask
 from conventions.library_internals.celery_worker import create_request_class
@@ -58,6 +60,8 @@ class ShortRequest(Request):
     def _complete(self, delivery: Delivery, channel: Any) -> None:
         message = channel.Message(read_message(delivery), channel=channel)
         message.accept = self.accepted
+        if message.headers.get(SIGNATURE):
+            message.headers = without_unsigned(message.headers)
         app, soon = self._app, self.consumer.call_soon_ack
         super().__init__(
             message,

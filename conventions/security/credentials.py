@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 HIDDEN = "…"
+SHORTEST = 8  # characters of a text that has a shape: an address with a login
 LEFT_OUT = "(left out: "  # begins what stands in the place of a credential. It may not be sent, so that no job takes it for a value
 
 

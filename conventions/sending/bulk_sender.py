@@ -194,7 +194,7 @@ class Bulk:
             return None
         own = tuple(self._own(first, {}))
         try:
-            return MessageTemplate(collected.last, collected.last_publication, first.payload, own)
+            return MessageTemplate(collected.last, collected.last_publication, first.payload, own, self._app.signatures)
         except ValueError:
             return None
 

@@ -51,7 +51,8 @@ def common_headers(
 ) -> dict[str, Any]:
     """The headers that are the same for all messages of one call. Raises: TypeError, ValueError."""
     check_text(task, "actor", actor)
-    refuse_in_options(task.name, {"headers": given})
+    if given:
+        refuse_in_options(task.name, {"headers": given})
     planned = _planned(planned_at)
     headers = {ACTOR: actor or inherited_actor(), ENQUEUED_AT: datetime.now(UTC).isoformat()}
     return headers | ({PLANNED_AT: planned} if planned else {}) | dict(given)

@@ -167,10 +167,10 @@ def _check_steps(
             _check_common(where, step["options"])
         else:
             _check_ours(where, other, step["options"], max_delay)
-        _check_data(where, other, step)
+        refuse_step_data(where, other, step)
 
 
-def _check_data(where: str, task: Any, step: Mapping[str, Any]) -> None:
+def refuse_step_data(where: str, task: Any, step: Mapping[str, Any]) -> None:
     """Refuse a step whose arguments or headers look like a credential; steps within it come by themselves. Raises: CredentialInPayload."""
     within = STEPS_WITHIN.get(step.get("subtask_type") or "", ())
     named = {name: value for name, value in step["kwargs"].items() if name not in within}

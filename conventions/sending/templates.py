@@ -121,6 +121,6 @@ class Templates(threading.local):
         if len(last) != 1:
             return None
         try:
-            return MessageTemplate(collected.last, last[0], payload, tuple(headers))
+            return MessageTemplate(collected.last, last[0], payload, tuple(headers), app.signatures)
         except ValueError:
             return None

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conventions.core.errors import ConfigurationError
+from conventions.core.message_keys import new_key
 
 FOLDER = Path(".conventions")
 LOCK_FILE = "lock"
 STACK_FILE = "stack.json"
+KEY_FILE = "message.key"
 
 # The services of a killed `up` live for at most three more seconds: conventions/stack/guardian.py.
 ENDING_SECONDS = 6.0
@@ -52,6 +54,21 @@ def find(folder: Path = FOLDER) -> Stack | None:
         return None
     stack = _read(folder)
     return stack if stack is not None and stack.pid == pid else None
+
+
+def message_keys(folder: Path = FOLDER) -> str:
+    """The key that signs the messages of the stacks of this folder, as the setting has it. It is made at the first time, and kept: messages are, too."""
+    kept = folder / KEY_FILE
+    if not kept.exists():
+        made = folder / f"{KEY_FILE}.{os.getpid()}.partial"
+        made.touch(mode=0o600)
+        try:
+            made.write_text(new_key("embedded"), encoding="ascii")
+            with contextlib.suppress(FileExistsError):  # another process has just made it
+                kept.hardlink_to(made)
+        finally:
+            made.unlink(missing_ok=True)
+    return kept.read_text(encoding="ascii").strip()
 
 
 class StackLock:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from conventions.broker.caller_headers import check_sender
+from conventions.broker.header_names import SIGNATURE
 from conventions.broker.rabbitmq_delays import delayed, is_copy
 from conventions.broker.rabbitmq_queues import queue_for, seconds_until
 from conventions.broker.redis_broker import Publication
@@ -37,6 +38,7 @@ class SendingChannel(QueueChannel):
             # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
             publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
             return publish(msg, exchange, routing_key, **options)
+        self.sign(msg)
         make_fit(msg, self.message_limit)
         if exchange:
             sent = self._publish(msg, exchange, routing_key, options)
@@ -67,6 +69,16 @@ class SendingChannel(QueueChannel):
             return False
         check_sender(headers, self.connection.link.app.main)
         return True
+
+    def sign(self, msg: Any) -> None:
+        """Sign a message of a task, where this application signs and nobody has said of it that it is not signed."""
+        signatures, properties = self.connection.link.app.signatures, msg.properties
+        headers = properties["application_headers"]
+        if signatures is not None and SIGNATURE not in headers:
+            body = msg.body.encode() if isinstance(msg.body, str) else bytes(msg.body)
+            properties["application_headers"] = signatures.signed(
+                headers, properties.get("content_type"), properties.get("content_encoding"), body
+            )
 
     def later(self, msg: Any, queue: str) -> Publication | None:
         """What is kept of a message that is not due."""

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from conventions.batches.batch_state import Batches
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.broker.caller_headers import check_sender
-from conventions.broker.codec import parsed, request_digest, written_message
+from conventions.broker.codec import bytes_of, parsed, request_digest, written_message
 from conventions.broker.delivery import Delivery
+from conventions.broker.header_names import SIGNATURE
 from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Broker, Publication
 from conventions.core.errors import PayloadError, UndeliverableMessage
@@ -96,6 +97,9 @@ class ConventionsChannel(Reading):
     ) -> None:
         headers, properties = message["headers"], message["properties"]
         check_sender(headers, self.app.main)
+        if (signatures := self.app.signatures) is not None and "task" in headers and SIGNATURE not in headers:
+            kind, encoding = message["content-type"], message["content-encoding"]
+            message["headers"] = headers = signatures.signed(headers, kind, encoding, bytes_of(message["body"]))
         is_reply = is_reply_queue(queue)
         payload = written_message(message)
         if len(payload) > self._message_limit:
@@ -164,6 +168,8 @@ class ConventionsChannel(Reading):
 
 class _Foreign:
     """What a channel needs that was opened without `create_app`, as by kombu alone."""
+
+    signatures = None  # it has no keys
 
     def __init__(self, channel: Any) -> None:
         prefix = channel.global_keyprefix.strip("{}:") or DEFAULT_PREFIX

@@ -9,6 +9,7 @@ from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import Intake
 from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.refused_messages import Refusals
+from conventions.worker.sender_check import SenderCheck
 
 
 class WorkerApplication(Application, Protocol):
@@ -19,6 +20,10 @@ class WorkerApplication(Application, Protocol):
     @property
     def refusals(self) -> Refusals:
         """Dead letters of messages that never reach a task."""
+
+    @property
+    def sender_check(self) -> SenderCheck | None:
+        """Whom a worker believes; `None`: everybody, since there are no keys."""
 
     @property
     def hung_jobs(self) -> HungJobs:

@@ -11,11 +11,13 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
 
-from conventions.broker.codec import DELIVERY
+from conventions.broker.codec import DELIVERY, bytes_of_body
+from conventions.broker.header_names import ACTOR
 from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
+from conventions.core.actor import UNSIGNED
 from conventions.core.error_text import text_of
-from conventions.core.errors import UndeliverableMessage, UnknownForm
+from conventions.core.errors import CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
 from conventions.tasks.job_classes import long_queues
@@ -25,9 +27,10 @@ from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.pauses import WorkerPauses
 from conventions.worker.rate_limits import RateLimits
+from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN
 from conventions.worker.shutdown import end_processes, stops
-from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
+from conventions.worker.unknown_tasks import NO_KEY, UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ class Consumer(CeleryConsumer):
                 self._give_back(message)
             elif fault := fault_of_deliveries(delivery):
                 self.refuse(message, fault)
-            else:
+            elif self._is_believed(message):
                 try:
                     handle(message)
                 except Exception as error:  # whatever it is, it must neither end the worker nor loop
@@ -151,6 +154,26 @@ class Consumer(CeleryConsumer):
                     self.write_to_pool()
 
         return on_task_received
+
+    def _is_believed(self, message: Any) -> bool:
+        """Whether somebody with the keys has sent a message, or it may come without. If not, it is refused here, or waits for a worker with its key."""
+        check, headers = self.app.sender_check, message.headers
+        if not headers or "task" not in headers:
+            return True
+        body = bytes_of_body(message.body)
+        try:
+            if check is None:
+                refuse_received(self.app.tasks.get(headers["task"]), headers, body)
+                return True
+            if not check.signatures.knows_key_of(headers) and self._unknown.returned(message, NO_KEY):
+                return False
+            message.headers = check.looked_at(message, body)
+            if message.headers.get(ACTOR) == UNSIGNED:
+                refuse_received(self.app.tasks.get(headers["task"]), message.headers, body)
+        except (SignatureRefused, CredentialInPayload) as fault:
+            self.refuse(message, fault)
+            return False
+        return True
 
     def _process_safely(self, request: Any) -> None:
         """Give a request to the pool: now, or when a process is free."""

@@ -1,28 +1,36 @@
 """`Refusals`: dead letters of messages that never reach a task's own code."""
 
+import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Any, Literal, Protocol
+from uuid import UUID, uuid4, uuid5
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions.broker.batch_membership import Member
-from conventions.broker.codec import BODY_ENCODING, DELIVERY, UnreadableBody, in_base64, read_body
+from conventions.broker.codec import (
+    BODY_ENCODING,
+    DELIVERY,
+    UnreadableBody,
+    bytes_of_body,
+    in_base64,
+    read_body,
+)
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS, SIGNATURE, SIGNED
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM
 from conventions.core.deadline import Deadline
-from conventions.core.errors import UndeliverableMessage
+from conventions.core.errors import SignatureRefused, UndeliverableMessage
 from conventions.core.value_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.application import Application
 from conventions.execution.attempt import Attempt
@@ -32,6 +40,8 @@ from conventions.execution.interrupted import record_kept
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 from conventions.storage.redis_store import DISK_TIMEOUT
+from conventions.worker.received_credentials import body_of, without_credentials
+from conventions.worker.sender_check import SenderCheck, as_sent, of_foreign
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +50,16 @@ WITHIN = DISK_TIMEOUT + 1.0  # seconds that the worker's loop takes to record on
 AWAY = 5.0  # seconds without another try after one that failed: the loop keeps all else that the worker has
 KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
 HEADERS = b'"headers": '
+UNSIGNED_IDS = UUID("6d1f0f3c-6b0e-4d57-9a5e-0f7c2f1f9b11")  # of letters of messages that nobody has signed
+OF_ITSELF = frozenset(["id", "root_id", "parent_id", "group", "group_index", "shadow", "argsrepr", "kwargsrepr"])
+
+
+class CheckingApplication(Application, Protocol):
+    """An application that knows whom a worker believes."""
+
+    @property
+    def sender_check(self) -> SenderCheck | None:
+        """`None`: everybody, since there are no keys."""
 
 
 class Refusals:
@@ -48,7 +68,7 @@ class Refusals:
     What the worker's loop tries itself ends within `WITHIN` seconds. After a try that failed, others fail at once for `AWAY` seconds.
     """
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: CheckingApplication) -> None:
         self._app = app
         self._away_until = -math.inf  # on the monotonic clock
 
@@ -89,7 +109,7 @@ class Refusals:
         """
         delivery = _mapping(message.properties).get(DELIVERY)
         held = HeldMessage.of(delivery) if delivery else None
-        body, headers = _bytes(message.body), _mapping(message.headers)
+        body, headers = bytes_of_body(message.body), _mapping(message.headers)
         is_large = len(body) > self._app.settings.message_limit
         # kombu's other transports have the route among the properties.
         properties = {"delivery_info": message.delivery_info, **_mapping(message.properties)}
@@ -131,6 +151,9 @@ class Refusals:
             whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
             which, begun: as in `message`.
         """
+        if begun is None and kind == "dead":
+            envelope, is_all = self._believed(envelope, held)
+            whole = whole and is_all
         in_place = self._app.port.in_place(held) if whole else None
         event = _event(envelope, error, held, kind, None if stored and in_place else envelope)
         if begun is not None:
@@ -155,6 +178,26 @@ class Refusals:
                 logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
             return False
         return True
+
+    def _believed(self, envelope: dict[str, Any], held: HeldMessage | None) -> tuple[dict[str, Any], bool]:
+        """What a letter keeps of a message, and whether that is all of it.
+
+        What nobody with the keys has sent takes the place of no other letter, and joins no batch. What is not signed keeps no credential.
+        """
+        check, headers = self._app.sender_check, _mapping(envelope.get("headers"))
+        if check is not None:
+            properties = _mapping(envelope.get("properties"))
+            delivery = _mapping(properties.get(DELIVERY))
+            queue = held.queue if held else _text(_mapping(properties.get("delivery_info")).get("routing_key")) or ""
+            content = envelope.get("content-type"), envelope.get("content-encoding")
+            try:
+                check.look(headers, delivery, content, body_of(envelope), queue)
+            except SignatureRefused:
+                return _of_nobody({**envelope, "headers": as_sent(headers, delivery)}), False
+            if headers.get(SIGNATURE):
+                return envelope, True
+        safe = without_credentials(envelope)
+        return safe, safe == envelope
 
     @contextmanager
     def _in_loop(self) -> Iterator[None]:
@@ -188,8 +231,35 @@ def _event(
         enqueued_at=_text(headers.get(ENQUEUED_AT)),
         failure=error_text.describe(task, error) if dead else None,
         arguments=_arguments(envelope) if dead else None,
-        headers={name: headers[name] for name in OURS if name in headers},
+        headers={name: headers[name] for name in OURS if name in headers and name not in (SIGNATURE, SIGNED)},
         message=message,
+    )
+
+
+def _of_nobody(envelope: Mapping[str, Any]) -> dict[str, Any]:
+    """A message that nobody with the keys has sent, as its letter keeps it.
+
+    It has an id of its own, since that of another job may be written on it; the same each time, since it may come again. What it says of itself
+    is gone, and so is what looks like a credential.
+    """
+    large = "base64" in envelope
+    headers = _mapping(envelope.get("headers_of_it" if large else "headers"))
+    content = envelope["base64"].encode() if large else body_of(envelope)
+    told = f"{headers.get('id')}\0{headers.get('task')}\0{hashlib.sha256(content).hexdigest()}"
+    kept = {name: one for name, one in of_foreign(headers).items() if name not in OF_ITSELF}
+    kept["id"] = kept["root_id"] = f"unsigned-{uuid5(UNSIGNED_IDS, told)}"
+    if large:
+        return without_credentials({**envelope, "headers_of_it": kept})
+    properties = _mapping(envelope.get("properties"))
+    route = {"delivery_info": _mapping(properties.get("delivery_info")), "priority": properties.get("priority")}
+    return without_credentials(
+        {
+            "body": in_base64(content),
+            "headers": kept,
+            "properties": {**route, "body_encoding": BODY_ENCODING, "correlation_id": kept["id"]},
+            "content-type": envelope.get("content-type"),
+            "content-encoding": envelope.get("content-encoding"),
+        }
     )
 
 
@@ -238,10 +308,6 @@ def _undeliverable(error: BaseException) -> UndeliverableMessage:
     found = UndeliverableMessage(f"{type(error).__name__}: {error}")
     found.__cause__ = error
     return found
-
-
-def _bytes(body: Any) -> bytes:
-    return body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body or b"")
 
 
 def _tag(held: HeldMessage) -> str:

@@ -1,4 +1,4 @@
-"""A message of a task that this worker does not know waits in its queue for a while: during a deploy, another worker may know it.
+"""A message that this worker cannot run waits in its queue for a while: during a deploy, another worker may know its task, or its key.
 
 Nothing is counted but that, in headers of its own: no attempt, no start, no delivery.
 """
@@ -24,6 +24,8 @@ from conventions.storage.redis_store import DISK_TIMEOUT, Store
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds, twice as long each time
+NO_TASK = "no such task is registered here"
+NO_KEY = "it is signed with a key that is not here"
 RECENT = 60.0  # seconds since a message of a task was put off: it waits
 
 
@@ -56,7 +58,7 @@ def put_off(headers: Mapping[str, Any], within: float, now: datetime) -> PutOff 
 
 
 class UnknownTasks:
-    """What a worker does with messages of tasks that it does not know.
+    """What a worker does with messages whose task or key it does not know.
 
     Args:
         consumer: the worker's.
@@ -66,17 +68,17 @@ class UnknownTasks:
         self._consumer = consumer
         self._app: Application = consumer.app
 
-    def returned(self, message: Any) -> bool:
-        """Let a message wait. False when it has waited for so long that it ends."""
+    def returned(self, message: Any, why: str = NO_TASK) -> bool:
+        """Let a message wait. False when it has waited for so long that it ends. `why`: one of the texts above."""
         within = self._app.settings.unknown_task_wait
         how = put_off(message.headers, within, datetime.now(UTC))
         if how is None:
             return False
         logger.warning(
-            "unknown: id=%s task=%s: no such task is registered here; it is back in its queue for %.1f s, the %d. time within "
-            "%.0f s",
+            "unknown: id=%s task=%s: %s; it is back in its queue for %.1f s, the %d. time within %.0f s",
             message.headers.get("id"),
             message.headers.get("task"),
+            why,
             how.wait,
             how.headers[UNKNOWN],
             within,
@@ -85,7 +87,7 @@ class UnknownTasks:
         if delivery is None:
             send_again(self._consumer, message, how.wait, how.headers)
         else:
-            self._put_back(message, delivery, how)
+            self._put_back(message, delivery, how, str(message.headers["task"]) if why == NO_TASK else "")
         return True
 
     def leave(self, message: Any) -> None:
@@ -97,12 +99,10 @@ class UnknownTasks:
         self._consumer.qos.decrement_eventually()
         message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
 
-    def _put_back(self, message: Any, delivery: dict[str, Any], how: PutOff) -> None:
+    def _put_back(self, message: Any, delivery: dict[str, Any], how: PutOff, task: str) -> None:
         held = HeldMessage.of(delivery)
         try:
-            self._app.broker.put_off(
-                held, how.wait, delivery.get("changes", {}) | how.headers, str(message.headers["task"])
-            )
+            self._app.broker.put_off(held, how.wait, delivery.get("changes", {}) | how.headers, task)
         except RedisError:
             message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
             return

@@ -14,6 +14,7 @@ from redbeat.schedulers import RedBeatConfig, get_redis
 
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError
+from conventions.core.message_keys import new_key
 from conventions.core.redis_address import SCHEMES, RedisAddress, shown
 from conventions.core.settings import Settings
 from conventions.storage.redis_store import Store
@@ -163,8 +164,11 @@ def test_in_production_tls_verifies() -> None:
     """`ssl_cert_reqs=none` is for a machine of one's own; the fault says what to write."""
     address = "rediss://:hunter2@cache.example?ssl_cert_reqs=none"
     assert not RedisAddress.parse(Settings.load(broker_url=address).broker_url or "").verifies
+    keys = new_key("a")
     with pytest.raises(ConfigurationError) as raised:
-        Settings.load(environment="production", database_url="sqlite://", broker_url=address, redis_url=address)
+        Settings.load(
+            environment="production", database_url="sqlite://", broker_url=address, redis_url=address, message_keys=keys
+        )
     assert len(raised.value.faults) == 2
     for fault in raised.value.faults:
         assert "?ssl_ca_certs=" in fault

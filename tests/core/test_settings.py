@@ -101,9 +101,10 @@ def test_all_faults_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_each_missing_address_of_production_is_a_fault() -> None:
-    """Production embeds nothing, so each address must be set; a line for each."""
+    """Production embeds nothing, so each address must be set, and the keys; a line for each."""
     found = faults(environment="production")
-    assert len(found) == 2
+    assert len(found) == 3
+    assert any("CONVENTIONS_MESSAGE_KEYS" in fault for fault in found)
     assert any("CONVENTIONS_BROKER_URL" in fault for fault in found)
     assert any("CONVENTIONS_DATABASE_URL" in fault for fault in found)
 

@@ -102,7 +102,7 @@ def _nothing_seen() -> None:
     Telling.failures.clear()
 
 
-OWN = ("id", "root_id", "correlation_id", "kwargs", "kwargsrepr", "x_key", "x_fingerprint", "x_token", "x_enqueued_at",
+OWN = ("id", "root_id", "correlation_id", "kwargs", "kwargsrepr", "x_key", "x_fingerprint", "x_token", "x_enqueued_at", "x_conventions_signature",
        "headers", "properties", "conventions_run_by", "job")  # fmt: skip  # of each message
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from conventions import create_app
-from conventions.stack.folder import Stack, find
+from conventions.stack.folder import Stack, find, message_keys
 from tests.support import patient, wait_until
 
 INIT = """
@@ -95,7 +95,8 @@ class StackApp:
     def send(self, name: str, seconds: float = 0) -> None:
         """Send a job from this process."""
         stack = wait_until(lambda: find(self.conventions), description="an embedded stack")
-        with create_app("sender", packages=[], schedule=None, broker_url=stack.broker_url) as sender:
+        keys = message_keys(self.conventions)
+        with create_app("sender", packages=[], schedule=None, broker_url=stack.broker_url, message_keys=keys) as sender:
             sender.send_task("jobs.work.Leave", kwargs={"name": name, "seconds": seconds}, queue="immediate")
 
     def send_from_elsewhere(self, name: str) -> None:

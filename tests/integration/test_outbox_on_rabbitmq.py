@@ -15,7 +15,7 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.outbox.relay import PART, Relay
 from conventions.storage.tables import OutboxRow
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
-from tests.support import at_most, wait_until
+from tests.support import at_most, patient, wait_until
 from tests.workers import application, forget
 
 
@@ -85,7 +85,7 @@ def test_rows_of_a_forbidden_queue_keep_no_others_waiting(
     app: ConventionsApp, rabbit: Rabbit, host: str, forbidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many they are, and with the usual time-out: more than one look takes, and longer than a part may last."""
-    monkeypatch.setattr(app.settings, "broker_timeout", 3)
+    monkeypatch.setattr(app.settings, "broker_timeout", patient(3))  # in which RabbitMQ has to say no
     with Session(app.database.engine) as session:
         Receipt.options(queue="forbidden").enqueue_many_in(session, [{"order": number} for number in range(forbidden)])
         Receipt.enqueue_many_in(session, [{"order": number} for number in range(1000, 1005)])

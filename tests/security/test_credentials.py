@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from conventions.security.credentials import (
     HIDDEN,
+    SHORTEST,
     credentials_in,
     first_in,
     is_name_of_credential,
@@ -205,3 +206,9 @@ def test_a_long_text_takes_no_long_time() -> None:
         "sk-" * 60_000,
     ):
         assert shape_of(text) == ""
+
+
+@given(text=st.text(max_size=SHORTEST - 1) | st.from_regex(r"[a-z]{1,2}://[a-z]?:[a-z]@[a-z]", fullmatch=True))
+def test_the_shortest_text_that_has_a_shape(text: str) -> None:
+    """A shorter one has none, so nobody looks at it."""
+    assert (shape_of(text) == "") or len(text) >= SHORTEST

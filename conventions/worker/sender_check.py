@@ -1,0 +1,123 @@
+"""`SenderCheck`: a worker believes a message that somebody with the keys has sent, and what has changed of it only so far as it may change (R20)."""
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from conventions.broker.codec import DELIVERY
+from conventions.broker.header_names import (
+    ACTOR,
+    COUNTS,
+    FINGERPRINT,
+    KEY,
+    LATER,
+    OURS,
+    PARKED,
+    READY_AT,
+    SIGNATURE,
+    UNKNOWN,
+    UNKNOWN_SINCE,
+)
+from conventions.broker.signature import Signatures, without_unsigned
+from conventions.core.actor import UNSIGNED
+from conventions.core.errors import SignatureRefused
+from conventions.library_internals.celery import RABBITMQ_HEADERS
+
+CHANGE = frozenset(["eta", "retries", COUNTS, PARKED, READY_AT, UNKNOWN, UNKNOWN_SINCE])
+"""Headers that differ from attempt to attempt. Their form and bounds are checked as those of every message."""
+REPEATED = frozenset([KEY, FINGERPRINT, ACTOR])  # an attempt writes them down for the next one
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SenderCheck:
+    """Of one application.
+
+    Args:
+        signatures: verifies.
+        accepted: queues for foreign programs, which cannot sign.
+        trusted_until: until then a message without a signature is believed, since releases before this one do not sign; aware.
+        now: the present moment.
+    """
+
+    def __init__(
+        self,
+        signatures: Signatures,
+        accepted: Collection[str] = (),
+        trusted_until: datetime | None = None,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self.signatures = signatures
+        self._accepted = frozenset(accepted)
+        self._trusted_until, self._now = trusted_until, now
+
+    def fault_of(self, headers: Mapping[str, Any], kind: Any, encoding: Any, body: bytes, queue: str) -> str:
+        """Why a message is not believed; empty: it is, or it is accepted without a signature.
+
+        Args:
+            headers: as they were sent.
+            kind: its content type.
+            encoding: its content encoding.
+            body: its bytes.
+            queue: where it came from.
+        """
+        if not headers.get(SIGNATURE) and (queue in self._accepted or self._is_early()):
+            return ""
+        return self.signatures.fault_of(headers, kind, encoding, body)
+
+    def _is_early(self) -> bool:
+        return self._trusted_until is not None and self._now() < self._trusted_until
+
+    def looked_at(self, message: Any, body: bytes) -> dict[str, Any]:
+        """The headers of a message as kombu gives it, as far as they are to be believed; `body`: its bytes. Raises: SignatureRefused: nothing of it is."""
+        delivery = (message.properties or {}).get(DELIVERY) or {}
+        queue = delivery.get("queue") or (message.delivery_info or {}).get("routing_key") or ""
+        return self.look(message.headers, delivery, (message.content_type, message.content_encoding), body, queue)
+
+    def look(
+        self, headers: Mapping[str, Any], delivery: Mapping[str, Any], content: tuple[Any, Any], body: bytes, queue: str
+    ) -> dict[str, Any]:
+        """The headers of a message, as far as they are to be believed.
+
+        Args:
+            headers: of this delivery.
+            delivery: what is known of it, see `codec.with_delivery`.
+            content: its content type and content encoding.
+            body: its bytes.
+            queue: where it came from.
+
+        Raises:
+            SignatureRefused: nothing of it is.
+        """
+        sent, changes = as_sent(headers, delivery), delivery.get("changes") or {}
+        if fault := self.fault_of(sent, *content, body, queue):
+            raise SignatureRefused(f"{fault}; nothing of it is believed")
+        if sent.get(SIGNATURE):
+            if not all(_may_change(name, one, sent) for name, one in changes.items()):
+                raise SignatureRefused("its headers have changed on the way; nothing of it is believed")
+            return without_unsigned(headers, RABBITMQ_HEADERS)
+        if queue not in self._accepted:
+            return dict(headers)
+        return of_foreign(sent) | {name: one for name, one in changes.items() if name in CHANGE}
+
+
+def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that were signed: without those that differ in this delivery."""
+    return {**headers, **(delivery.get("sent") or {})}
+
+
+def _may_change(name: str, value: Any, sent: Mapping[str, Any]) -> bool:
+    if name in REPEATED:
+        return bool(value == sent.get(name))
+    # A splitter that goes on has begun in time: it expires no more.
+    return name in CHANGE or (name == "expires" and value is None)
+
+
+def of_foreign(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers of a message of another program: it says for itself who it is, and that is no actor of ours."""
+    others = {
+        name: one for name, one in headers.items() if name.lower() not in OURS and not name.lower().startswith(LATER)
+    }
+    return others | {ACTOR: UNSIGNED}

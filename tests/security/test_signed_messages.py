@@ -1,0 +1,315 @@
+"""Workers believe only messages that somebody with the keys has sent (R20)."""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from conventions import EVERY_ARGUMENT, ImmediateTask, RetryPolicy, acting_as
+from conventions.app import ConventionsApp
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, SIGNATURE
+from conventions.broker.redis_broker import Publication
+from conventions.core.message_keys import new_key
+from conventions.dead_letters.resend import redrive
+from conventions.sending.send import checked_send
+from conventions.storage.tables import DeadLetterRow, ExecutionRow
+from tests.recorded import contents
+from tests.support import wait_until
+from tests.workers import Installation, Worker, acting_through, forget, letters, wait_for_letter, wait_until_empty
+
+SECRET = "glpat-" + "abcdefghijklmnopqrst"
+
+
+class Pay(ImmediateTask):
+    """Note who pays how much."""
+
+    idempotent_on = ("order",)
+
+    def run(self, order: str, amount: int) -> None:
+        tenant = (self.request.headers or {}).get("tenant")
+        self.app.store.redis.rpush(self.app.store.key("paid", order), f"{amount} by {self.actor} as {tenant}")
+
+
+class Try(ImmediateTask):
+    """Fail twice."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=3, first_wait=0.1, network_attempts=3)
+    queue_name = "legacy"
+
+    def run(self, name: str) -> None:
+        if self.attempt < 3:
+            raise ConnectionError("not yet")
+        self.app.store.redis.rpush(
+            self.app.store.key("paid", name), f"{self.attempt} by {self.actor} under {self.idempotency_key}"
+        )
+
+
+class Late(ImmediateTask):
+    """Fail once, and end well two seconds later."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=2, first_wait=2, network_attempts=2, jitter=0)
+
+    def run(self, name: str) -> None:
+        if self.attempt < 2:
+            raise ConnectionError("not yet")
+        self.app.store.redis.rpush(self.app.store.key("paid", name), str(self.actor))
+
+
+Message = dict[str, Any]
+KEYS = f"{new_key('new')},{new_key('old')}"
+
+
+@pytest.fixture(scope="module")
+def module_installation(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """With keys, and a queue for programs that have none."""
+    folder = tmp_path_factory.mktemp("signed")
+    settings = {
+        "broker_url": valkey_url,
+        "database_url": new_database(folder),
+        "message_keys": KEYS,
+        "accept_unsigned": "legacy",
+    }
+    return Installation(folder, [__name__], [Path(__file__).parent], **settings)
+
+
+def made(app: ConventionsApp, task: Any, *, tenant: str = "t-1", **arguments: Any) -> tuple[Publication, Message]:
+    """A signed message that is not sent yet."""
+    id_ = str(uuid4())
+    task = app.tasks[task.name]
+    accepted = checked_send(task, (), arguments, id_, {"headers": {"tenant": tenant}} if tenant else {})
+    assert accepted is not None
+    publication = app.templates.publication(task, accepted[0], id_, accepted[1], {})
+    assert publication is not None
+    return publication, json.loads(publication.payload)
+
+
+def put(app: ConventionsApp, publication: Publication, message: Message) -> None:
+    """Put a message into Redis, as anybody who reaches it can."""
+    app.broker.publish([publication._replace(payload=json.dumps(message), digest=uuid4().hex)])
+
+
+def paid(app: ConventionsApp, name: str) -> list[str]:
+    """What has run for an order."""
+    found: Any = app.store.redis.lrange(app.store.key("paid", name), 0, -1)
+    return [one.decode() for one in found]
+
+
+def with_arguments(message: Message, **arguments: Any) -> None:
+    """Change its body."""
+    args, kwargs, embed = json.loads(b64decode(message["body"]))
+    message["body"] = b64encode(json.dumps([args, kwargs | arguments, embed]).encode()).decode()
+
+
+def header(name: str, value: Any) -> Callable[[Message], None]:
+    """Change a header; `None`: take it away."""
+
+    def change(message: Message) -> None:
+        message["headers"].pop(name, None)
+        if value is not None:
+            message["headers"][name] = value
+
+    return change
+
+
+def test_what_our_senders_send(live_app: ConventionsApp, worker: Worker) -> None:
+    """One at a time and together, with headers of the caller, in somebody's name; a letter of it can be redriven."""
+    with acting_as("u-1"):
+        for number in range(3):
+            Pay.apply_async(kwargs={"order": f"single-{number}", "amount": 7}, headers={"tenant": "t-1"})
+        Pay.enqueue_many([{"order": f"many-{number}", "amount": 7} for number in range(20)], headers={"tenant": "t-2"})
+    wait_until_empty(live_app)
+    assert paid(live_app, "single-2") == ["7 by u-1 as t-1"]
+    assert paid(live_app, "many-0") == paid(live_app, "many-19") == ["7 by u-1 as t-2"]
+    publication, message = made(live_app, Pay, order="as made", amount=7)
+    put(live_app, publication, message)
+    wait_until_empty(live_app)
+    assert paid(live_app, "as made") == ["7 by system as t-1"]
+    assert letters(live_app) == []
+
+
+ALTERATIONS: dict[str, Callable[[Message], None]] = {
+    "no signature": header(SIGNATURE, None),
+    "an empty signature": header(SIGNATURE, ""),
+    "another signature": header(SIGNATURE, f"new.{'A' * 24}"),
+    "amount": lambda message: with_arguments(message, amount=1),
+    "actor": header(ACTOR, "ceo"),
+    "no actor": header(ACTOR, None),
+    "key": header(KEY, "another"),
+    "no key": header(KEY, None),
+    "fingerprint": header(FINGERPRINT, "0" * 40),
+    "time": header(ENQUEUED_AT, "2020-01-01T00:00:00+00:00"),
+    "batch": header(BATCH, ["b-1", "chunk", 0, 1]),
+    "tenant": header("tenant", "t-9"),
+    "no tenant": header("tenant", None),
+    "limits": header("timelimit", [None, None]),
+    "an attempt that is none": header("retries", -1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_an_altered_one(live_app: ConventionsApp, worker: Worker, alteration: str) -> None:
+    """It does not run. Its letter has an id of its own, and believes nothing of it; the job whose id is on it has its own row."""
+    order = f"altered {alteration}"
+    publication, message = made(live_app, Pay, order=order, amount=7)
+    put(live_app, publication, message)
+    wait_until(lambda: paid(live_app, order), 20)
+    wait_until_empty(live_app)
+    if alteration != "an attempt that is none":
+        ALTERATIONS[alteration](message)
+        says = "it is not signed" if "signature" in alteration and "another" not in alteration else "it was altered"
+    else:  # it is signed, and no worker takes it
+        message["headers"]["retries"] = -1
+        message["headers"][ACTOR] = "ceo"
+        says = "it was altered"
+    put(live_app, publication, message)
+    wait_until_empty(live_app)
+    letter = wait_until(
+        lambda: next((one for one in letters(live_app) if (one.arguments or {}).get("order") == order), None), 20
+    )
+    assert (letter.error, letter.actor) == ("SignatureRefused", "unsigned")
+    assert says in letter.error_message
+    assert letter.id.startswith("unsigned-")
+    assert letter.headers == {ACTOR: "unsigned"}
+    assert paid(live_app, order) == ["7 by system as t-1"]
+    rows = [row for row in contents(live_app.database, ExecutionRow) if row["message_id"] == publication.tag]
+    assert {row["kind"] for row in rows} == {"succeeded"}
+
+
+def test_a_header_that_was_added(live_app: ConventionsApp, worker: Worker) -> None:
+    """The job does not see it."""
+    publication, message = made(live_app, Pay, tenant="", order="added", amount=7)
+    message["headers"]["tenant"] = "t-9"
+    put(live_app, publication, message)
+    assert wait_until(lambda: paid(live_app, "added"), 20) == ["7 by system as None"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(ACTOR, "ceo"), (KEY, "another"), ("id", "another"), ("task", Pay.name), (BATCH, ["b-1", "chunk", 0, 1])],
+)
+def test_what_was_changed_between_two_attempts(live_app: ConventionsApp, worker: Worker, name: str, value: Any) -> None:
+    """What differs in the next attempt lies beside the message: it may say nothing else than how often it was tried."""
+    with acting_as("u-1"):
+        sent = Late.delay(name)
+    key = live_app.store.key("message", sent.id)
+    redis: Any = live_app.store.redis
+
+    def changes() -> dict[str, Any] | None:
+        found = redis.type(key) == b"hash" and redis.hget(key, "changes")
+        return json.loads(found) if found else None
+
+    found = wait_until(changes, 20, "it waits for its second attempt")
+    redis.hset(key, "changes", json.dumps(found | {name: value}))
+    letter = wait_until(
+        lambda: next((one for one in letters(live_app) if (one.arguments or {}).get("name") == name), None), 30
+    )
+    assert (letter.error, letter.actor) == ("SignatureRefused", "unsigned")
+    assert paid(live_app, name) == []
+    wait_until_empty(live_app)
+
+
+def test_a_queue_for_others(live_app: ConventionsApp, worker: Worker) -> None:
+    """It runs, also after retries; who sent it is nobody of ours, whatever it says, and its key is reckoned here."""
+    publication, message = made(live_app, Try, name="foreign")
+    for change in (
+        header(SIGNATURE, None),
+        header(ACTOR, "ceo"),
+        header(KEY, "another"),
+        header(BATCH, ["b-1", "chunk", 0, 1]),
+    ):
+        change(message)
+    put(live_app, publication, message)
+    (ran,) = wait_until(lambda: paid(live_app, "foreign"), 30)
+    assert ran.startswith("3 by unsigned under ")
+    assert not ran.endswith("another")
+    wait_until_empty(live_app)
+
+
+def test_a_credential_that_others_send(live_app: ConventionsApp, worker: Worker) -> None:
+    """It does not run, and its letter does not hold it; nor does anything in Redis or in the log."""
+    publication, message = made(live_app, Try, name="to be replaced")
+    header(SIGNATURE, None)(message)
+    with_arguments(message, name=SECRET)
+    put(live_app, publication, message)
+    letter = wait_for_letter(live_app, publication.tag)
+    assert (letter.error, letter.arguments) == ("CredentialInPayload", {"name": "(left out: a token of GitLab)"})
+    wait_until_empty(live_app)
+    rows = [*contents(live_app.database, DeadLetterRow), *contents(live_app.database, ExecutionRow)]
+    assert SECRET not in json.dumps(rows, default=str)
+    assert b64encode(SECRET.encode()).decode()[4:-4] not in json.dumps(rows, default=str)
+    assert SECRET not in worker.output
+    assert paid(live_app, SECRET) == []
+
+
+def test_a_letter_that_is_redriven(live_app: ConventionsApp, worker: Worker) -> None:
+    """Whoever redrives a refused message signs it: it runs under its own id, as nobody's."""
+    publication, message = made(live_app, Pay, order="redriven", amount=7)
+    header(SIGNATURE, None)(message)
+    put(live_app, publication, message)
+    letter = wait_until(
+        lambda: next((one for one in letters(live_app) if (one.arguments or {}).get("order") == "redriven"), None), 20
+    )
+    assert redrive(live_app, letter.id)
+    assert wait_until(lambda: paid(live_app, "redriven"), 20) == ["7 by unsigned as t-1"]
+
+
+@pytest.fixture
+def other(
+    module_installation: Installation, tmp_path: Path, new_database: Callable[[Path], str]
+) -> Iterator[ConventionsApp]:
+    """An application of the same keys, with a prefix of its own and no worker."""
+    settings = module_installation.settings | {
+        "key_prefix": f"t{uuid4().hex[:8]}",
+        "database_url": new_database(tmp_path),
+    }
+    installation = Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+    with installation.application() as app, acting_through(app):
+        app.test_installation = installation  # type: ignore[attr-defined]
+        yield app
+        forget(app.store)
+
+
+def test_a_key_that_a_worker_does_not_have(other: ConventionsApp) -> None:
+    """As in a rotation in which one worker was forgotten: the message waits, and a worker with the key runs it."""
+    installation: Installation = other.test_installation  # type: ignore[attr-defined]
+    put(other, *made(other, Pay, order="rotated", amount=7))
+    with installation.worker(CONVENTIONS_MESSAGE_KEYS=KEYS.split(",")[1]) as behind:
+        behind.wait_for("it is signed with a key that is not here; it is back in its queue")
+        assert paid(other, "rotated") == []
+    with installation.worker():
+        assert wait_until(lambda: paid(other, "rotated"), 60) == ["7 by system as t-1"]
+        wait_until_empty(other)
+    assert letters(other) == []
+
+
+def test_messages_of_an_earlier_release(other: ConventionsApp) -> None:
+    """They are believed until a moment, as by that release, and not after it."""
+    installation: Installation = other.test_installation  # type: ignore[attr-defined]
+    publication, message = made(other, Pay, order="earlier", amount=7)
+    header(SIGNATURE, None)(message)
+    header(ACTOR, "u-1")(message)
+    put(other, publication, message)
+    with installation.worker(CONVENTIONS_TRUST_UNSIGNED_UNTIL=tomorrow()):
+        assert wait_until(lambda: paid(other, "earlier"), 20) == ["7 by u-1 as t-1"]
+        wait_until_empty(other)
+    again, message = made(other, Pay, order="too late", amount=7)
+    header(SIGNATURE, None)(message)
+    put(other, again, message)
+    with installation.worker(CONVENTIONS_TRUST_UNSIGNED_UNTIL="2026-01-01T00:00+09:00"):
+        wait_until(lambda: letters(other), 20)
+    assert paid(other, "too late") == []
+
+
+def tomorrow() -> str:
+    """A moment with a zone."""
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.now(UTC) + timedelta(days=1)).isoformat()
