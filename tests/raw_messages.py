@@ -114,11 +114,23 @@ class Keeper(ExitStack):
         self._worker: Worker | None = None
 
     @classmethod
-    def at(cls, folder: Path, broker_url: str, new_database: Callable[[Path], str], *arguments: str) -> "Keeper":
-        """One for the tasks of `poison_tasks`."""
+    def at(
+        cls,
+        folder: Path,
+        broker_url: str,
+        new_database: Callable[[Path], str],
+        *arguments: str,
+        message_keys: str | None = None,
+    ) -> "Keeper":
+        """One for the tasks of `poison_tasks`. Without keys it takes a raw message for one of another program."""
         tasks = ["tests.integration.poison_tasks"]
         installed = Installation(
-            folder, tasks, broker_url=broker_url, database_url=new_database(folder), unknown_task_wait=0
+            folder,
+            tasks,
+            broker_url=broker_url,
+            database_url=new_database(folder),
+            unknown_task_wait=0,
+            message_keys=message_keys,
         )
         return cls(installed, *arguments)
 

@@ -72,13 +72,15 @@ def refuse_received(task: Any, headers: Mapping[str, Any], body: bytes) -> None:
 
 def without_credentials(envelope: Mapping[str, Any]) -> dict[str, Any]:
     """A message as its letter keeps it, in the form of `Refusals.record`; the same one where it holds none."""
-    if "base64" in envelope:  # the beginning of a large one
-        return {
-            **envelope,
-            "base64": _beginning(envelope["base64"]),
-            "headers_of_it": without(envelope.get("headers_of_it")),
-        }
-    found = {**envelope, "headers": without(envelope.get("headers"))}
+    found = dict(envelope)
+    for name in ("headers", "headers_of_it"):
+        if name in found and not is_too_deep(found[name]):  # else it is a part of what stands in the body
+            found[name] = without(found[name])
+    if "base64" in found:  # the beginning of a large one
+        text = bytes_of(found["base64"])
+        if _has_shape(text):
+            found["base64"] = in_base64(WHOLE.encode())
+        return found
     body = body_of(envelope)
     if (safe := _safe(body)) != body:
         found["body"] = in_base64(safe)
@@ -100,25 +102,21 @@ def body_of(envelope: Mapping[str, Any]) -> bytes:
 def _safe(body: bytes) -> bytes:
     if not may_hold_credential(body):
         return body
-    text = body.decode(errors="replace")
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):  # nobody can say where in it
-        return WHOLE.encode() if shape_of(text) else body
-    if is_too_deep(value):
-        return WHOLE.encode()
+        value = json.loads(body.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        value = None
+    if value is None or is_too_deep(value):  # nobody can say where in it
+        return WHOLE.encode() if _has_shape(body) else body
     hidden = without(value)
     return body if hidden == value else json.dumps(hidden).encode()
 
 
-def _beginning(text: str) -> str:
-    begins = bytes_of(text)
-    inner = _BODY.search(begins)
-    coded = inner[1][: len(inner[1]) // 4 * 4] if inner else b""
-    for one in (begins, bytes_of(coded.decode())):
-        if shape_of(one.decode(errors="replace")):
-            return in_base64(WHOLE.encode())
-    return text
+def _has_shape(raw: bytes) -> bool:
+    """Whether bytes, or the body of the message that they are, hold a text that looks like a credential."""
+    inner = _BODY.search(raw)
+    coded = inner[1][: len(inner[1]) // 4 * 4].decode() if inner else ""
+    return any(shape_of(one.decode(errors="replace")) for one in (raw, bytes_of(coded)))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -26,7 +26,9 @@ def test_one_that_cannot_be_given_to_the_pool_ends_no_worker(
     valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, fast_lane: str
 ) -> None:
     """It is a dead letter, its process is free for the next one, and what its headers say was looked at before."""
-    installation = Installation(tmp_path, TASKS, broker_url=valkey_url, database_url=new_database(tmp_path))
+    database_url = new_database(tmp_path)
+    # One of another program is among them.
+    installation = Installation(tmp_path, TASKS, broker_url=valkey_url, database_url=database_url, message_keys=None)
     with (
         installation.application() as app,
         installation.worker(
@@ -59,7 +61,12 @@ def test_an_expired_message_keeps_no_place_while_the_store_does_not_answer(
         wait_for_server(tmp_path / "server", port)
         store = f"redis://127.0.0.1:{port}/0"
         installation = Installation(
-            tmp_path, TASKS, broker_url=valkey_url, redis_url=store, database_url=new_database(tmp_path)
+            tmp_path,
+            TASKS,
+            broker_url=valkey_url,
+            redis_url=store,
+            database_url=new_database(tmp_path),
+            message_keys=None,  # the expired one is of another program
         )
         with (
             installation.application() as app,

@@ -48,7 +48,7 @@ def test_by_each_filter(alone: Installation) -> None:
         later = Apart.apply_async(kwargs={"folder": alone.folder, "number": 4}, countdown=3600)
         everything = [runs.id, waits.id, later.id, done.id]
         wait_until(lambda: [row["id"] for row in listed(alone)] == everything, 30, "all of them, in this order")
-        worker = listed(alone, "--state", "running")[0]["worker"]
+        worker = wait_until(lambda: listed(alone, "--state", "running")[0]["worker"], 30, "its worker has said so")
         assert worker.startswith("worker0@")
         for options, expected in (
             (("--state", "running"), [runs.id]),

@@ -33,7 +33,7 @@ CELERYS = ["lang", "task", "shadow", "eta", "expires", "group", "group_index", "
            "headers", "args", "kwargs", "callbacks", "chord", "hostname", "delivery_info", "properties", "reply_to", "taskset", "utc",
            "is_eager", "called_directly", "job", "known", "update", "_children", "correlation_id", "conventions_run_by"]  # fmt: skip
 OURS = ["x_actor", "x_key", "x_fingerprint", "x_enqueued_at", "x_planned_at", "x_counts", "x_parked", "x_generation", "x_token",
-        "x_copy", "x_batch", "x_schedule", "x_other"]  # fmt: skip
+        "x_copy", "x_batch", "x_schedule", "x_other", "x_conventions_signature", "x_conventions_signed"]  # fmt: skip
 BATCHES = st.tuples(TEXTS, st.sampled_from(["splitter", "chunk", "finish", "x"]), NUMBERS, NUMBERS).map(list)
 NUMBER = st.integers(0, 10**9).map(lambda number: {"number": str(number)})
 STEP = {
