@@ -1,39 +1,8 @@
 """`python -m bench.traces`: what spans of OpenTelemetry cost, by turns with a process that makes none."""
 
-import argparse
 import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
-from bench.by_turns import PLAN, SHOWN, medians, ratio, say
-from bench.measure import compare
-from bench.processes import Site
-from bench.server import Server
-from bench.systems import SYSTEMS
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print a table: each figure with spans, as a ratio to that without."""
-    asked = argparse.ArgumentParser(prog="bench.traces", description=__doc__)
-    asked.add_argument("--rounds", type=int, default=PLAN.rounds)
-    asked.add_argument("--jobs", type=int, default=PLAN.jobs)
-    options = asked.parse_args(arguments)
-    ours = next(system for system in SYSTEMS if system.name == "conventions")
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Server(Path(folder), None) as server:
-        sites = []
-        for name, program in (("without", ours.name), ("traced", "traced_conventions")):
-            (place := Path(folder) / name).mkdir()
-            sites.append(Site(replace(ours, name=name, title=name, program=program), server.url, place))
-        results = compare(sites, server, replace(PLAN, rounds=options.rounds, jobs=options.jobs), say)
-    cells = [ratio(results[0], results[1], field) for field in SHOWN]
-    rows = (("spans", *SHOWN.values()), ("---", *("---:" for _ in SHOWN)), ("traced", *cells))
-    sys.stdout.write("".join(f"| {' | '.join(row)} |\n" for row in rows))
-    for one in results:
-        sys.stdout.write(f"{one.site.system.title}: {one.error or ', '.join(medians(one))}\n")
-    return any(one.error for one in results)
-
+from bench.beside_plain import measure
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure(None, prog="bench.traces", description=__doc__, subject="spans", word="traced"))

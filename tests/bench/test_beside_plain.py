@@ -1,0 +1,23 @@
+"""`python -m bench.traces` and `bench.signed`: what spans and signatures cost, by turns with a process that has none."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bench.processes import ROOT
+from tests.support import patient
+
+
+@pytest.mark.parametrize(
+    ("module", "subject", "word"), [("traces", "spans", "traced"), ("signed", "messages", "signed")]
+)
+def test_a_run_compares_with_and_without(module: str, subject: str, word: str) -> None:
+    """Few jobs; the row has each ratio."""
+    command = [sys.executable, "-m", f"bench.{module}", "--rounds", "1", "--jobs", "200"]
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=patient(100), check=False)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    head, _, row, *each = ended.stdout.splitlines()
+    assert head.startswith(f"| {subject} | sender CPU |")
+    assert all(float(cell.split()[0]) > 0 for cell in row.strip("| ").split(" | ")[1:])
+    assert [line.partition(":")[0] for line in each] == ["without", word]
