@@ -7,10 +7,16 @@ it. What changes on the way is not: attempts, counts, delays, and what is only s
 The signed text names each part with its length, so that no two messages have the same one. HMAC-SHA256: RFC 2104.
 """
 
+import calendar
 import hmac
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
+
+from kombu.utils.json import dumps, loads
 
 from conventions.broker.header_names import (
     ACTOR,
@@ -36,6 +42,9 @@ KNOWN = frozenset([*_OF_CELERY, *OURS, *TRACING])
 """Headers that Celery or this platform reads. Others are of the caller."""
 OWN = ("id", KEY, FINGERPRINT, ACTOR, ENQUEUED_AT, PLANNED_AT, GENERATION, BATCH)
 """The signed headers that differ from message to message."""
+SIGNED_HEADERS = frozenset([*OWN, "task", "expires", "timelimit", "group", "group_index", SCHEDULE])
+"""Known headers that a signature covers."""
+ALTERED = "its signature does not fit it: it was altered"
 VERSION = "conventions message 1"
 
 
@@ -71,11 +80,11 @@ class Signatures:
         if name not in self._keys:
             return "it is signed with a key that this worker does not have"
         names = headers.get(SIGNED) or ()
+        if names and not _are_names(names):
+            return ALTERED
         text = head(headers, content_type, content_encoding) + own(headers) + callers(headers, names)
         right = self._keys.mac(_bytes(text) + body, name)
-        return (
-            "" if hmac.compare_digest(right.encode(), _bytes(mac)) else "its signature does not fit it: it was altered"
-        )
+        return "" if hmac.compare_digest(right.encode(), _bytes(mac)) else ALTERED
 
     def knows_key_of(self, headers: Mapping[str, Any]) -> bool:
         """Whether the key that a message names is here. A message that names none needs none."""
@@ -102,11 +111,13 @@ def own(headers: Mapping[str, Any]) -> str:
     return _parts(*values)
 
 
-def callers(headers: Mapping[str, Any], names: Any) -> str:
+def callers(headers: Mapping[str, Any], names: Sequence[str]) -> str:
     """The part of the signed text for headers of the caller, of these names."""
-    if not names:
-        return ""
-    return _parts(_json({str(name): headers.get(name) for name in names} if isinstance(names, list | tuple) else names))
+    return _parts(_json([[name, headers.get(name)] for name in names])) if names else ""
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(type(one) is str for one in value) and len(set(value)) == len(value)
 
 
 def of_caller(headers: Mapping[str, Any]) -> list[str]:
@@ -121,8 +132,13 @@ def without_unsigned(headers: Mapping[str, Any], others: Collection[str] = ()) -
 
 
 def _parts(*values: Any) -> str:
-    texts = ["" if one is None else one if type(one) is str else str(one) for one in values]
+    texts = ["" if one is None else one if type(one) is str else _text(one) for one in values]
     return "".join([f"{len(one)}:{one}" for one in texts])
+
+
+def _text(value: Any) -> str:
+    # JSON writes what a text is, whatever its class says of it, as that of an enumeration.
+    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def _limits(value: Any) -> str:
@@ -131,14 +147,44 @@ def _limits(value: Any) -> str:
         return ""
     if not isinstance(value, list | tuple):
         return str(value)
-    return ",".join(
-        "" if one is None else str(float(one)) if isinstance(one, int | float) else str(one) for one in value
-    )
+    return ",".join("" if one is None else _number(one) for one in value)
+
+
+def _number(value: Any) -> str:
+    try:
+        return repr(float(value))
+    except (OverflowError, TypeError, ValueError):
+        return f"none: {value!r}"
 
 
 def _json(value: Any) -> str:
-    # What JSON does not have, brokers keep each in their own way.
-    return json.dumps(value, sort_keys=True, default=lambda _: None)
+    """JSON of a value as a worker sees it: names are texts, and what JSON does not have is what both brokers keep of it.
+
+    Raises: TypeError: no broker keeps it.
+    """
+    text = json.dumps(value, default=_kept)
+    return json.dumps(json.loads(text), sort_keys=True) if "{" in text else text
+
+
+def _kept(value: Any) -> Any:
+    match value:
+        case datetime():  # RabbitMQ keeps whole seconds in UTC
+            return ["moment", calendar.timegm(value.utctimetuple())]
+        case date() | time():
+            return [type(value).__name__, value.isoformat()]
+        case UUID():
+            return ["uuid", value.hex]
+        case Decimal():
+            return ["decimal", str(value.normalize())]
+        case bytes() | bytearray() | memoryview():  # RabbitMQ makes a text of them, where they are one
+            return bytes(value).decode(errors="backslashreplace")
+    known = loads(dumps(value))  # type: ignore[no-untyped-call]  # as kombu's JSON writes it, which has few types
+    if known is not None and type(known) not in _PLAIN:
+        raise TypeError(f"a header of {type(value).__name__} cannot be signed; write str(...)")
+    return known
+
+
+_PLAIN = (str, int, float, bool, list, dict)
 
 
 def _bytes(text: str) -> bytes:

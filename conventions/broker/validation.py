@@ -183,7 +183,7 @@ class Parts(TypedDict):
     options: Options | None
 
 
-_PARTS = TypeAdapter(Parts)
+_PARTS, _HEADERS = TypeAdapter(Parts), TypeAdapter(Headers)
 MOST_FAULTS = 10  # that an error text lists
 
 # Attributes that a request already has. A header of such a name would replace the attribute.
@@ -215,6 +215,15 @@ def fault_of(headers: Any, properties: Any, args: Any, kwargs: Any, options: Any
         faults = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
         return "; ".join(f"{clean('.'.join(map(str, fault['loc'])))}: {fault['msg']}" for fault in faults)
     return None
+
+
+def has_form(headers: Mapping[str, Any]) -> bool:
+    """Whether each of these headers, some of a message, has the form of one that a worker takes."""
+    try:
+        _HEADERS.validate_python(headers)
+    except ValidationError:
+        return False
+    return True
 
 
 def fault_of_headers(headers: Mapping[str, Any], properties: Any) -> str | None:

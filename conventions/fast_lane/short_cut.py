@@ -110,7 +110,7 @@ class _Looks:
         if not may_hold_credential(body):
             return True
         try:
-            refuse_received(self._app.tasks.get(headers["task"]), headers, body)
+            refuse_received(self._app, headers, body)
         except CredentialInPayload:
             return False
         return True

@@ -12,6 +12,7 @@ AWS, GitHub, GitLab, Slack, Stripe, Google, SendGrid, npm, PyPI, Hugging Face, O
 import base64
 import binascii
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Credential(NamedTuple):
 # Shapes of values.
 
 _PREFIXED = re.compile(
-    r"(?<![A-Za-z0-9_-])(?:"
+    r"(?<![A-Za-z0-9])(?:"
     r"(?P<aws>(?:AKIA|ASIA)[0-9A-Z]{16})(?![0-9A-Z])"
     r"|(?P<github>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"
     r"|(?P<gitlab>glpat-[\w-]{20,})"
@@ -48,7 +49,7 @@ _PREFIXED = re.compile(
     r"|(?P<npm>npm_[A-Za-z0-9]{30,})"
     r"|(?P<pypi>pypi-AgE[\w-]{40,})"
     r"|(?P<hugging_face>hf_[A-Za-z0-9]{30,})"
-    r"|(?P<llm>sk-(?:ant|proj|svcacct)-[\w-]{20,}|sk-[A-Za-z0-9]{40,})"
+    r"|(?P<llm>sk-(?:ant|proj|svcacct|admin|or-v1)-[\w-]{20,}|sk-[A-Za-z0-9]{40,})"
     r")"
 )
 _WHOSE = {
@@ -61,19 +62,22 @@ _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY")
 _SLACK_HOOK = re.compile(r"hooks\.slack\.com/services/\w+/\w+/\w+")
 _CONNECTION = re.compile(r"\b(?:AccountKey|SharedAccessKey)=[\w+/=]{20,}")
 _BEARER = re.compile(r"\bbearer\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{16,}", re.IGNORECASE)
-_BASIC = re.compile(r"\bbasic\s+([A-Za-z0-9+/]{8,}={0,2})(?![\w+/=])", re.IGNORECASE)
-# The user and the password have bounds, so that the time grows with the text and not with its square.
-_LOGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s/?#:@\"'<>]{0,100}:[^\s/?#@\"'<>]{1,200}@[\w\[]")
+_BASIC = re.compile(r"\bbasic\s+([A-Za-z0-9+/]{8,})={0,2}(?![\w+/=])", re.IGNORECASE)
+# The user and the password have bounds, so that the time grows with the text and not with its square. They are of the characters of RFC 3986, but
+# those that end an address in a sentence; and a digest of an image is no host.
+_LOGIN = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[\w.~!$'+=%-]{0,100}:[\w.~!$&'*+=:%^{}`-]{1,200}@(?!sha\d+:)[\w\[]", re.ASCII
+)
 
 
 def _is_basic(text: str) -> bool:
     """Whether a `Basic` header is there: what follows the word is a name and a password, and not a word of a sentence."""
     for found in _BASIC.finditer(text):
         try:
-            decoded = base64.b64decode(found[1], validate=True)
+            decoded = base64.b64decode(found[1] + "=" * (-len(found[1]) % 4), validate=True).decode()
         except (binascii.Error, ValueError):
             continue
-        if b":" in decoded and decoded.isascii():
+        if ":" in decoded and decoded.isprintable():
             return True
     return False
 
@@ -107,35 +111,53 @@ _KINDS_OF_KEY = frozenset(["api", "access", "private", "secret", "signing", "enc
 _HARMLESS = frozenset(
     ["page", "next", "previous", "prev", "continuation", "pagination", "sync", "cursor", "idempotency", "request", "device", "push", "fcm", "apns", "registration"]
 )  # fmt: skip
+_QUESTIONS = frozenset(
+    ["is", "has", "had", "was", "needs", "requires", "show", "hide"]
+)  # what such a name says is yes or no
+_REPEATED = frozenset(["confirm", "confirmation", "again", "repeat"])  # as a form asks for a password
+_ONE_WORD = (
+    "password",
+    "passwd",
+    "passphrase",
+    "apikey",
+    "secretkey",
+    "accesskey",
+    "privatekey",
+)  # also where they end a longer one
 _IN_JAPANESE = (
-    "パスワード",
-    "暗証番号",
-    "秘密鍵",
-    "トークン",
-    "APIキー",
-    "apiキー",
-    "認証情報",
-    "パスフレーズ",
-    "アクセスキー",
-    "シークレット",
-)
+    "パスワード", "暗証番号", "秘密鍵", "暗号鍵", "トークン", "apiキー", "api キー", "認証情報", "パスフレーズ", "アクセスキー", "シークレットキー", "シークレット",
+)  # fmt: skip
+_HARMLESS_IN_JAPANESE = ("ページトークン", "デバイストークン", "次のトークン")
+_REPEATED_IN_JAPANESE = re.compile(r"\(?確認用?\)?$")
+_NUMBER = re.compile(r"[\s_-]*v?\d+$")
 
 
 def is_name_of_credential(name: str) -> bool:
-    """Whether a key of this name is meant to hold a credential. What its last word says, counts: `password_id` is an id."""
+    """Whether a key of this name is meant to hold a credential. What its last word says, counts: `password_id` is an id.
+
+    A number at its end, and that it is asked for again, say nothing: `password2`, `password_confirmation`.
+    """
     if not name.isascii():
-        return name.endswith(_IN_JAPANESE)
+        name = unicodedata.normalize("NFKC", name)
+    name = _NUMBER.sub("", name)
+    if not name.isascii():
+        found = _REPEATED_IN_JAPANESE.sub("", name).lower()
+        return found.endswith((*_IN_JAPANESE, *_ONE_WORD)) and not found.endswith(_HARMLESS_IN_JAPANESE)
     words = [one.lower() for one in _WORDS.findall(name)]
-    if not words:
+    if words and words[-1] in _REPEATED:
+        words.pop()
+    if not words or words[0] in _QUESTIONS:
         return False
-    if words[-1] == "key":
+    if words[-1] in ("key", "keys"):
         return len(words) > 1 and words[-2] in _KINDS_OF_KEY
-    return words[-1] in _NOUNS and not (words[-1] == "token" and _HARMLESS.intersection(words))
+    if words[-1] in _NOUNS or "".join(words[-2:]).endswith(_ONE_WORD):
+        return not (words[-1] == "token" and _HARMLESS.intersection(words))
+    return False
 
 
 # A payload.
 
-_ANY_JAPANESE = tuple(one.lower() for one in _IN_JAPANESE)
+_WIDE = re.compile("[\uff21-\uff3a\uff41-\uff5a]")  # letters of the width of Japanese ones
 
 
 def may_hold_one(written: str) -> bool:
@@ -160,7 +182,7 @@ def may_hold_one(written: str) -> bool:
         or "authorization" in lower or "bearer" in lower or "basic" in lower or "jwt" in lower
     ):  # fmt: skip
         return True
-    return not written.isascii() and any(one in lower for one in _ANY_JAPANESE)
+    return not written.isascii() and (any(one in lower for one in _IN_JAPANESE) or _WIDE.search(written) is not None)
 
 
 def credentials_in(payload: Mapping[str, Any]) -> Iterator[Credential]:

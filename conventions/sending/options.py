@@ -18,7 +18,7 @@ from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, fault_of_name,
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import Router
-from conventions.security.payload_guard import refuse_in_options
+from conventions.security.payload_guard import refuse_in_options, refuse_in_text
 from conventions.sending.callbacks import STEPS, signatures_of
 from conventions.sending.named_task import NamedTask
 
@@ -179,6 +179,9 @@ def refuse_step_data(where: str, task: Any, step: Mapping[str, Any]) -> None:
     rest = step["args"][len(own) :]
     values = dict(zip(own, step["args"], strict=False)) | named | ({"args": list(rest)} if rest else {})
     refuse_in_options(where, values, getattr(task, "allowed_credentials", {}))
+    for option in ("task_id", "idempotency_key", "actor", "group_id"):
+        if isinstance(text := step["options"].get(option), str):
+            refuse_in_text(where, option, text)
     refuse_in_options(where, {"headers": step["options"].get("headers")})
 
 

@@ -142,9 +142,11 @@ class Consumer(CeleryConsumer):
             delivery = (message.properties or {}).get(DELIVERY)
             if stops():
                 self._give_back(message)
+            elif not self._is_believed(message):
+                pass  # its fate is decided
             elif fault := fault_of_deliveries(delivery):
                 self.refuse(message, fault)
-            elif self._is_believed(message):
+            else:
                 try:
                     handle(message)
                 except Exception as error:  # whatever it is, it must neither end the worker nor loop
@@ -157,19 +159,21 @@ class Consumer(CeleryConsumer):
 
     def _is_believed(self, message: Any) -> bool:
         """Whether somebody with the keys has sent a message, or it may come without. If not, it is refused here, or waits for a worker with its key."""
-        check, headers = self.app.sender_check, message.headers
-        if not headers or "task" not in headers:
-            return True
-        body = bytes_of_body(message.body)
+        check, body = self.app.sender_check, bytes_of_body(message.body)
+        headers = message.headers = message.headers or {}
         try:
             if check is None:
-                refuse_received(self.app.tasks.get(headers["task"]), headers, body)
+                refuse_received(self.app, headers, body)
                 return True
-            if not check.signatures.knows_key_of(headers) and self._unknown.returned(message, NO_KEY):
+            if (
+                "task" in headers
+                and not check.signatures.knows_key_of(headers)
+                and self._unknown.returned(message, NO_KEY)
+            ):
                 return False
             message.headers = check.looked_at(message, body)
             if message.headers.get(ACTOR) == UNSIGNED:
-                refuse_received(self.app.tasks.get(headers["task"]), message.headers, body)
+                refuse_received(self.app, message.headers, body)
         except (SignatureRefused, CredentialInPayload) as fault:
             self.refuse(message, fault)
             return False

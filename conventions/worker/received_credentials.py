@@ -13,6 +13,7 @@ from conventions.broker.header_names import ACTOR, KEY
 from conventions.broker.signature import of_caller
 from conventions.core.errors import CredentialInPayload
 from conventions.core.value_bounds import is_too_deep
+from conventions.execution.application import Application
 from conventions.security.credentials import LEFT_OUT, may_hold_one, shape_of, without
 from conventions.security.payload_guard import refuse_in_options, refuse_in_text
 from conventions.sending.callbacks import signatures_of
@@ -26,7 +27,7 @@ _BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/]*)')  # of a message as kombu writ
 def may_hold_credential(body: bytes) -> bool:
     """Whether a body may hold one: `False` is sure."""
     text = body.decode(errors="replace")
-    if "\\u" in text:  # JSON may write each letter so
+    if "\\" in text:  # JSON may write any letter as an escape, and PHP writes each slash so
         try:
             text = json.dumps(json.loads(text), ensure_ascii=False)
         except (ValueError, RecursionError):
@@ -34,40 +35,51 @@ def may_hold_credential(body: bytes) -> bool:
     return may_hold_one(text)
 
 
-def refuse_received(task: Any, headers: Mapping[str, Any], body: bytes) -> None:
-    """Refuse a message of a task of ours that holds one. What cannot be read is refused elsewhere.
+def refuse_received(app: Application, headers: Mapping[str, Any], body: bytes) -> None:
+    """Refuse a message of a task of ours that holds one. What cannot be read is refused elsewhere. A function has none of our rules.
 
     Args:
-        task: the task, or `None` where it is not known. A function has none of our rules.
+        app: the application.
         headers: of the message.
-        body: its bytes.
+        body: its bytes, in any form that Celery reads.
 
     Raises:
         CredentialInPayload: it names the place, never the value.
     """
-    if not hasattr(task, "arguments"):
-        return
-    for name, value in (
-        ("id", headers.get("id")),
-        ("idempotency_key", headers.get(KEY)),
-        ("actor", headers.get(ACTOR)),
-    ):
-        if isinstance(value, str):
-            refuse_in_text(task.name, name, value)
-    refuse_in_options(task.name, {"headers": {name: headers[name] for name in of_caller(headers)}})
-    if not may_hold_credential(body):
-        return
     try:
-        args, kwargs, embed = json.loads(body)
-        steps = {_STEPS[name]: one for name, one in (embed or {}).items() if name in _STEPS}
-        own = {"args": args, "kwargs": kwargs, "options": {}, "immutable": True}
-        refuse_step_data(task.name, task, own)
-        for where, step in signatures_of(task.name, steps):
-            refuse_step_data(where, task.app.tasks.get(step["task"]), step)
+        if headers.get("task") is not None and not hasattr(app.tasks.get(headers["task"]), "arguments"):
+            return
+        is_clear = not may_hold_credential(body)
+        if is_clear and headers.get("task") is None:
+            return
+        name, args, kwargs, embed = (headers["task"], (), {}, {}) if is_clear else _read(headers, body)
+        task = app.tasks.get(name)
+        if not hasattr(task, "arguments"):
+            return
+        for option, value in (
+            ("id", headers.get("id")),
+            ("idempotency_key", headers.get(KEY)),
+            ("actor", headers.get(ACTOR)),
+        ):
+            if isinstance(value, str):
+                refuse_in_text(name, option, value)
+        refuse_in_options(name, {"headers": {one: headers[one] for one in of_caller(headers)}})
+        refuse_step_data(name, task, {"args": args, "kwargs": kwargs, "options": {}, "immutable": True})
+        for where, step in signatures_of(name, {_STEPS[one]: steps for one, steps in embed.items() if one in _STEPS}):
+            refuse_step_data(where, app.tasks.get(step["task"]), step)
     except CredentialInPayload:
         raise
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError):  # it is no message of a task
         return
+
+
+def _read(headers: Mapping[str, Any], body: bytes) -> tuple[str, Any, Any, Mapping[str, Any]]:
+    """The task, its arguments and the steps after it, in the forms of both protocols of Celery."""
+    found = json.loads(body)
+    if isinstance(found, dict):
+        return headers.get("task") or found["task"], found.get("args") or (), found.get("kwargs") or {}, found
+    args, kwargs, embed = found
+    return headers["task"], args, kwargs, embed or {}
 
 
 def without_credentials(envelope: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import (
     BODY_ENCODING,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
     DELIVERY,
     UnreadableBody,
     bytes_of_body,
@@ -28,7 +30,7 @@ from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS, SIGNATURE, SIGNED
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core import error_text
-from conventions.core.actor import SYSTEM
+from conventions.core.actor import SYSTEM, UNSIGNED
 from conventions.core.deadline import Deadline
 from conventions.core.errors import SignatureRefused, UndeliverableMessage
 from conventions.core.value_bounds import LARGEST_COUNT, is_too_deep
@@ -79,6 +81,8 @@ class Refusals:
         is_large = len(delivery.payload) > self._app.settings.message_limit
         try:
             envelope = _beginning(delivery.payload) if is_large else _envelope(delivery.payload)
+            if isinstance(properties := envelope.get("properties"), dict):  # only a channel writes this one
+                envelope["properties"] = {name: one for name, one in properties.items() if name != DELIVERY}
             recorded = self.record(envelope, found, held, stored=True, whole=not is_large)
         except Exception:
             logger.exception("a message in %s cannot be refused as it is: its letter says less", delivery.queue)
@@ -191,11 +195,13 @@ class Refusals:
             queue = held.queue if held else _text(_mapping(properties.get("delivery_info")).get("routing_key")) or ""
             content = envelope.get("content-type"), envelope.get("content-encoding")
             try:
-                check.look(headers, delivery, content, body_of(envelope), queue)
+                found = check.look(headers, delivery, content, body_of(envelope), queue)
             except SignatureRefused:
-                return _of_nobody({**envelope, "headers": as_sent(headers, delivery)}), False
-            if headers.get(SIGNATURE):
-                return envelope, True
+                return _of_nobody(envelope, queue, as_sent(headers, delivery)), False
+            if found.get(SIGNATURE):
+                return {**envelope, "headers": found}, found == headers
+            if found.get(ACTOR) == UNSIGNED:
+                return _of_nobody(envelope, queue, found), False
         safe = without_credentials(envelope)
         return safe, safe == envelope
 
@@ -236,29 +242,40 @@ def _event(
     )
 
 
-def _of_nobody(envelope: Mapping[str, Any]) -> dict[str, Any]:
+def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, Any]) -> dict[str, Any]:
     """A message that nobody with the keys has sent, as its letter keeps it.
 
     It has an id of its own, since that of another job may be written on it; the same each time, since it may come again. What it says of itself
     is gone, and so is what looks like a credential.
+
+    Args:
+        envelope: in the form of `Refusals.record`.
+        queue: where it came from.
+        headers: as they were sent.
     """
     large = "base64" in envelope
-    headers = _mapping(envelope.get("headers_of_it" if large else "headers"))
+    if large:
+        headers = _mapping(envelope.get("headers_of_it"))
     content = envelope["base64"].encode() if large else body_of(envelope)
     told = f"{headers.get('id')}\0{headers.get('task')}\0{hashlib.sha256(content).hexdigest()}"
     kept = {name: one for name, one in of_foreign(headers).items() if name not in OF_ITSELF}
     kept["id"] = kept["root_id"] = f"unsigned-{uuid5(UNSIGNED_IDS, told)}"
     if large:
         return without_credentials({**envelope, "headers_of_it": kept})
-    properties = _mapping(envelope.get("properties"))
-    route = {"delivery_info": _mapping(properties.get("delivery_info")), "priority": properties.get("priority")}
+    kind, encoding = envelope.get("content-type"), envelope.get("content-encoding")
+    priority = _mapping(envelope.get("properties")).get("priority")
     return without_credentials(
         {
             "body": in_base64(content),
             "headers": kept,
-            "properties": {**route, "body_encoding": BODY_ENCODING, "correlation_id": kept["id"]},
-            "content-type": envelope.get("content-type"),
-            "content-encoding": envelope.get("content-encoding"),
+            "properties": {
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "priority": priority if type(priority) is int and 0 <= priority <= 9 else None,
+                "body_encoding": BODY_ENCODING,
+                "correlation_id": kept["id"],
+            },
+            "content-type": kind if kind == CONTENT_TYPE else "application/octet-stream",
+            "content-encoding": encoding if encoding == CONTENT_ENCODING else "binary",
         }
     )
 

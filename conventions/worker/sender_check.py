@@ -4,9 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from conventions.broker.batch_membership import Member
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import (
     ACTOR,
+    BATCH,
     COUNTS,
     FINGERPRINT,
     KEY,
@@ -18,7 +20,8 @@ from conventions.broker.header_names import (
     UNKNOWN,
     UNKNOWN_SINCE,
 )
-from conventions.broker.signature import Signatures, without_unsigned
+from conventions.broker.signature import KNOWN, SIGNED_HEADERS, Signatures, without_unsigned
+from conventions.broker.validation import has_form
 from conventions.core.actor import UNSIGNED
 from conventions.core.errors import SignatureRefused
 from conventions.library_internals.celery import RABBITMQ_HEADERS
@@ -91,13 +94,32 @@ class SenderCheck:
         Raises:
             SignatureRefused: nothing of it is.
         """
+        try:
+            return self._look(headers, delivery, content, body, queue)
+        except SignatureRefused:
+            raise
+        except Exception as odd:
+            raise SignatureRefused(
+                f"its headers cannot be read ({type(odd).__name__}); nothing of it is believed"
+            ) from odd
+
+    def _look(
+        self, headers: Mapping[str, Any], delivery: Mapping[str, Any], content: tuple[Any, Any], body: bytes, queue: str
+    ) -> dict[str, Any]:
         sent, changes = as_sent(headers, delivery), delivery.get("changes") or {}
+        if headers.get("task") is None:
+            # Celery would take all of it, and these headers as well, from a body of its first protocol.
+            raise SignatureRefused("its headers name no task; nothing of it is believed")
         if fault := self.fault_of(sent, *content, body, queue):
             raise SignatureRefused(f"{fault}; nothing of it is believed")
         if sent.get(SIGNATURE):
-            if not all(_may_change(name, one, sent) for name, one in changes.items()):
+            unsigned = {name: one for name, one in headers.items() if name in KNOWN and name not in SIGNED_HEADERS}
+            if not (has_form(unsigned) and all(_may_change(name, one, sent) for name, one in changes.items())):
                 raise SignatureRefused("its headers have changed on the way; nothing of it is believed")
-            return without_unsigned(headers, RABBITMQ_HEADERS)
+            # What no sender of ours has reckoned, as for a task that it knows by name alone, is reckoned anew.
+            anew = {name for name in REPEATED if name in changes and sent.get(name) is None}
+            found = without_unsigned(headers, RABBITMQ_HEADERS)
+            return {name: one for name, one in found.items() if name not in anew} if anew else found
         if queue not in self._accepted:
             return dict(headers)
         return of_foreign(sent) | {name: one for name, one in changes.items() if name in CHANGE}
@@ -110,9 +132,11 @@ def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str
 
 def _may_change(name: str, value: Any, sent: Mapping[str, Any]) -> bool:
     if name in REPEATED:
-        return bool(value == sent.get(name))
-    # A splitter that goes on has begun in time: it expires no more.
-    return name in CHANGE or (name == "expires" and value is None)
+        return sent.get(name) is None or bool(value == sent[name])
+    if name == "expires":  # a splitter that goes on has begun in time
+        member = Member.read(sent.get(BATCH))
+        return value is None and member is not None and member.role == "splitter"
+    return name in CHANGE
 
 
 def of_foreign(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.deadline import Deadline
+from conventions.core.error_text import cut
 from conventions.core.errors import UnknownTask
 from conventions.execution.application import Application
 from conventions.storage.redis_store import DISK_TIMEOUT, Store
@@ -76,8 +77,8 @@ class UnknownTasks:
             return False
         logger.warning(
             "unknown: id=%s task=%s: %s; it is back in its queue for %.1f s, the %d. time within %.0f s",
-            message.headers.get("id"),
-            message.headers.get("task"),
+            cut(str(message.headers.get("id"))),
+            cut(str(message.headers.get("task"))),
             why,
             how.wait,
             how.headers[UNKNOWN],

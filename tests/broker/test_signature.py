@@ -117,6 +117,8 @@ def test_headers_of_a_caller() -> None:
     assert fault({name: one for name, one in headers.items() if name != "tenant"})
     assert fault({**headers, SIGNED: ["flags"]})
     assert fault({**headers, SIGNED: "flags"})
+    assert fault({**headers, SIGNED: ["flags", "tenant", "tenant"]})
+    assert fault({**headers, SIGNED: {"flags": {"b": [1, None], "a": 2.5}, "tenant": "t-1"}, "tenant": "t-2"})
     added = {**headers, "admin": True, "x-death": [1]}
     assert fault(added) == ""
     assert without_unsigned(added, ["x-death"]) == {**headers, "x-death": [1]}

@@ -70,9 +70,22 @@ FAULT_TASKS = ["tests.integration.fault_tasks"]
 
 
 @pytest.fixture
-def installation(rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+def installation(
+    request: pytest.FixtureRequest,
+    rabbit: Rabbit,
+    valkey_url: str,
+    new_database: Callable[[Path], str],
+    tmp_path: Path,
+) -> Installation:
     """An application on a virtual host of its own."""
-    return installed(rabbit, valkey_url, new_database(tmp_path), tmp_path)
+    made = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path)
+    return unsigned(made) if request.node.get_closest_marker("unsigned") else made
+
+
+def unsigned(installation: Installation) -> Installation:
+    """The same without keys: another program sends to it."""
+    installation.settings["message_keys"] = None
+    return installation
 
 
 def installed(
@@ -335,6 +348,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.unsigned
 def test_headers_of_another_program(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
     """They are looked at when the message comes, also while no process is free. Each is one letter, and the worker goes on."""
     with installation.worker("--concurrency=1", "-Q", "immediate", "--prefetch-multiplier=16") as worker:
@@ -351,6 +365,7 @@ def test_headers_of_another_program(installation: Installation, app: Conventions
     assert sorted(one.id for one in letters(app)) == sorted(sent)
 
 
+@pytest.mark.unsigned
 def test_an_argument_with_the_name_of_a_methods_first_one(
     installation: Installation, app: ConventionsApp, rabbit: Rabbit
 ) -> None:
@@ -396,6 +411,7 @@ PACKED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.unsigned
 def test_what_is_packed_is_not_unpacked(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
     """Its letter has it as it came, and the worker has not grown."""
     with installation.worker("--concurrency=1", "-Q", "immediate") as worker:
@@ -414,6 +430,7 @@ def test_what_is_packed_is_not_unpacked(installation: Installation, app: Convent
         wait_until_none_is_held(rabbit, app)
 
 
+@pytest.mark.unsigned
 def test_a_message_that_is_too_large_is_not_read(
     installation: Installation, app: ConventionsApp, rabbit: Rabbit
 ) -> None:
@@ -504,7 +521,7 @@ def test_expired_messages_while_the_store_does_not_answer(
     """They come again until their end is recorded; each would keep a place in the worker."""
     with (
         stopped_store(tmp_path, rabbit, new_database(tmp_path)) as (installation, server),
-        installation.application() as app,
+        unsigned(installation).application() as app,
         installation.worker("--concurrency=1", "--prefetch-multiplier=1", "-Q", "immediate") as worker,
     ):
         server.send_signal(signal.SIGSTOP)

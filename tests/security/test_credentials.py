@@ -54,16 +54,24 @@ SHAPES = {
     "redis://:hunter2@localhost:6379/0": "an address with a password",
     "postgresql+psycopg://shop:p%40ss@db/shop": "an address with a password",
     "see https://ann:hunter2@example.com/a for it": "an address with a password",
+    "https://ann:p!a$s&w*o=r%25d@[::1]:8080/": "an address with a password",
+    "redis://default:123456@cache:6379": "an address with a password",
+    "Basic " + base64.b64encode("ann:パス".encode()).decode().rstrip("="): "a login of HTTP",
+    "sk-" + "or-v1-" + LETTERS: "a key of a language model",
+    "aws_AKIA" + "IOSFODNN7EXAMPLE": "an access key of AWS",
 }  # fmt: skip
 NAMES = (
     "password", "Password", "new_password", "passwd", "pwd", "passphrase", "secret", "client_secret", "clientSecret", "token", "access_token",
     "accessToken", "refresh-token", "api_key", "apiKey", "apikey", "X-API-KEY", "private_key", "secretAccessKey", "signing_key", "Authorization",
-    "credentials", "jwt", "パスワード", "新しいパスワード", "暗証番号", "秘密鍵", "アクセストークン", "APIキー",
+    "credentials", "jwt", "password1", "newPassword2", "password_confirmation", "confirm_password", "api_keys", "secretKeys", "API_KEY2", "dbpassword", "passWord",
+    "パスワード1", "パスワード確認", "パスワード\uff08確認\uff09", "シークレットキー", "暗号鍵", "API キー", "\uff21\uff30\uff29キー", "\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44",
+    "管理者password", "パスワード", "新しいパスワード", "暗証番号", "秘密鍵", "アクセストークン", "APIキー",
 )  # fmt: skip
 HARMLESS_NAMES = (
     "password_id", "password_reset_at", "token_count", "tokens", "max_tokens", "page_token", "nextPageToken", "continuation_token", "device_token",
     "secretary", "passport_number", "compass", "key", "keys", "sort_key", "primary_key", "foreign_key", "public_key_id", "monkey", "keyword",
-    "authorization_id", "author", "access", "api", "private", "user_id", "名前", "パスワード変更日時", "", "___",
+    "authorization_id", "author", "access", "api", "private", "user_id", "名前", "パスワード変更日時", "is_secret", "has_password",
+    "requiresToken", "デバイストークン", "ページトークン", "confirm", "again", "2", "", "___",
 )  # fmt: skip
 
 
@@ -101,7 +109,10 @@ def test_names_that_are_like_it(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "basic information", "Basic Training 2026", "bearer of good news", "the bearer of 12345678901234567890 is", "https://example.com/a:b@c",
+        "https://example.co.jp\uff08担当:ann@example.co.jp\uff09", "https://example.co.jp、Mail:info@example.co.jp", "https://example.co.jp,mailto:info@example.co.jp",
+        "http://example.co.jp:8080、連絡先info@example.co.jp", "HP:https://example.co.jp|TEL:03-1234-5678|MAIL:info@example.co.jp",
+        "https://example.com。質問は:help@example.com", "[site](https://example.com)[mail](mailto:ann@example.com)", "https://www.example.com:443,ann@example.com",
+        "公式https://shop.jp(Twitter:公式@shop)", "docker://registry:5000@sha256:abcd", "basic information", "Basic Training 2026", "bearer of good news", "the bearer of 12345678901234567890 is", "https://example.com/a:b@c",
         "https://example.com:8080/x", "mail ann@example.com: see https://example.com", "eyJustATest", "AKIAxx", "sk-1", "xox", "ghp_short", "task-" + "a" * 48,
         "a token, a password and a secret are words", "-----BEGIN CERTIFICATE-----", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA ann@host",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "data:image/png;base64,iVBORw0KGgo=", "パスワードを忘れた方へ",
