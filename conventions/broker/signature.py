@@ -106,7 +106,7 @@ def own(headers: Mapping[str, Any]) -> str:
     values = [headers.get(name) for name in OWN]
     if values[-1] is not None:
         values[-1] = _json(values[-1])
-    if values[-2] == 0:
+    if type(values[-2]) is int and not values[-2]:
         values[-2] = None
     return _parts(*values)
 

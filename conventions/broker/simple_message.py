@@ -125,8 +125,8 @@ class PlainMessage(NamedTuple):
     told: tuple[Any, ...]
 
 
-Believes: TypeAlias = Callable[[dict[str, Any], bytes, bytes], bool]
-"""Whether the sender of a message is to be believed, by those headers that this file declares, its body, and all of it."""
+Believes: TypeAlias = Callable[[dict[str, Any], dict[str, Any], bytes, bytes], bool]
+"""Whether the sender of a message is to be believed, by those headers that this file declares, its arguments, its body, and all of it."""
 
 
 def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None = None) -> PlainMessage | None:
@@ -145,7 +145,7 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None 
     if KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload:
         return None
     headers: Any = message["headers"]
-    if believes is not None and not believes(headers, body, payload):
+    if believes is not None and not believes(headers, kwargs, body, payload):
         return None
     return PlainMessage(
         headers["id"],

@@ -52,8 +52,8 @@ class Arguments:
         self.signature = inspect.Signature(parameters)
         self.names = tuple(parameter.name for parameter in parameters)
         self._defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
-        self._all = frozenset(self.names)
-        self._required = self._all - self._defaults.keys()
+        self.all_names = frozenset(self.names)
+        self._required = self.all_names - self._defaults.keys()
         self._function = function
         self._untyped = frozenset(untyped)
         faults = Faults()
@@ -136,7 +136,7 @@ class Arguments:
         Raises:
             PayloadError: the payload does not fit the signature, for example after a deploy that changed it.
         """
-        if not args and kwargs and self._is_plain and kwargs.keys() == self._all and _are_plain(kwargs.values()):
+        if not args and kwargs and self._is_plain and kwargs.keys() == self.all_names and _are_plain(kwargs.values()):
             try:
                 return self._validate(kwargs, strict=True)
             except ValidationError:
@@ -173,7 +173,7 @@ class Arguments:
         for name in self.names:
             if name in self._required and name not in given and name not in placed:
                 return f"missing {name}"
-        return "" if given.keys() <= self._all else "unknown"
+        return "" if given.keys() <= self.all_names else "unknown"
 
     def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
         """The faults of JSON values, by argument. Empty when `bind` would accept their types.
@@ -195,7 +195,7 @@ class Arguments:
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         given = kwargs.keys()
-        if not args and self._required <= given and given <= self._all:  # the usual case; `signature.bind` is slow
+        if not args and self._required <= given and given <= self.all_names:  # the usual case; `signature.bind` is slow
             return {name: kwargs[name] if name in given else self._defaults[name] for name in self.names}
         try:
             bound = self.signature.bind(*args, **kwargs)

@@ -19,7 +19,8 @@ from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
 from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
-from conventions.worker.received_credentials import may_hold_credential, refuse_received
+from conventions.security.payload_guard import may_hold_one_in
+from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import Request
 from conventions.worker.shutdown import stops
 from conventions.worker.strategy import strategy
@@ -100,14 +101,19 @@ class ShortCut:
         return self._classes[name]
 
 
+_UNKNOWN = b"key"  # JSON that may hold anything
+
+
 class _Looks:
     """See `simple_message.Believes`: without keys each sender is believed, but a credential is not taken from it."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
 
-    def __call__(self, headers: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
-        if not may_hold_credential(body):
+    def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
+        arguments = getattr(self._app.tasks.get(headers["task"]), "arguments", None)
+        # In another order or escaped, JSON says the same: whatever is no flat and plain text is looked at as a whole.
+        if arguments is not None and kwargs.keys() <= arguments.all_names and not may_hold_one_in(kwargs, _UNKNOWN):
             return True
         try:
             refuse_received(self._app, headers, body)
@@ -122,7 +128,7 @@ class _Believes:
     def __init__(self, signatures: Signatures) -> None:
         self._signatures = signatures
 
-    def __call__(self, headers: dict[str, Any], body: bytes, payload: bytes) -> bool:
+    def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
         if headers.get(SIGNED):  # headers of a caller, of which nobody else needs more than the names
             headers = headers_in(payload)
         return not self._signatures.fault_of(headers, CONTENT_TYPE, CONTENT_ENCODING, body)

@@ -36,7 +36,7 @@ def refuse_credentials(task: Guarded, payload: Mapping[str, Any], written: bytes
     Raises:
         CredentialInPayload: it names the path, never the value.
     """
-    if not _may_hold_one(payload, written):
+    if not may_hold_one_in(payload, written):
         return
     if found := first_in(payload, written, task.allowed_credentials):
         raise CredentialInPayload(
@@ -45,8 +45,15 @@ def refuse_credentials(task: Guarded, payload: Mapping[str, Any], written: bytes
         )
 
 
-def _may_hold_one(payload: Mapping[str, Any], written: bytes) -> bool:
-    """Whether arguments may hold one: `False` is sure. Their own names were looked at when the class was declared, so flat ones are their texts."""
+def may_hold_one_in(payload: Mapping[str, Any], written: bytes) -> bool:
+    """Whether arguments of a task of ours may hold one: `False` is sure.
+
+    Their own names were looked at when the class was declared, so nothing but texts is to be looked at in flat ones.
+
+    Args:
+        payload: the arguments, all of them declared.
+        written: JSON that holds them.
+    """
     texts = []
     for value in payload.values():
         kind = type(value)

@@ -25,7 +25,7 @@ from conventions.broker.header_names import (
     SIGNATURE,
     SIGNED,
 )
-from conventions.broker.signature import KNOWN, Signatures, without_unsigned
+from conventions.broker.signature import ALTERED, KNOWN, Signatures, without_unsigned
 from conventions.core.message_keys import MessageKeys, new_key
 from conventions.library_internals.celery import REQUEST_FIELDS
 
@@ -80,6 +80,9 @@ def test_body_and_content() -> None:
     assert fault(headers, BODY.replace(b"100", b"999"))
     assert fault(headers, BODY.replace(b'"chain": null', b'"chain": []'))
     assert fault(headers, content=("application/x-python-serialize", "binary"))
+    assert fault({**headers, GENERATION: 0}) == ""
+    for other in (False, 0.0, "0", ""):
+        assert fault({**headers, GENERATION: other}) == ("" if other == "" else ALTERED)
 
 
 @pytest.mark.parametrize("name", CHANGING)
