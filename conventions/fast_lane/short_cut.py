@@ -109,12 +109,15 @@ class _Looks:
 
     def __init__(self, app: Application) -> None:
         self._app = app
+        self._names: dict[str, frozenset[str]] = {}  # of the arguments of each task that has come
 
     def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
-        arguments = getattr(self._app.tasks.get(headers["task"]), "arguments", None)
-        # In another order or escaped, JSON says the same: whatever is no flat and plain text is looked at as a whole.
-        if arguments is not None and kwargs.keys() <= arguments.all_names and not may_hold_one_in(kwargs, _UNKNOWN):
+        # Another program may have escaped what is no flat text: that is looked at as a whole.
+        names = self._names.get(headers["task"])
+        if names is not None and kwargs.keys() <= names and not may_hold_one_in(kwargs, _UNKNOWN):
             return True
+        if names is None and (arguments := getattr(self._app.tasks.get(headers["task"]), "arguments", None)):
+            self._names[headers["task"]] = arguments.all_names
         try:
             refuse_received(self._app, headers, body)
         except CredentialInPayload:
