@@ -93,8 +93,10 @@ class Refusals:
             self._app.in_flight.give_back(delivery.receipt, wait=1.0, counted=True)
 
     def _record_bare(self, delivery: Delivery, error: Exception, held: HeldMessage) -> bool:
+        # Nothing of it is known, so its letter has what lies in Redis, under an id that nobody else has.
+        bare = {} if self._app.sender_check is None else {"headers": {"id": _id_of_nobody(_tag(held)), ACTOR: UNSIGNED}}
         try:
-            return self.record({}, error, held, stored=True)
+            return self.record(bare, error, held, stored=True, is_known=False)
         except Exception:  # the worker must go on, and the message comes again
             logger.exception("a message in %s can be neither run nor refused", delivery.queue)
             return False
@@ -143,6 +145,7 @@ class Refusals:
         whole: bool = True,
         which: Try = "only",
         begun: Attempt | None = None,
+        is_known: bool = True,
     ) -> bool:
         """Settle a message without a claim.
 
@@ -154,8 +157,9 @@ class Refusals:
             kind: of the journal's event.
             whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
             which, begun: as in `message`.
+            is_known: whether the envelope is the message, so that its signature can be looked at.
         """
-        if begun is None and kind == "dead":
+        if is_known and begun is None and kind == "dead":
             envelope, is_all = self._believed(envelope, held)
             whole = whole and is_all
         in_place = self._app.port.in_place(held) if whole else None
@@ -242,6 +246,11 @@ def _event(
     )
 
 
+def _id_of_nobody(told: str) -> str:
+    """The id of a letter of what nobody with the keys has sent: another one for each, and the same each time that it comes."""
+    return f"unsigned-{uuid5(UNSIGNED_IDS, told)}"
+
+
 def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, Any]) -> dict[str, Any]:
     """A message that nobody with the keys has sent, as its letter keeps it.
 
@@ -259,7 +268,7 @@ def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, An
     content = envelope["base64"].encode() if large else body_of(envelope)
     told = f"{headers.get('id')}\0{headers.get('task')}\0{hashlib.sha256(content).hexdigest()}"
     kept = {name: one for name, one in of_foreign(headers).items() if name not in OF_ITSELF}
-    kept["id"] = kept["root_id"] = f"unsigned-{uuid5(UNSIGNED_IDS, told)}"
+    kept["id"] = kept["root_id"] = _id_of_nobody(told)
     if large:
         return without_credentials({**envelope, "headers_of_it": kept})
     kind, encoding = envelope.get("content-type"), envelope.get("content-encoding")

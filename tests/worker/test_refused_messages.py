@@ -1,5 +1,6 @@
 """What cannot be recorded holds up the worker's loop once, not for each message."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from conventions.app import ConventionsApp
+from conventions.broker.delivery import tag_of
+from conventions.broker.redis_broker import HeldMessage
 from conventions.worker import refused_messages
+from tests import raw_messages as raw
+from tests.recorded import drain, recorder
 from tests.support import wait_until
-from tests.workers import application
+from tests.workers import application, letters
 
 
 @pytest.fixture
@@ -55,3 +61,18 @@ def test_a_store_that_does_not_answer_is_not_asked_for_each_message(
         assert not any(refuse() for _ in range(20))
         assert len(taken) == asked
         wait_until(lambda: not refuse() and len(taken) > asked, 20, "it is asked again")
+
+
+def test_what_cannot_be_refused_as_it_is(app: ConventionsApp) -> None:
+    """Two messages of which nothing is known have two letters, each with all that Redis has of it."""
+    texts = [raw.envelope(b"[]", {"id": "of a victim", "task": f"task {number}"}) for number in range(2)]
+    for text in texts:
+        raw.put(app, "immediate", json.dumps(text))
+    for delivery in app.broker.reserve(["immediate"], 2):
+        held = HeldMessage(tag_of(delivery.tag), delivery.queue, delivery.receipt)
+        assert app.refusals._record_bare(delivery, ValueError("no"), held)
+    drain(recorder(app.store, app.database))
+    found = letters(app)
+    assert len({one.id for one in found}) == len(found) == 2
+    assert all(one.id.startswith("unsigned-") and one.actor == "unsigned" for one in found)
+    assert {json.loads(one.message or "")["headers"]["task"] for one in found} == {"task 0", "task 1"}
