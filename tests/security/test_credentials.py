@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conventions.core.key_shapes import WHOSE
+from conventions.core.secrets_in_text import without_secrets
 from conventions.security.credentials import (
     HIDDEN,
     SHORTEST,
@@ -83,6 +85,16 @@ def test_each_shape(text: str, within: str) -> None:
     found = first_in(payload, json.dumps(payload, ensure_ascii=False).encode())
     assert found is not None, text
     assert (found.path, found.what, found.by_name) == ("rows[].note", SHAPES[text], False)
+
+
+@pytest.mark.parametrize(
+    "text", [text for text, what in SHAPES.items() if what in WHOSE.values() or "web token" in what]
+)
+def test_logs_leave_it_out(text: str) -> None:
+    """The same shapes, wherever they stand in a line."""
+    for line in (text, f"the key is {text}, please", f'{{"a": "{text}"}}', f"x_{text}" if "eyJ" not in text else text):
+        assert text not in without_secrets(line)
+        assert HIDDEN in without_secrets(line)
 
 
 @pytest.mark.parametrize("name", NAMES)
