@@ -574,7 +574,12 @@ class ConventionsApp(_Base):
         settings = self.settings
         if self.signatures is None:
             return None
-        return SenderCheck(self.signatures, settings.accept_unsigned, settings.trust_unsigned_until)
+        return SenderCheck(
+            self.signatures,
+            settings.accept_unsigned,
+            settings.trust_unsigned_until,
+            is_splitter=lambda name: getattr(self.tasks.get(name), "chunk_task", None) is not None,
+        )
 
     @functools.cached_property
     def refusals(self) -> Refusals:

@@ -4,11 +4,9 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from conventions.broker.batch_membership import Member
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import (
     ACTOR,
-    BATCH,
     COUNTS,
     FINGERPRINT,
     KEY,
@@ -42,6 +40,7 @@ class SenderCheck:
         signatures: verifies.
         accepted: queues for foreign programs, which cannot sign.
         trusted_until: until then a message without a signature is believed, since releases before this one do not sign; aware.
+        is_splitter: whether a task, by its name, cuts a batch into chunks.
         now: the present moment.
     """
 
@@ -50,9 +49,12 @@ class SenderCheck:
         signatures: Signatures,
         accepted: Collection[str] = (),
         trusted_until: datetime | None = None,
+        *,
+        is_splitter: Callable[[str], bool] = lambda _: False,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self.signatures = signatures
+        self._is_splitter = is_splitter
         self._accepted = frozenset(accepted)
         self._trusted_until, self._now = trusted_until, now
 
@@ -114,7 +116,7 @@ class SenderCheck:
             raise SignatureRefused(f"{fault}; nothing of it is believed")
         if sent.get(SIGNATURE):
             unsigned = {name: one for name, one in headers.items() if name in KNOWN and name not in SIGNED_HEADERS}
-            if not (has_form(unsigned) and all(_may_change(name, one, sent) for name, one in changes.items())):
+            if not (has_form(unsigned) and all(self._may_change(name, one, sent) for name, one in changes.items())):
                 raise SignatureRefused("its headers have changed on the way; nothing of it is believed")
             # What no sender of ours has reckoned, as for a task that it knows by name alone, is reckoned anew.
             anew = {name for name in REPEATED if name in changes and sent.get(name) is None}
@@ -124,19 +126,17 @@ class SenderCheck:
             return dict(headers)
         return of_foreign(sent) | {name: one for name, one in changes.items() if name in CHANGE}
 
+    def _may_change(self, name: str, value: Any, sent: Mapping[str, Any]) -> bool:
+        if name in REPEATED:
+            return sent.get(name) is None or bool(value == sent[name])
+        if name == "expires":  # a splitter that goes on has begun in time
+            return value is None and (sent.get("expires") is None or self._is_splitter(str(sent["task"])))
+        return name in CHANGE
+
 
 def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str, Any]:
     """The headers that were signed: without those that differ in this delivery."""
     return {**headers, **(delivery.get("sent") or {})}
-
-
-def _may_change(name: str, value: Any, sent: Mapping[str, Any]) -> bool:
-    if name in REPEATED:
-        return sent.get(name) is None or bool(value == sent[name])
-    if name == "expires":  # a splitter that goes on has begun in time
-        member = Member.read(sent.get(BATCH))
-        return value is None and member is not None and member.role == "splitter"
-    return name in CHANGE
 
 
 def of_foreign(headers: Mapping[str, Any]) -> dict[str, Any]:
