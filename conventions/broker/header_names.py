@@ -6,7 +6,10 @@ from conventions.broker.codec import READY_AT as READY_AT  # noqa: PLC0414  # ot
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
-UNKNOWN, UNKNOWN_SINCE = PUT_OFF, "x_unknown_since"  # how often a worker did not know its task, and since when
+UNKNOWN, UNKNOWN_SINCE = (
+    PUT_OFF,
+    "x_unknown_since",
+)  # how often a worker did not know its task or its key, and since when
 SCHEDULE = "x_schedule"  # the schedule's name
 TOGETHER = "x_conventions_together"  # one traced call sent it with others
 SIGNATURE, SIGNED = (

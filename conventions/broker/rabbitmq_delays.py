@@ -5,7 +5,6 @@ for good (`docs/brokers.md`). Here a message is forwarded as a worker would run 
 acknowledged. So a kill repeats a message and loses none.
 """
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -16,12 +15,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from conventions.broker.bulk_publish import NotTaken
-from conventions.broker.codec import bytes_of, in_base64, request_digest, without_delay, written_message
+from conventions.broker.codec import bytes_of, in_base64, parsed, request_digest, without_delay, written_message
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.header_names import COPY, GENERATION, SIGNATURE, UNKNOWN
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication
 from conventions.core.deadline import Deadline
-from conventions.core.errors import BrokerUnavailable, ConfigurationError
+from conventions.core.errors import BrokerUnavailable, ConfigurationError, UndeliverableMessage
 from conventions.core.rounds import Rounds
 from conventions.library_internals.kombu import publish_batch_of
 
@@ -86,8 +85,8 @@ class Delays:
         readable = []
         for one in due:
             try:
-                readable.append((one, json.loads(one.payload)))
-            except ValueError:
+                readable.append((one, parsed(one.payload)))
+            except (ValueError, UndeliverableMessage):
                 logger.error("delays: a message in %s cannot be read, and stays there", one.queue)
                 self._broker.give_back([_held(one)], wait=UNREADABLE_AFTER)
         work: list[Messages] = [

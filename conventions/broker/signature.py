@@ -69,7 +69,7 @@ class Signatures:
 
     def of(self, text: str, body: bytes) -> str:
         """The signature of a text and a body: the name of the key, and the code."""
-        return f"{self._keys.signs_with}.{self._keys.mac(_bytes(text) + body)}"
+        return f"{self._keys.signs_with}.{self._keys.mac(_whole(text, body))}"
 
     def fault_of(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes) -> str:
         """What is wrong with the signature of a message; empty: nothing."""
@@ -83,7 +83,7 @@ class Signatures:
         if names and not _are_names(names):
             return ALTERED
         text = head(headers, content_type, content_encoding) + own(headers) + callers(headers, names)
-        right = self._keys.mac(_bytes(text) + body, name)
+        right = self._keys.mac(_whole(text, body), name)
         return "" if hmac.compare_digest(right.encode(), _bytes(mac)) else ALTERED
 
     def knows_key_of(self, headers: Mapping[str, Any]) -> bool:
@@ -113,7 +113,7 @@ def own(headers: Mapping[str, Any]) -> str:
 
 def callers(headers: Mapping[str, Any], names: Sequence[str]) -> str:
     """The part of the signed text for headers of the caller, of these names."""
-    return _parts(_json([[name, headers.get(name)] for name in names])) if names else ""
+    return _parts(_json([[name, headers.get(name)] for name in names])) if names else "0:"
 
 
 def _are_names(value: Any) -> bool:
@@ -185,6 +185,10 @@ def _kept(value: Any) -> Any:
 
 
 _PLAIN = (str, int, float, bool, list, dict)
+
+
+def _whole(text: str, body: bytes) -> bytes:
+    return f"{text}{len(body)}:".encode(errors="surrogatepass") + body
 
 
 def _bytes(text: str) -> bytes:

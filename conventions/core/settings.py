@@ -110,7 +110,8 @@ class Settings(BaseSettings):
         "not signed, and each one is believed",
     )
     accept_unsigned: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="queues for programs that cannot sign, separated by commas; their jobs get the actor unsigned"
+        (),
+        description="queues for programs that cannot sign, separated by commas: what comes from there runs tasks of that queue, as the actor unsigned",
     )
     trust_unsigned_until: AwareDatetime | None = Field(
         None,

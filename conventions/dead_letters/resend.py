@@ -1,6 +1,8 @@
 """Redrive one dead letter: send it again with its id and its idempotency key, and with new attempts (R18)."""
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -30,6 +32,7 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
+from conventions.security.credentials import LEFT_OUT
 from conventions.sending.publish import publish_written
 from conventions.storage.tables import DeadLetterRow
 
@@ -86,6 +89,7 @@ def send(
         raise PayloadError(
             f"{letter.id}: it is a group, chain or chord that could not be sent as a step, and no job; send its tasks anew"
         )
+    _refuse_left_out(letter)
     if hasattr(task, "arguments"):
         _check(letter)
         if fits or not _is_whole(letter):  # else its message is made here
@@ -141,6 +145,16 @@ def _check_arguments(arguments: Arguments, letter: DeadLetterRow) -> None:
         arguments.bind((), letter.arguments)
     except TypeError as error:
         raise PayloadError(str(error)) from error
+
+
+def _refuse_left_out(letter: DeadLetterRow) -> None:
+    """Refuse a letter from which a credential was left out: its job would take the note for the value. Raises: PayloadError."""
+    message = dead_letters.message(letter)
+    texts = [json.dumps(letter.arguments, ensure_ascii=False)]
+    with suppress(UnreadableBody):
+        texts.append(json.dumps(read_body(message), ensure_ascii=False))
+    if any(f'"{LEFT_OUT}' in text for text in texts):
+        raise PayloadError(f"{letter.id}: what looks like a credential was left out of it: edit its arguments first")
 
 
 def _check(letter: DeadLetterRow) -> None:

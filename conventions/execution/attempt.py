@@ -26,7 +26,7 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.trace_context import TraceContext
-from conventions.core.actor import SYSTEM
+from conventions.core.actor import SYSTEM, UNSIGNED
 from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claims import ClaimRequest
@@ -148,7 +148,9 @@ class Attempt:
             enqueued_at=(enqueued_at := _moment(field(ENQUEUED_AT))),
             ready_at=_moment(field(READY_AT)) or enqueued_at,
             held=task.app.port.in_place(HeldMessage.of(delivery)) if delivery else None,
-            member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
+            # What nobody has signed is in no batch, whatever its arguments say.
+            member=Member.read(field(BATCH))
+            or (None if field(ACTOR) == UNSIGNED else task.member_of(payload, message_id)),
             horizon=task.horizon,
             trace=TraceContext.read(field),
             token=field(TOKEN) or uuid4().hex,

@@ -12,7 +12,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
 
 from conventions.broker.codec import DELIVERY, bytes_of_body
-from conventions.broker.header_names import ACTOR
+from conventions.broker.header_names import ACTOR, SIGNATURE
 from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.actor import UNSIGNED
@@ -29,8 +29,10 @@ from conventions.worker.pauses import WorkerPauses
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN
+from conventions.worker.sender_check import queue_of
 from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unknown_tasks import NO_KEY, UnknownTasks, unknown_task
+from conventions.worker.unsigned_limits import refuse_beyond
 
 logger = logging.getLogger(__name__)
 
@@ -142,12 +144,13 @@ class Consumer(CeleryConsumer):
             delivery = (message.properties or {}).get(DELIVERY)
             if stops():
                 self._give_back(message)
-            elif not self._is_believed(message):
-                pass  # its fate is decided
-            elif fault := fault_of_deliveries(delivery):
-                self.refuse(message, fault)
             else:
                 try:
+                    if not self._is_believed(message):
+                        return  # its fate is decided
+                    if fault := fault_of_deliveries(delivery):
+                        self.refuse(message, fault)
+                        return
                     handle(message)
                 except Exception as error:  # whatever it is, it must neither end the worker nor loop
                     logger.exception("a message cannot be handled")
@@ -172,7 +175,8 @@ class Consumer(CeleryConsumer):
             ):
                 return False
             message.headers = check.looked_at(message, body)
-            if message.headers.get(ACTOR) == UNSIGNED:
+            if message.headers.get(ACTOR) == UNSIGNED and not message.headers.get(SIGNATURE):
+                refuse_beyond(self.app, message.headers, body, queue_of(message))
                 refuse_received(self.app, message.headers, body)
         except (SignatureRefused, CredentialInPayload) as fault:
             self.refuse(message, fault)

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import time
+from binascii import a2b_base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -44,6 +45,7 @@ from conventions.records.journal import Event
 from conventions.storage.redis_store import DISK_TIMEOUT
 from conventions.worker.received_credentials import body_of, without_credentials
 from conventions.worker.sender_check import SenderCheck, as_sent, of_foreign
+from conventions.worker.unsigned_limits import without_steps
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ WITHIN = DISK_TIMEOUT + 1.0  # seconds that the worker's loop takes to record on
 AWAY = 5.0  # seconds without another try after one that failed: the loop keeps all else that the worker has
 KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
 HEADERS = b'"headers": '
+BODY = b'"body": "'
 UNSIGNED_IDS = UUID("6d1f0f3c-6b0e-4d57-9a5e-0f7c2f1f9b11")  # of letters of messages that nobody has signed
 OF_ITSELF = frozenset(["id", "root_id", "parent_id", "group", "group_index", "shadow", "argsrepr", "kwargsrepr"])
 
@@ -83,7 +86,9 @@ class Refusals:
             envelope = _beginning(delivery.payload) if is_large else _envelope(delivery.payload)
             if isinstance(properties := envelope.get("properties"), dict):  # only a channel writes this one
                 envelope["properties"] = {name: one for name, one in properties.items() if name != DELIVERY}
-            recorded = self.record(envelope, found, held, stored=True, whole=not is_large)
+            headers, body = _mapping(envelope.get("headers_of_it")), _body_in(delivery.payload) if is_large else b""
+            is_known = not (is_large and self._is_signed(headers, (CONTENT_TYPE, CONTENT_ENCODING), body))
+            recorded = self.record(envelope, found, held, stored=True, whole=not is_large, is_known=is_known)
         except Exception:
             logger.exception("a message in %s cannot be refused as it is: its letter says less", delivery.queue)
             recorded = self._record_bare(delivery, found, held)
@@ -130,8 +135,18 @@ class Refusals:
                 "content-encoding": message.content_encoding,
             }
         )
+        content = message.content_type, message.content_encoding
+        is_known = not (is_large and self._is_signed(headers, content, body))
         return self.record(
-            envelope, error, held, stored=held is not None, kind=kind, whole=not is_large, which=which, begun=begun
+            envelope,
+            error,
+            held,
+            stored=held is not None,
+            kind=kind,
+            whole=not is_large,
+            which=which,
+            begun=begun,
+            is_known=is_known,
         )
 
     def record(
@@ -186,6 +201,15 @@ class Refusals:
                 logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
             return False
         return True
+
+    def _is_signed(self, headers: Mapping[str, Any], content: tuple[Any, Any], body: bytes) -> bool:
+        """Whether a sender with the keys has sent a message of which only the beginning is kept."""
+        check = self._app.sender_check
+        return (
+            check is not None
+            and bool(headers.get(SIGNATURE))
+            and not check.signatures.fault_of(headers, *content, body)
+        )
 
     def _believed(self, envelope: dict[str, Any], held: HeldMessage | None) -> tuple[dict[str, Any], bool]:
         """What a letter keeps of a message, and whether that is all of it.
@@ -248,7 +272,7 @@ def _event(
 
 def _id_of_nobody(told: str) -> str:
     """The id of a letter of what nobody with the keys has sent: another one for each, and the same each time that it comes."""
-    return f"unsigned-{uuid5(UNSIGNED_IDS, told)}"
+    return f"unsigned-{uuid5(UNSIGNED_IDS, hashlib.sha256(told.encode(errors='surrogatepass')).hexdigest())}"
 
 
 def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,7 +299,7 @@ def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, An
     priority = _mapping(envelope.get("properties")).get("priority")
     return without_credentials(
         {
-            "body": in_base64(content),
+            "body": in_base64(without_steps(content)),
             "headers": kept,
             "properties": {
                 "delivery_info": {"exchange": "", "routing_key": queue},
@@ -323,6 +347,16 @@ def _beginning(raw: bytes) -> dict[str, Any]:
         with suppress(ValueError, RecursionError):
             found, _ = json.JSONDecoder().raw_decode(end[at + len(HEADERS) :].decode(errors="replace"))
     return _shortened(raw, _mapping(found))
+
+
+def _body_in(raw: bytes) -> bytes:
+    """The body of a message as kombu writes it, without reading the rest."""
+    begin = raw.find(BODY)
+    end = raw.find(b'"', begin + len(BODY))
+    try:
+        return a2b_base64(raw[begin + len(BODY) : end]) if begin >= 0 <= end else b""
+    except ValueError:
+        return b""
 
 
 def _shortened(raw: bytes, headers: dict[str, Any]) -> dict[str, Any]:

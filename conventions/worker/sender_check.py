@@ -4,9 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from conventions.broker.batch_membership import Member
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import (
     ACTOR,
+    BATCH,
     COUNTS,
     FINGERPRINT,
     KEY,
@@ -26,6 +28,7 @@ from conventions.library_internals.celery import RABBITMQ_HEADERS
 
 CHANGE = frozenset(["eta", "retries", COUNTS, PARKED, READY_AT, UNKNOWN, UNKNOWN_SINCE])
 """Headers that differ from attempt to attempt. Their form and bounds are checked as those of every message."""
+OF_GROUPS = ("group", "group_index")  # by which it would be counted as a part of somebody's chord
 REPEATED = frozenset([KEY, FINGERPRINT, ACTOR])  # an attempt writes them down for the next one
 
 
@@ -78,8 +81,8 @@ class SenderCheck:
     def looked_at(self, message: Any, body: bytes) -> dict[str, Any]:
         """The headers of a message as kombu gives it, as far as they are to be believed; `body`: its bytes. Raises: SignatureRefused: nothing of it is."""
         delivery = (message.properties or {}).get(DELIVERY) or {}
-        queue = delivery.get("queue") or (message.delivery_info or {}).get("routing_key") or ""
-        return self.look(message.headers, delivery, (message.content_type, message.content_encoding), body, queue)
+        content = message.content_type, message.content_encoding
+        return self.look(message.headers, delivery, content, body, queue_of(message))
 
     def look(
         self, headers: Mapping[str, Any], delivery: Mapping[str, Any], content: tuple[Any, Any], body: bytes, queue: str
@@ -130,8 +133,16 @@ class SenderCheck:
         if name in REPEATED:
             return sent.get(name) is None or bool(value == sent[name])
         if name == "expires":  # a splitter that goes on has begun in time
-            return value is None and (sent.get("expires") is None or self._is_splitter(str(sent["task"])))
+            member = Member.read(sent.get(BATCH))  # a worker may not know its task
+            splits = (member is not None and member.role == "splitter") or self._is_splitter(str(sent["task"]))
+            return value is None and (sent.get("expires") is None or splits)
         return name in CHANGE
+
+
+def queue_of(message: Any) -> str:
+    """The queue from which a message came, as kombu gives it."""
+    delivery = (message.properties or {}).get(DELIVERY) or {}
+    return str(delivery.get("queue") or (message.delivery_info or {}).get("routing_key") or "")
 
 
 def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +152,10 @@ def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str
 
 def of_foreign(headers: Mapping[str, Any]) -> dict[str, Any]:
     """The headers of a message of another program: it says for itself who it is, and that is no actor of ours."""
-    others = {
-        name: one for name, one in headers.items() if name.lower() not in OURS and not name.lower().startswith(LATER)
+    return {name: one for name, one in headers.items() if isinstance(name, str) and not _is_ours(name)} | {
+        ACTOR: UNSIGNED
     }
-    return others | {ACTOR: UNSIGNED}
+
+
+def _is_ours(name: str) -> bool:
+    return name.lower() in OURS or name.lower().startswith(LATER) or name in OF_GROUPS

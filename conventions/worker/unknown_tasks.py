@@ -47,7 +47,7 @@ def put_off(headers: Mapping[str, Any], within: float, now: datetime) -> PutOff 
     """
     count, since = headers.get(UNKNOWN), now
     count = count if type(count) is int and count > 0 else 0
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         since = datetime.fromisoformat(headers[UNKNOWN_SINCE]).astimezone(UTC) if count else now
     # So often it cannot have been sooner, whatever the clocks say.
     most = math.ceil(within / LONGEST_WAIT) + math.ceil(math.log2(LONGEST_WAIT / FIRST_WAIT)) + 1

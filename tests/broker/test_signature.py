@@ -25,7 +25,7 @@ from conventions.broker.header_names import (
     SIGNATURE,
     SIGNED,
 )
-from conventions.broker.signature import ALTERED, KNOWN, Signatures, without_unsigned
+from conventions.broker.signature import ALTERED, KNOWN, Signatures, callers, without_unsigned
 from conventions.core.message_keys import MessageKeys, new_key
 from conventions.library_internals.celery import REQUEST_FIELDS
 
@@ -157,6 +157,19 @@ def test_brokers_keep_it() -> None:
 
 TEXTS = st.none() | st.text(max_size=6) | st.sampled_from(["1:", "0:", "2:ab", ""])
 MESSAGES = st.fixed_dictionaries(dict.fromkeys(("task", "id", KEY, FINGERPRINT, ACTOR, "expires", "group"), TEXTS))
+
+
+def test_no_part_moves_into_the_body() -> None:
+    """Headers of a caller end where the body begins."""
+    headers = signed(tenant="t-1")
+    text = text_of_callers(headers)
+    without = {name: one for name, one in headers.items() if name not in ("tenant", SIGNED)}
+    assert fault(without, text.encode() + BODY) == ALTERED
+
+
+def text_of_callers(headers: Mapping[str, Any]) -> str:
+    """The part of the signed text that is of its caller's headers."""
+    return callers(headers, headers[SIGNED])
 
 
 @given(MESSAGES, MESSAGES, st.binary(max_size=6), st.binary(max_size=6))

@@ -3,6 +3,8 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -123,6 +125,51 @@ def test_an_altered_one(rabbit: Rabbit, host: str, installation: Installation, a
         (letter,) = wait_until(lambda: letters(app), 30)
     assert (letter.error, letter.actor, letter.id == sent.id) == ("SignatureRefused", "unsigned", False)
     assert numbers(installation.folder) == []
+
+
+def test_values_that_brokers_write_in_their_own_way(installation: Installation, app: ConventionsApp) -> None:
+    """In headers of the caller: at once, after a delay, which Redis keeps, and at the next attempt."""
+    values = {"at": datetime.now(UTC), "price": Decimal("1.50"), "raw": b"abc", "nested": {"b": [1, None], "a": 2.5}}
+    for number, value in enumerate(values.values()):
+        Note.apply_async((number,), headers={"other": value})
+        Note.apply_async((10 + number,), headers={"other": value}, countdown=0.5)
+        Fails.apply_async((20 + number, 1), headers={"other": value})
+    wanted = [tens + number for tens in (0, 10, 20) for number in range(len(values))]
+    with installation.worker("--concurrency=2"):
+        wait_until(lambda: numbers(installation.folder) == sorted(wanted), 60, "all have run")
+    assert letters(app) == []
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "an id of half a character": {"id": "\ud800", "task": Note.name},
+    "a task of half a character": {"id": "m", "task": "\ud800"},
+    "no task": {"id": "m"},
+    "an unknown key, and a moment before all": {
+        "id": "m", "task": Note.name, SIGNATURE: "other.x", "x_unknown": 1, "x_unknown_since": "0001-01-01T00:00:00+14:00"
+    },
+    "limits that no number holds": {"id": "m", "task": Note.name, SIGNATURE: "tests.x", "timelimit": [2**63 - 1, "x"]},
+}  # fmt: skip
+
+
+def test_odd_ones(rabbit: Rabbit, host: str, installation: Installation, app: ConventionsApp) -> None:
+    """None of them ends the worker."""
+    Note.delay(1)
+    with installation.worker("--concurrency=1") as worker:
+        wait_until(lambda: numbers(installation.folder) == [1], 30, "it works")
+        with rabbit.connection(host) as connection:
+            channel = connection.channel()
+            for headers in ODD.values():
+                odd = amqp.Message(
+                    b'[[], {"number": 9}, {}]',
+                    application_headers=headers,
+                    content_type="application/json",
+                    content_encoding="utf-8",
+                )
+                channel.basic_publish_confirm(odd, "", "immediate")
+        Note.delay(2)
+        wait_until(lambda: numbers(installation.folder) == [1, 2], 30, "it works on")
+        assert worker.process.poll() is None
+    assert all(one.id.startswith("unsigned-") for one in letters(app))
 
 
 @pytest.mark.parametrize("how", ["no signature", "body"])

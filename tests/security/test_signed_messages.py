@@ -13,11 +13,12 @@ from uuid import uuid4
 
 import pytest
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, RetryPolicy, acting_as, create_app
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, PayloadError, RetryPolicy, acting_as, create_app
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, SIGNATURE, SIGNED
 from conventions.broker.redis_broker import Publication
 from conventions.core.message_keys import new_key
+from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.sending.send import checked_send
 from conventions.storage.tables import DeadLetterRow, ExecutionRow
@@ -413,6 +414,79 @@ def test_a_credential_in_another_form(live_app: ConventionsApp, worker: Worker, 
     assert "hunter2" not in json.dumps(rows, default=str)
     assert b64encode(b"hunter2").decode()[1:-3] not in json.dumps(rows, default=str)
     assert paid(live_app, value) == []
+
+
+class Rows(BatchTask):
+    """Note rows, of the queue for others."""
+
+    idempotent_on = EVERY_ARGUMENT
+    queue_name = "legacy"
+
+    def items(self, source: str) -> list[str]:
+        return [source]
+
+    def process(self, chunk: list[str], source: str) -> None:
+        self.app.store.redis.rpush(self.app.store.key("paid", source), *chunk)
+
+
+def with_steps(message: Message) -> None:
+    """A step that names somebody."""
+    args, kwargs, embed = json.loads(b64decode(message["body"]))
+    step = {
+        "task": Pay.name,
+        "args": [],
+        "kwargs": {"order": "step", "amount": 1},
+        "options": {"actor": "ceo"},
+        "immutable": True,
+        "subtask_type": None,
+    }
+    message["body"] = b64encode(json.dumps([args, kwargs, embed | {"callbacks": [step]}]).encode()).decode()
+
+
+def of_another_queue(message: Message) -> None:
+    """A task whose senders have keys."""
+    message["headers"]["task"] = Pay.name
+    args, _, embed = json.loads(b64decode(message["body"]))
+    message["body"] = b64encode(json.dumps([args, {"order": "step", "amount": 1}, embed]).encode()).decode()
+
+
+def of_a_batch(message: Message) -> None:
+    """A chunk of somebody's batch."""
+    message["headers"]["task"] = f"{Rows.name}.chunk"
+    args, _, embed = json.loads(b64decode(message["body"]))
+    kwargs = {"batch_id": "b-1", "chunk_index": 0, "items": ["step"], "arguments": {"source": "step"}}
+    message["body"] = b64encode(json.dumps([args, kwargs, embed]).encode()).decode()
+
+
+@pytest.mark.parametrize("reach", [with_steps, of_another_queue, of_a_batch], ids=lambda reach: reach.__name__)
+def test_what_others_may_not_do(live_app: ConventionsApp, worker: Worker, reach: Callable[[Message], None]) -> None:
+    """Run what belongs to another queue, or to a batch, or name steps, which a worker would sign."""
+    before = {one.id for one in letters(live_app, state=None)}
+    publication, message = made(live_app, Try, name=reach.__name__)
+    header(SIGNATURE, None)(message)
+    reach(message)
+    put(live_app, publication, message)
+    (letter,) = wait_until(lambda: [one for one in letters(live_app, state=None) if one.id not in before], 20)
+    assert (letter.error, letter.actor) == ("SignatureRefused", "unsigned")
+    assert "it is not signed, and" in letter.error_message
+    assert paid(live_app, "step") == paid(live_app, reach.__name__) == []
+    assert "ceo" not in (letter.message or "")
+
+
+def test_a_letter_from_which_something_was_left_out(live_app: ConventionsApp, worker: Worker) -> None:
+    """It is not sent with the note in its place; edited, it is."""
+    publication, message = made(live_app, Try, name="none")
+    header(SIGNATURE, None)(message)
+    with_arguments(message, name=f"{SECRET} once more")
+    before = {one.id for one in letters(live_app, state=None)}
+    put(live_app, publication, message)
+    (letter,) = wait_until(lambda: [one for one in letters(live_app, state=None) if one.id not in before], 20)
+    with pytest.raises(PayloadError, match="was left out of it: edit its arguments first"):
+        redrive(live_app, letter.id)
+    assert edit(live_app, letter.id, {"name": "edited"}, "ann")
+    assert redrive(live_app, letter.id)
+    (ran,) = wait_until(lambda: paid(live_app, "edited"), 30)
+    assert ran.startswith("3 by unsigned")
 
 
 @pytest.fixture
