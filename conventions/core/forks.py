@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 logger = logging.getLogger(__name__)
+
+FLUSH_WITHIN = 1.0  # seconds
 
 
 def call_in_child(method: Callable[[], None]) -> None:
@@ -43,11 +46,18 @@ def end_forked(error: BaseException | None) -> NoReturn:
             logger.error("a process that a job has forked ends", exc_info=error)
         if error is not None:
             traceback.clear_frames(error.__traceback__)  # this closes files
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
+        # Another thread of the parent may have been writing when it forked: its lock is held here for good.
+        flush = threading.Thread(target=_flush, daemon=True)
+        flush.start()
+        flush.join(FLUSH_WITHIN)
     finally:
         os._exit(status)  # whatever happens, this process must not go on
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 def end_if_forked(process: int, error: BaseException | None) -> None:
