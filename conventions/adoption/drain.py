@@ -11,7 +11,8 @@ from conventions.adoption.old_queue import OldMessage, OldQueue
 from conventions.adoption.rabbitmq_queue import RabbitMQQueue
 from conventions.adoption.redis_queue import RedisQueue
 from conventions.adoption.unfinished_drains import note_begin, note_end
-from conventions.broker.header_names import ACTOR, ENQUEUED_AT, LATER, OURS
+from conventions.broker.caller_headers import of_another_program
+from conventions.broker.header_names import ACTOR, ENQUEUED_AT
 from conventions.broker.validation import fault_of
 from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
@@ -81,7 +82,7 @@ def _fault_of_body(app: Application, message: OldMessage) -> str:
     if message.content_type != "application/json":
         return NO_JSON
     args, kwargs, embed = json.loads(message.body)
-    if fault_of(_headers(message), message.properties, args, kwargs, embed):
+    if fault_of(of_another_program(message.headers), message.properties, args, kwargs, embed):
         return MALFORMED
     if embed and embed.get("chord"):
         return IN_CHORD
@@ -138,18 +139,9 @@ def kinds(app: Application, source: OldQueue) -> Counter[tuple[str, str]] | None
     return Counter((one.task, reason_to_stay(app, one) or f"to {destination(app, one.task)}") for one in messages)
 
 
-def _headers(message: OldMessage) -> dict[str, Any]:
-    """Its headers, without those that only our applications write."""
-    return {
-        name: value
-        for name, value in message.headers.items()
-        if name.lower() not in OURS and not name.lower().startswith(LATER)
-    }
-
-
 def _is_sent(app: Application, message: OldMessage) -> bool:
     """Send it. False: it is none that can be sent. Raises: BrokerUnavailable."""
-    headers = {**_headers(message), ACTOR: SYSTEM, ENQUEUED_AT: datetime.now(UTC).isoformat()}
+    headers = {**of_another_program(message.headers), ACTOR: SYSTEM, ENQUEUED_AT: datetime.now(UTC).isoformat()}
     try:
         publish_written(
             app,

@@ -79,6 +79,11 @@ def check_sender(headers: Mapping[str, Any], application: str) -> None:
         )
 
 
+def of_another_program(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers of a message of another program, without those that only our applications write."""
+    return {name: one for name, one in headers.items() if isinstance(name, str) and not _is_of_platform(name)}
+
+
 def without_ours(headers: Any) -> dict[str, Any]:
     """The headers without those that no caller may pass."""
     found = headers if isinstance(headers, Mapping) else {}
@@ -86,7 +91,11 @@ def without_ours(headers: Any) -> dict[str, Any]:
 
 
 def _is_ours(name: str) -> bool:
-    return name.lower() in _OURS or name.lower().startswith(LATER) or name in _OF_CELERY
+    return _is_of_platform(name) or name in _OF_CELERY
+
+
+def _is_of_platform(name: str) -> bool:
+    return name.lower() in _OURS or name.lower().startswith(LATER)
 
 
 def check_headers(task: str, options: Mapping[str, Any]) -> None:

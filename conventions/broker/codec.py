@@ -8,6 +8,7 @@ The fast lane reads most messages by `broker/simple_message.py`, which checks th
 
 import hashlib
 import json
+import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.core.value_bounds import DEEPEST, is_too_deep
 from conventions.library_internals.kombu import KOMBU_TYPE
 
+_BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/]*={0,2})')  # as kombu writes it
 FORM = "x_form"  # names the form of a message; the first form has no name
 # Since when a message lacks nothing but a free worker, where that is not when it was sent: the end of its delay, or of a retry's wait.
 READY_AT = "x_conventions_ready_at"
@@ -101,6 +103,25 @@ def bytes_of(body: str) -> bytes:
 def bytes_of_body(body: Any) -> bytes:
     """The body of a message in hand as bytes, as its sender wrote it."""
     return body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body or b"")
+
+
+def body_of(envelope: Mapping[str, Any]) -> bytes:
+    """The bytes of the body of a message as kombu writes it, whatever else is wrong with that; none where it cannot be read."""
+    body, properties = envelope.get("body"), envelope.get("properties")
+    if not isinstance(body, str | bytes):
+        return b""
+    if not isinstance(properties, Mapping) or properties.get("body_encoding") != BODY_ENCODING:
+        return bytes_of_body(body)
+    with suppress(ValueError):
+        return a2b_base64(body)
+    return b""
+
+
+def body_within(raw: bytes) -> bytes:
+    """The bytes of the body within a message as it is stored, without reading the rest; what is cut off at its end is left out."""
+    found = _BODY.search(raw)
+    coded = found[1] if found else b""
+    return a2b_base64(coded[: len(coded) // 4 * 4])
 
 
 class BodyForm:

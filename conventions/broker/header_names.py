@@ -6,16 +6,12 @@ from conventions.broker.codec import READY_AT as READY_AT  # noqa: PLC0414  # ot
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
-UNKNOWN, UNKNOWN_SINCE = (
-    PUT_OFF,
-    "x_unknown_since",
-)  # how often a worker did not know its task or its key, and since when
+# How often a worker did not know its task or its key, and since when.
+UNKNOWN, UNKNOWN_SINCE = PUT_OFF, "x_unknown_since"
 SCHEDULE = "x_schedule"  # the schedule's name
 TOGETHER = "x_conventions_together"  # one traced call sent it with others
-SIGNATURE, SIGNED = (
-    "x_conventions_signature",
-    "x_conventions_signed",
-)  # and the names of the caller's headers that it covers
+# The name of the key and the code; and the names of the caller's headers that it covers.
+SIGNATURE, SIGNED = "x_conventions_signature", "x_conventions_signed"
 OURS = (
     *(
         ACTOR,

@@ -10,7 +10,7 @@ The signed text names each part with its length, so that no two messages have th
 import calendar
 import hmac
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -62,29 +62,26 @@ class Signatures:
         self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes
     ) -> dict[str, Any]:
         """The headers of a new message, with its signature."""
-        names = of_caller(headers)
+        names = sorted(headers.keys() - KNOWN)  # of the caller
         found = {**headers, **({SIGNED: names} if names else {})}
-        text = head(found, content_type, content_encoding) + own(found) + callers(found, names)
-        return {**found, SIGNATURE: self.of(text, body)}
+        return {**found, SIGNATURE: self.like(found, content_type, content_encoding).signature(found, body)}
 
-    def of(self, text: str, body: bytes) -> str:
-        """The signature of a text and a body: the name of the key, and the code."""
-        return f"{self._keys.signs_with}.{self._keys.mac(_whole(text, body))}"
+    def like(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> "SignatureForm":
+        """What signs messages like one with these headers: of the same task, with the same options and the same names of the caller's headers."""
+        return SignatureForm(self._keys, headers, content_type, content_encoding)
 
     def fault_of(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes) -> str:
         """What is wrong with the signature of a message; empty: nothing."""
         signature = headers.get(SIGNATURE)
         if not isinstance(signature, str) or not signature:
             return "it is not signed"
-        name, _, mac = signature.partition(".")
+        name, _, code = signature.partition(".")
         if name not in self._keys:
             return "it is signed with a key that this worker does not have"
-        names = headers.get(SIGNED) or ()
-        if names and not _are_names(names):
+        if not _are_names(headers.get(SIGNED) or ()):
             return ALTERED
-        text = head(headers, content_type, content_encoding) + own(headers) + callers(headers, names)
-        right = self._keys.mac(_whole(text, body), name)
-        return "" if hmac.compare_digest(right.encode(), _bytes(mac)) else ALTERED
+        right = self._keys.mac(self.like(headers, content_type, content_encoding).text(headers, body), name)
+        return "" if hmac.compare_digest(right.encode(), _bytes(code)) else ALTERED
 
     def knows_key_of(self, headers: Mapping[str, Any]) -> bool:
         """Whether the key that a message names is here. A message that names none needs none."""
@@ -92,37 +89,46 @@ class Signatures:
         return not isinstance(signature, str) or not signature or signature.partition(".")[0] in self._keys
 
 
-def head(headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> str:
-    """The part of the signed text that is the same for most messages of a task."""
-    get = headers.get
-    return _parts(
-        VERSION, get("task"), content_type, content_encoding, get("expires"), _limits(get("timelimit")), get("group"), get("group_index"),
-        get(SCHEDULE),
-    )  # fmt: skip
+class SignatureForm:
+    """What is signed of messages that are alike; see `Signatures.like`.
 
+    Args:
+        keys: the keys.
+        headers: of one of them.
+        content_type: of its body.
+        content_encoding: of its body.
+    """
 
-def own(headers: Mapping[str, Any]) -> str:
-    """The part of the signed text that differs from message to message."""
-    values = [headers.get(name) for name in OWN]
-    if values[-1] is not None:
-        values[-1] = _json(values[-1])
-    if type(values[-2]) is int and not values[-2]:
-        values[-2] = None
-    return _parts(*values)
+    def __init__(self, keys: MessageKeys, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> None:
+        get = headers.get
+        self._keys, self._names = keys, get(SIGNED) or ()
+        self._headers = headers
+        self._head = _parts(
+            VERSION, get("task"), content_type, content_encoding, get("expires"), _limits(get("timelimit")), get("group"), get("group_index"),
+            get(SCHEDULE),
+        )  # fmt: skip
 
+    def signature(self, headers: Mapping[str, Any], body: bytes) -> str:
+        """The name of the key and the code, for a message that has these headers in the place of those of the first one."""
+        return f"{self._keys.signs_with}.{self._keys.mac(self.text(headers, body))}"
 
-def callers(headers: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The part of the signed text for headers of the caller, of these names."""
-    return _parts(_json([[name, headers.get(name)] for name in names])) if names else "0:"
+    def text(self, headers: Mapping[str, Any], body: bytes) -> bytes:
+        """All that is signed of it."""
+        *values, generation, batch = [headers[name] if name in headers else self._headers.get(name) for name in OWN]
+        values.append(None if type(generation) is int and not generation else generation)
+        values.append(None if batch is None else _json(batch))
+        callers = [[name, headers[name] if name in headers else self._headers.get(name)] for name in self._names]
+        values.append(_json(callers) if callers else None)
+        return _bytes(f"{self._head}{_parts(*values)}{len(body)}:") + body
 
 
 def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(type(one) is str for one in value) and len(set(value)) == len(value)
 
 
-def of_caller(headers: Mapping[str, Any]) -> list[str]:
-    """The names of the headers of the caller, in their order."""
-    return sorted(headers.keys() - KNOWN)
+def of_caller(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that neither Celery nor this platform reads."""
+    return {name: one for name, one in headers.items() if name not in KNOWN}
 
 
 def without_unsigned(headers: Mapping[str, Any], others: Collection[str] = ()) -> dict[str, Any]:
@@ -142,19 +148,10 @@ def _text(value: Any) -> str:
 
 
 def _limits(value: Any) -> str:
-    """Two numbers or nulls; brokers keep the number and not its type."""
-    if value is None:
-        return ""
+    """Two numbers or nulls; brokers keep the number and not its type. Raises: TypeError, ValueError, OverflowError: they are none."""
     if not isinstance(value, list | tuple):
-        return str(value)
-    return ",".join("" if one is None else _number(one) for one in value)
-
-
-def _number(value: Any) -> str:
-    try:
-        return repr(float(value))
-    except (OverflowError, TypeError, ValueError):
-        return f"none: {value!r}"
+        return "" if value is None else str(value)
+    return ",".join("" if one is None else repr(float(one)) for one in value)
 
 
 def _json(value: Any) -> str:
@@ -179,16 +176,9 @@ def _kept(value: Any) -> Any:
         case bytes() | bytearray() | memoryview():  # RabbitMQ makes a text of them, where they are one
             return bytes(value).decode(errors="backslashreplace")
     known = loads(dumps(value))  # type: ignore[no-untyped-call]  # as kombu's JSON writes it, which has few types
-    if known is not None and type(known) not in _PLAIN:
+    if known is not None and type(known) not in (str, int, float, bool, list, dict):
         raise TypeError(f"a header of {type(value).__name__} cannot be signed; write str(...)")
     return known
-
-
-_PLAIN = (str, int, float, bool, list, dict)
-
-
-def _whole(text: str, body: bytes) -> bytes:
-    return f"{text}{len(body)}:".encode(errors="surrogatepass") + body
 
 
 def _bytes(text: str) -> bytes:

@@ -10,7 +10,7 @@ from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import RABBITMQ_HEADERS
 from conventions.records.journal import Event
 
-_OF_ITSELF = (TOKEN, SIGNATURE, SIGNED)  # of this very message: what goes on in its place is signed anew
+_OF_ONE = (TOKEN, SIGNATURE, SIGNED)  # of one message alone: what goes on in its place is signed anew
 _STAY = frozenset(
     [*OURS, *ON_REQUEST, *RABBITMQ_HEADERS]
 )  # RabbitMQ would take its own for a message that goes in a circle
@@ -47,7 +47,7 @@ def own_headers(request: Any) -> dict[str, Any]:
     """The headers that this platform put into the message."""
     # In a worker they are attributes. What `headers` is there may be those that tracing has put under this very name.
     below = (request.headers or {}) if request.is_eager else {}
-    found = {name: getattr(request, name, below.get(name)) for name in OURS if name not in _OF_ITSELF}
+    found = {name: getattr(request, name, below.get(name)) for name in OURS if name not in _OF_ONE}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -19,7 +19,7 @@ from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
 from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
-from conventions.security.payload_guard import may_hold_one_in
+from conventions.security.payload_guard import is_clear
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import Request
 from conventions.worker.shutdown import stops
@@ -101,9 +101,6 @@ class ShortCut:
         return self._classes[name]
 
 
-_UNKNOWN = b"key"  # JSON that may hold anything
-
-
 class _Looks:
     """See `simple_message.Believes`: without keys each sender is believed, but a credential is not taken from it."""
 
@@ -112,9 +109,8 @@ class _Looks:
         self._names: dict[str, frozenset[str]] = {}  # of the arguments of each task that has come
 
     def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
-        # Another program may have escaped what is no flat text: that is looked at as a whole.
         names = self._names.get(headers["task"])
-        if names is not None and kwargs.keys() <= names and not may_hold_one_in(kwargs, _UNKNOWN):
+        if names is not None and kwargs.keys() <= names and is_clear(kwargs):
             return True
         if names is None and (arguments := getattr(self._app.tasks.get(headers["task"]), "arguments", None)):
             self._names[headers["task"]] = arguments.all_names

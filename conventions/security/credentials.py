@@ -91,19 +91,12 @@ _KINDS_OF_KEY = frozenset(["api", "access", "private", "secret", "signing", "enc
 _HARMLESS = frozenset(
     ["page", "next", "previous", "prev", "continuation", "pagination", "sync", "cursor", "idempotency", "request", "device", "push", "fcm", "apns", "registration"]
 )  # fmt: skip
-_QUESTIONS = frozenset(
-    ["is", "has", "had", "was", "needs", "requires", "show", "hide"]
-)  # what such a name says is yes or no
-_REPEATED = frozenset(["confirm", "confirmation", "again", "repeat"])  # as a form asks for a password
-_ONE_WORD = (
-    "password",
-    "passwd",
-    "passphrase",
-    "apikey",
-    "secretkey",
-    "accesskey",
-    "privatekey",
-)  # also where they end a longer one
+# What is called so is yes or no.
+_QUESTIONS = frozenset(["is", "has", "had", "was", "needs", "requires", "show", "hide"])
+# As a form asks for a password once more.
+_REPEATED = frozenset(["confirm", "confirmation", "again", "repeat"])
+# Also where they end a longer word.
+_ONE_WORD = ("password", "passwd", "passphrase", "apikey", "secretkey", "accesskey", "privatekey")
 _IN_JAPANESE = (
     "パスワード", "暗証番号", "秘密鍵", "暗号鍵", "トークン", "apiキー", "api キー", "認証情報", "パスフレーズ", "アクセスキー", "シークレットキー", "シークレット",
 )  # fmt: skip

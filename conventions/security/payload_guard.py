@@ -36,7 +36,7 @@ def refuse_credentials(task: Guarded, payload: Mapping[str, Any], written: bytes
     Raises:
         CredentialInPayload: it names the path, never the value.
     """
-    if not may_hold_one_in(payload, written):
+    if is_clear(payload):
         return
     if found := first_in(payload, written, task.allowed_credentials):
         raise CredentialInPayload(
@@ -45,14 +45,10 @@ def refuse_credentials(task: Guarded, payload: Mapping[str, Any], written: bytes
         )
 
 
-def may_hold_one_in(payload: Mapping[str, Any], written: bytes) -> bool:
-    """Whether arguments of a task of ours may hold one: `False` is sure.
+def is_clear(payload: Mapping[str, Any]) -> bool:
+    """Whether arguments of a task of ours hold none for sure, at the first look: those that are numbers and texts, as most are.
 
-    Their own names were looked at when the class was declared, so nothing but texts is to be looked at in flat ones.
-
-    Args:
-        payload: the arguments, all of them declared.
-        written: JSON that holds them.
+    Their own names were looked at when the class was declared, so only the texts are looked at here.
     """
     texts = []
     for value in payload.values():
@@ -61,8 +57,8 @@ def may_hold_one_in(payload: Mapping[str, Any], written: bytes) -> bool:
             if len(value) >= SHORTEST:
                 texts.append(value)
         elif kind not in _NO_TEXT:
-            return may_hold_one(written.decode(errors="replace"))
-    return bool(texts) and may_hold_one("\n".join(texts))
+            return False
+    return not texts or not may_hold_one("\n".join(texts))
 
 
 def refuse_in_options(where: str, values: Mapping[str, Any], allowed: Collection[str] = ()) -> None:

@@ -12,11 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 from conventions.broker.codec import DIGESTED, BodyForm, in_base64, request_digest, written_message
-from conventions.broker.header_names import SIGNATURE, SIGNED
+from conventions.broker.header_names import SIGNATURE
 from conventions.broker.redis_broker import Publication
-from conventions.broker.signature import OWN as SIGNED_OWN
-from conventions.broker.signature import Signatures, callers, head
-from conventions.broker.signature import own as signed_own
+from conventions.broker.signature import SignatureForm, Signatures
 
 OWN = ("id", "body", "kwargsrepr")  # the parts that differ between messages, beside our headers
 
@@ -44,13 +42,10 @@ class MessageTemplate:
         signatures: Signatures | None = None,
     ) -> None:
         self._like = publication
-        self._signatures = signatures
+        self._signs: SignatureForm | None = None
         if signatures is not None:
             own_headers = (*own_headers, SIGNATURE)
-            sent = message["headers"]
-            self._signed_head = head(sent, message["content-type"], message["content-encoding"])
-            self._signed_names = sent.get(SIGNED) or ()
-            self._alike = {name: sent[name] for name in (*SIGNED_OWN, *self._signed_names) if name in sent}
+            self._signs = signatures.like(message["headers"], message["content-type"], message["content-encoding"])
         self._headers = {name: message["headers"].get(name) for name in DIGESTED}
         self._body = BodyForm(message, payload)
         mark = uuid4().hex
@@ -71,15 +66,9 @@ class MessageTemplate:
         own = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
         for name, value in headers.items():
             own[name] = _written(value)
-        if self._signatures is not None:
-            own[SIGNATURE] = f'"{self._signature({**headers, "id": id}, written)}"'
+        if self._signs is not None:
+            own[SIGNATURE] = f'"{self._signs.signature({**headers, "id": id}, written)}"'
         return self._like._replace(tag=id, payload=self._form % own, digest=request_digest(self._headers, body))
-
-    def _signature(self, headers: Mapping[str, Any], body: bytes) -> str:
-        assert self._signatures is not None  # noqa: S101  # for mypy
-        every = {**self._alike, **headers}
-        text = self._signed_head + signed_own(every) + callers(every, self._signed_names)
-        return self._signatures.of(text, body)
 
 
 def _written(value: Any) -> str:

@@ -20,8 +20,7 @@ from conventions.sending.publish import publish
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
-from conventions.sending.traced_send import NOT_TRACED, traced, with_trace
-from conventions.tracing.spans import SendSpan
+from conventions.sending.traced_send import traced, with_trace
 
 
 def send(
@@ -34,30 +33,11 @@ def send(
 ) -> Any:
     """Send one message of a task. Arguments, result and errors are those of `apply_async`; `how` is as in `checked_send`."""
     app = task._application()  # noqa: SLF001  # the same layer
-    if app.tracing is None:
-        return _send(app, task, args, kwargs, task_id, options=options, span=NOT_TRACED, how=how)
     with traced(app, task, task_id, options) as span:
-        return _send(app, task, args, kwargs, task_id, options=options, span=span, how=how)
-
-
-def _send(
-    app: SendingApplication,
-    task: SendableTask,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    task_id: str,
-    *,
-    options: dict[str, Any],
-    span: SendSpan,
-    how: Mapping[str, Any],
-) -> Any:
-    accepted = checked_send(task, args, kwargs, task_id, options, **how)
-    if accepted is None:
-        return task.AsyncResult(task_id)
-    payload, headers = accepted
-    return _publish(
-        app, task, payload, task_id, with_trace(headers, span) if span.headers else headers, options=options
-    )
+        accepted = checked_send(task, args, kwargs, task_id, options, **how)
+        if accepted is None:
+            return task.AsyncResult(task_id)
+        return _publish(app, task, accepted[0], task_id, with_trace(accepted[1], span), options=options)
 
 
 def _publish(

@@ -4,11 +4,10 @@ A sender of ours looks before it sends, and signs. Others do not: programs of ot
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from conventions.broker.codec import BODY_ENCODING, bytes_of, bytes_of_body, in_base64
+from conventions.broker.codec import BODY_ENCODING, body_of, body_within, bytes_of, in_base64
 from conventions.broker.header_names import ACTOR, KEY
 from conventions.broker.signature import of_caller
 from conventions.core.errors import CredentialInPayload
@@ -21,7 +20,6 @@ from conventions.sending.options import refuse_step_data
 
 WHOLE = f"{LEFT_OUT}it holds what looks like a credential)"
 _STEPS = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}  # of a body, and of a send
-_BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/]*)')  # of a message as kombu writes it
 
 
 def may_hold_credential(body: bytes) -> bool:
@@ -47,30 +45,27 @@ def refuse_received(app: Application, headers: Mapping[str, Any], body: bytes) -
         CredentialInPayload: it names the place, never the value.
     """
     try:
-        if headers.get("task") is not None and not hasattr(app.tasks.get(headers["task"]), "arguments"):
-            return
-        is_clear = not may_hold_credential(body)
-        if is_clear and headers.get("task") is None:
-            return
-        name, args, kwargs, embed = (headers["task"], (), {}, {}) if is_clear else _read(headers, body)
-        task = app.tasks.get(name)
-        if not hasattr(task, "arguments"):
-            return
-        for option, value in (
-            ("id", headers.get("id")),
-            ("idempotency_key", headers.get(KEY)),
-            ("actor", headers.get(ACTOR)),
-        ):
-            if isinstance(value, str):
-                refuse_in_text(name, option, value)
-        refuse_in_options(name, {"headers": {one: headers[one] for one in of_caller(headers)}})
-        refuse_step_data(name, task, {"args": args, "kwargs": kwargs, "options": {}, "immutable": True})
-        for where, step in signatures_of(name, {_STEPS[one]: steps for one, steps in embed.items() if one in _STEPS}):
-            refuse_step_data(where, app.tasks.get(step["task"]), step)
+        _refuse(app, headers, body)
     except CredentialInPayload:
         raise
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError):  # it is no message of a task
         return
+
+
+def _refuse(app: Application, headers: Mapping[str, Any], body: bytes) -> None:
+    name, args, kwargs, embed = _read(headers, body)
+    task = app.tasks.get(name)
+    if not hasattr(task, "arguments"):
+        return
+    for option, value in (("id", headers.get("id")), ("idempotency_key", headers.get(KEY)), ("actor", headers.get(ACTOR))):  # fmt: skip
+        if isinstance(value, str):
+            refuse_in_text(name, option, value)
+    refuse_in_options(name, {"headers": of_caller(headers)})
+    if not may_hold_credential(body):
+        return
+    refuse_step_data(name, task, {"args": args, "kwargs": kwargs, "options": {}, "immutable": True})
+    for where, step in signatures_of(name, {_STEPS[one]: steps for one, steps in embed.items() if one in _STEPS}):
+        refuse_step_data(where, app.tasks.get(step["task"]), step)
 
 
 def _read(headers: Mapping[str, Any], body: bytes) -> tuple[str, Any, Any, Mapping[str, Any]]:
@@ -89,26 +84,18 @@ def without_credentials(envelope: Mapping[str, Any]) -> dict[str, Any]:
         if name in found and not is_too_deep(found[name]):  # else it is a part of what stands in the body
             found[name] = without(found[name])
     if "base64" in found:  # the beginning of a large one
-        text = bytes_of(found["base64"])
-        if _has_shape(text):
+        if _has_shape(bytes_of(found["base64"])):
             found["base64"] = in_base64(WHOLE.encode())
         return found
     body = body_of(envelope)
     if (safe := _safe(body)) != body:
         found["body"] = in_base64(safe)
-        found["properties"] = {**_mapping(envelope.get("properties")), "body_encoding": BODY_ENCODING}
+        properties = envelope.get("properties")
+        found["properties"] = {
+            **(properties if isinstance(properties, Mapping) else {}),
+            "body_encoding": BODY_ENCODING,
+        }
     return found
-
-
-def body_of(envelope: Mapping[str, Any]) -> bytes:
-    """The bytes of the body of an envelope; none where it cannot be read."""
-    body = envelope.get("body")
-    if _mapping(envelope.get("properties")).get("body_encoding") == BODY_ENCODING:
-        try:
-            return bytes_of(body if isinstance(body, str) else "")
-        except ValueError:
-            return b""
-    return bytes_of_body(body if isinstance(body, str | bytes) else "")
 
 
 def _safe(body: bytes) -> bytes:
@@ -126,10 +113,4 @@ def _safe(body: bytes) -> bytes:
 
 def _has_shape(raw: bytes) -> bool:
     """Whether bytes, or the body of the message that they are, hold a text that looks like a credential."""
-    inner = _BODY.search(raw)
-    coded = inner[1][: len(inner[1]) // 4 * 4].decode() if inner else ""
-    return any(shape_of(one.decode(errors="replace")) for one in (raw, bytes_of(coded)))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return any(shape_of(one.decode(errors="replace")) for one in (raw, body_within(raw)))

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import time
-from binascii import a2b_base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -23,6 +22,8 @@ from conventions.broker.codec import (
     CONTENT_TYPE,
     DELIVERY,
     UnreadableBody,
+    body_of,
+    body_within,
     bytes_of_body,
     in_base64,
     read_body,
@@ -43,8 +44,8 @@ from conventions.execution.interrupted import record_kept
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 from conventions.storage.redis_store import DISK_TIMEOUT
-from conventions.worker.received_credentials import body_of, without_credentials
-from conventions.worker.sender_check import SenderCheck, as_sent, of_foreign
+from conventions.worker.received_credentials import without_credentials
+from conventions.worker.sender_check import SenderCheck, as_sent, of_nobody
 from conventions.worker.unsigned_limits import without_steps
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,9 @@ WITHIN = DISK_TIMEOUT + 1.0  # seconds that the worker's loop takes to record on
 AWAY = 5.0  # seconds without another try after one that failed: the loop keeps all else that the worker has
 KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
 HEADERS = b'"headers": '
-BODY = b'"body": "'
 UNSIGNED_IDS = UUID("6d1f0f3c-6b0e-4d57-9a5e-0f7c2f1f9b11")  # of letters of messages that nobody has signed
-OF_ITSELF = frozenset(["id", "root_id", "parent_id", "group", "group_index", "shadow", "argsrepr", "kwargsrepr"])
+# Headers by which a message names itself and others, and shows what it holds.
+NAMES = frozenset(["id", "root_id", "parent_id", "shadow", "argsrepr", "kwargsrepr"])
 
 
 class CheckingApplication(Application, Protocol):
@@ -86,7 +87,7 @@ class Refusals:
             envelope = _beginning(delivery.payload) if is_large else _envelope(delivery.payload)
             if isinstance(properties := envelope.get("properties"), dict):  # only a channel writes this one
                 envelope["properties"] = {name: one for name, one in properties.items() if name != DELIVERY}
-            headers, body = _mapping(envelope.get("headers_of_it")), _body_in(delivery.payload) if is_large else b""
+            headers, body = _mapping(envelope.get("headers_of_it")), body_within(delivery.payload) if is_large else b""
             is_known = not (is_large and self._is_signed(headers, (CONTENT_TYPE, CONTENT_ENCODING), body))
             recorded = self.record(envelope, found, held, stored=True, whole=not is_large, is_known=is_known)
         except Exception:
@@ -225,11 +226,11 @@ class Refusals:
             try:
                 found = check.look(headers, delivery, content, body_of(envelope), queue)
             except SignatureRefused:
-                return _of_nobody(envelope, queue, as_sent(headers, delivery)), False
+                return _kept_of_nobody(envelope, queue, as_sent(headers, delivery)), False
             if found.get(SIGNATURE):
                 return {**envelope, "headers": found}, found == headers
             if found.get(ACTOR) == UNSIGNED:
-                return _of_nobody(envelope, queue, found), False
+                return _kept_of_nobody(envelope, queue, found), False
         safe = without_credentials(envelope)
         return safe, safe == envelope
 
@@ -275,7 +276,7 @@ def _id_of_nobody(told: str) -> str:
     return f"unsigned-{uuid5(UNSIGNED_IDS, hashlib.sha256(told.encode(errors='surrogatepass')).hexdigest())}"
 
 
-def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, Any]) -> dict[str, Any]:
     """A message that nobody with the keys has sent, as its letter keeps it.
 
     It has an id of its own, since that of another job may be written on it; the same each time, since it may come again. What it says of itself
@@ -291,7 +292,7 @@ def _of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[str, An
         headers = _mapping(envelope.get("headers_of_it"))
     content = envelope["base64"].encode() if large else body_of(envelope)
     told = f"{headers.get('id')}\0{headers.get('task')}\0{hashlib.sha256(content).hexdigest()}"
-    kept = {name: one for name, one in of_foreign(headers).items() if name not in OF_ITSELF}
+    kept = {name: one for name, one in of_nobody(headers).items() if name not in NAMES}
     kept["id"] = kept["root_id"] = _id_of_nobody(told)
     if large:
         return without_credentials({**envelope, "headers_of_it": kept})
@@ -347,16 +348,6 @@ def _beginning(raw: bytes) -> dict[str, Any]:
         with suppress(ValueError, RecursionError):
             found, _ = json.JSONDecoder().raw_decode(end[at + len(HEADERS) :].decode(errors="replace"))
     return _shortened(raw, _mapping(found))
-
-
-def _body_in(raw: bytes) -> bytes:
-    """The body of a message as kombu writes it, without reading the rest."""
-    begin = raw.find(BODY)
-    end = raw.find(b'"', begin + len(BODY))
-    try:
-        return a2b_base64(raw[begin + len(BODY) : end]) if begin >= 0 <= end else b""
-    except ValueError:
-        return b""
 
 
 def _shortened(raw: bytes, headers: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions.broker.batch_membership import Member
+from conventions.broker.caller_headers import of_another_program
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import (
     ACTOR,
@@ -12,8 +13,6 @@ from conventions.broker.header_names import (
     COUNTS,
     FINGERPRINT,
     KEY,
-    LATER,
-    OURS,
     PARKED,
     READY_AT,
     SIGNATURE,
@@ -28,7 +27,6 @@ from conventions.library_internals.celery import RABBITMQ_HEADERS
 
 CHANGE = frozenset(["eta", "retries", COUNTS, PARKED, READY_AT, UNKNOWN, UNKNOWN_SINCE])
 """Headers that differ from attempt to attempt. Their form and bounds are checked as those of every message."""
-OF_GROUPS = ("group", "group_index")  # by which it would be counted as a part of somebody's chord
 REPEATED = frozenset([KEY, FINGERPRINT, ACTOR])  # an attempt writes them down for the next one
 
 
@@ -37,7 +35,7 @@ def _now() -> datetime:
 
 
 class SenderCheck:
-    """Of one application.
+    """Says which headers of a message a worker of one application believes.
 
     Args:
         signatures: verifies.
@@ -127,7 +125,7 @@ class SenderCheck:
             return {name: one for name, one in found.items() if name not in anew} if anew else found
         if queue not in self._accepted:
             return dict(headers)
-        return of_foreign(sent) | {name: one for name, one in changes.items() if name in CHANGE}
+        return of_nobody(sent) | {name: one for name, one in changes.items() if name in CHANGE}
 
     def _may_change(self, name: str, value: Any, sent: Mapping[str, Any]) -> bool:
         if name in REPEATED:
@@ -150,12 +148,7 @@ def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str
     return {**headers, **(delivery.get("sent") or {})}
 
 
-def of_foreign(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers of a message of another program: it says for itself who it is, and that is no actor of ours."""
-    return {name: one for name, one in headers.items() if isinstance(name, str) and not _is_ours(name)} | {
-        ACTOR: UNSIGNED
-    }
-
-
-def _is_ours(name: str) -> bool:
-    return name.lower() in OURS or name.lower().startswith(LATER) or name in OF_GROUPS
+def of_nobody(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers of a message that nobody has signed: without what it says of itself, and without a place in somebody's chord."""
+    others = {name: one for name, one in of_another_program(headers).items() if name not in ("group", "group_index")}
+    return others | {ACTOR: UNSIGNED}

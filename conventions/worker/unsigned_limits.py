@@ -7,6 +7,8 @@ from typing import Any
 from conventions.core.errors import SignatureRefused
 from conventions.execution.application import Application
 
+STEPS = ("callbacks", "errbacks", "chain", "chord")  # in a body
+
 
 def refuse_beyond(app: Application, headers: Mapping[str, Any], body: bytes, queue: str) -> None:
     """Refuse a message that goes further.
@@ -36,17 +38,13 @@ def refuse_beyond(app: Application, headers: Mapping[str, Any], body: bytes, que
 
 
 def steps_in(body: bytes) -> bool:
-    """Whether the body of a message names steps after its job."""
+    """Whether the body of a message names steps after its job: in Celery's list of three parts, or in the mapping that it reads as well."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    embed = (
-        found[2] if isinstance(found, list) and len(found) > 2 else found
-    )  # of Celery's second protocol, or of its first
-    return isinstance(embed, dict) and any(
-        embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord", "taskset")
-    )
+    embed = found[2] if isinstance(found, list) and len(found) > 2 else found
+    return isinstance(embed, dict) and any(embed.get(name) for name in STEPS)
 
 
 def without_steps(body: bytes) -> bytes:
@@ -54,6 +52,5 @@ def without_steps(body: bytes) -> bytes:
     if not steps_in(body):
         return body
     found = json.loads(body)
-    return json.dumps(
-        [found[0], found[1], {}] if isinstance(found, list) else [found.get("args"), found.get("kwargs"), {}]
-    ).encode()
+    args, kwargs = found[:2] if isinstance(found, list) else (found.get("args"), found.get("kwargs"))
+    return json.dumps([args, kwargs, {}]).encode()

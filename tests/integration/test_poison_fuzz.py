@@ -77,6 +77,15 @@ MESSAGES = st.tuples(
 )
 
 
+FUZZ = settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
 def written(message: tuple[Any, ...], message_id: str) -> str:
     """A message as it lies in the queue."""
     task, headers, body, properties, more = message
@@ -93,13 +102,7 @@ def rows(app: ConventionsApp, message_id: str) -> bool:
         return dead_letters.get(session, message_id) is not None or bool(executions.of_message(session, message_id))
 
 
-@settings(
-    max_examples=10,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@FUZZ
 @given(st.lists(MESSAGES, min_size=25, max_size=25))
 def test_whatever_another_program_sends_ends_with_a_row(
     app: ConventionsApp, worker: Worker, messages: list[tuple[Any, ...]]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.app import ConventionsApp
@@ -15,7 +15,7 @@ from conventions.storage.tables import ExecutionRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Good
-from tests.integration.test_poison_fuzz import MESSAGES, written
+from tests.integration.test_poison_fuzz import FUZZ, MESSAGES, written
 from tests.recorded import contents
 from tests.support import patient, wait_until
 from tests.workers import KEYS, Worker, letters
@@ -28,13 +28,7 @@ def keeper(valkey_url: str, new_database: Callable[[Any], str], tmp_path_factory
         yield keeper
 
 
-@settings(
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@FUZZ
 @given(st.lists(MESSAGES, min_size=25, max_size=25))
 def test_whatever_nobody_has_signed(app: ConventionsApp, worker: Worker, messages: list[tuple[Any, ...]]) -> None:
     """Each has a letter under an id of its own; no other row has the id that it names, and the good job among them runs."""
