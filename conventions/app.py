@@ -7,6 +7,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -29,9 +30,10 @@ from conventions.broker.routing import route, routes_alike
 from conventions.broker.signature import Signatures
 from conventions.console.flower_start import prepare_command
 from conventions.core import extras
+from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
-from conventions.core.message_keys import MessageKeys
+from conventions.core.message_keys import MessageKeys, parse_revoked
 from conventions.core.release import commit_here
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks
@@ -485,7 +487,14 @@ class ConventionsApp(_Base):
     def store(self) -> Store:
         """The Redis of claims, progress and schedule."""
         url = self.settings.redis_url or self.broker_address
-        return Store(url, self.settings.key_prefix, patience=self._patience)
+        found = Store(url, self.settings.key_prefix, patience=self._patience)
+        if self.message_keys is not None:
+            found.entry_signatures = EntrySignatures(
+                self.message_keys,
+                self.settings.trust_unsigned_until,
+                patience=timedelta(seconds=self.settings.unknown_task_wait),
+            )
+        return found
 
     @functools.cached_property
     def database(self) -> "Database":
@@ -561,12 +570,23 @@ class ConventionsApp(_Base):
         return Ends()
 
     @functools.cached_property
-    def signatures(self) -> Signatures | None:
-        """Signs and verifies messages; `None`: there are no keys, as in development with servers of one's own."""
+    def message_keys(self) -> MessageKeys | None:
+        """Sign messages and entries of the journal; `None`: there are none, as in development with servers of one's own."""
         keys = self.settings.message_keys
         if keys is None and self.settings.broker_url is None and self.broker_address:
             keys = stack.message_keys()
-        return None if keys is None else Signatures(MessageKeys.parse(keys))
+        return None if keys is None else MessageKeys.parse(keys)
+
+    @functools.cached_property
+    def signatures(self) -> Signatures | None:
+        """Signs and verifies messages; `None`: there are no keys."""
+        return (
+            None
+            if self.message_keys is None
+            else Signatures(
+                self.message_keys, parse_revoked(revoked) if (revoked := self.settings.revoked_keys) else None
+            )
+        )
 
     @functools.cached_property
     def sender_check(self) -> SenderCheck | None:

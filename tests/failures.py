@@ -59,7 +59,7 @@ def failure(
         "headers": {"x_key": "k"},
     } | values
     described = describe(defaults["task"], error or raised_by(look_up))
-    event = Event.decode(Event(message_id, **{"failure": described} | defaults).encode())
+    event = Event.decode(Event(message_id, **{"failure": described} | defaults).encode(None))
     return JournalEntry(b"1-1", event, fence, at or utc_now(), stored)
 
 
@@ -68,7 +68,7 @@ def record(database: Database, *entries: JournalEntry) -> None:
     for entry in entries:
         with database.session() as session:
             if entry.event.id in executions.record(session, [entry]) and entry.event.kind == "dead":
-                record_letters.record(session, [entry])
+                record_letters.record(session, [entry], None)
 
 
 def get(database: Database, message_id: str = "m1") -> DeadLetterRow:

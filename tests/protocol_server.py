@@ -158,7 +158,7 @@ class Server:
         for place in PLACES:
             found = look(self.broker, queue, place)
             events = [Event(one.message_id, "purged", token=one.score.decode()) for one in found]
-            ends = [End(event.message_id, event.encode()) for event in events]
+            ends = [End(event.message_id, event.encode(None)) for event in events]
             assert all(end(self.store, list(zip(found, ends, strict=True))))
             purged += [(one.tag.decode(), event.id) for one, event in zip(found, events, strict=True)]
         return purged

@@ -27,11 +27,15 @@ def event(message_id: str = "m1", kind: str = "succeeded", **values: Any) -> Eve
 
 def entry(one: Event, fence: int = 1, at: int = 1_700_000_000_000, **more: str) -> dict[str, Any]:
     """The fields of an entry, as the settle script writes them; `at` in milliseconds."""
-    return {"event": one.encode(), "fence": fence, "at": at} | more
+    return {"event": one.encode(None), "fence": fence, "at": at} | more
 
 
 def append(store: Store, *entries: Mapping[str, Any]) -> None:
-    """Put entries into the journal, as they are."""
+    """Put entries into the journal, as they are.
+
+    The store does without keys from then on: with them the id of an entry says when something happened, which is now, and not its `at`.
+    """
+    store.entry_signatures = None
     with store.redis.pipeline() as pipe:
         for fields in entries:
             pipe.xadd(store.key("journal"), dict(fields))  # type: ignore[arg-type]  # a dict of what Redis takes

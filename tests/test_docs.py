@@ -35,6 +35,7 @@ OWN = (
     "schedule",
     "explain",
     "cancel",
+    "keys",
     "check",
     "job",
     "audit",

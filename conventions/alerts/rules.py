@@ -384,7 +384,7 @@ def redrive_stopped(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  #
 
 
 def recording_late(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
-    """Events wait for long to be recorded in SQL, or to be counted; or SQL refuses them."""
+    """Events wait for long to be recorded in SQL, or to be counted; or some are put aside."""
     journal = look.levels.journal
     if journal is None:
         return
@@ -400,7 +400,7 @@ def recording_late(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         )  # fmt: skip
     if journal.rejected:
         yield Finding(
-            "rejected events", "", "warning", f"SQL refuses {journal.rejected:,} events", "`celery check` says where they are kept", "/",
+            "rejected events", "", "warning", f"{journal.rejected:,} entries of the journal are put aside: SQL refuses them, or they are not signed", "`celery check` says where they are kept", "/",
             journal.rejected, 1,
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ from conventions.broker.header_names import (
     TRACING,
 )
 from conventions.core.message_keys import MessageKeys
+from conventions.core.units import moment
 
 _OF_CELERY = (
     "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id",
@@ -53,10 +54,11 @@ class Signatures:
 
     Args:
         keys: the keys.
+        revoked: since when a key was stolen, by its name; aware.
     """
 
-    def __init__(self, keys: MessageKeys) -> None:
-        self._keys = keys
+    def __init__(self, keys: MessageKeys, revoked: Mapping[str, datetime] | None = None) -> None:
+        self._keys, self._revoked = keys, revoked or {}
 
     def signed(
         self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes
@@ -83,10 +85,22 @@ class Signatures:
         right = self._keys.mac(self.like(headers, content_type, content_encoding).text(headers, body), name)
         return "" if hmac.compare_digest(right.encode(), _bytes(code)) else ALTERED
 
+    def fault_of_key(self, headers: Mapping[str, Any]) -> str:
+        """Why the key that has signed a message says nothing; empty: it does. The moment of the send is signed, and by whoever has the key."""
+        if not self._revoked or (since := self._revoked.get(key_of(headers))) is None:
+            return ""
+        return fault_of_revoked(key_of(headers), since) if is_sent_since(headers, since) else ""
+
     def knows_key_of(self, headers: Mapping[str, Any]) -> bool:
         """Whether the key that a message names is here. A message that names none needs none."""
         signature = headers.get(SIGNATURE)
-        return not isinstance(signature, str) or not signature or signature.partition(".")[0] in self._keys
+        return not isinstance(signature, str) or not signature or key_of(headers) in self._keys
+
+
+def key_of(headers: Mapping[str, Any]) -> str:
+    """The name of the key that a message says it is signed with; empty: none."""
+    signature = headers.get(SIGNATURE)
+    return signature.partition(".")[0] if isinstance(signature, str) else ""
 
 
 class SignatureForm:
@@ -120,6 +134,17 @@ class SignatureForm:
         callers = [[name, headers[name] if name in headers else self._headers.get(name)] for name in self._names]
         values.append(_json(callers) if callers else None)
         return _bytes(f"{self._head}{_parts(*values)}{len(body)}:") + body
+
+
+def is_sent_since(headers: Mapping[str, Any], since: datetime) -> bool:
+    """Whether a message was sent then or later, by the clock of its sender; or nobody knows when."""
+    sent = moment(headers.get(ENQUEUED_AT))
+    return sent is None or sent >= since
+
+
+def fault_of_revoked(key: str, since: datetime) -> str:
+    """Why a message is not believed that a stolen key has signed."""
+    return f"it is signed with the key {key}, which was revoked for what was sent since {since.isoformat()}"
 
 
 def _are_names(value: Any) -> bool:

@@ -112,8 +112,8 @@ def _rejected(app: ConventionsApp) -> None:
         raise ConfigurationError(
             [
                 (
-                    f"{count:,} events are refused by SQL, so they will never be recorded there. They are kept whole in the list "
-                    f"{key}, each with its fault; read them with `LRANGE {key} 0 -1`, and delete the list then"
+                    f"{count:,} entries of the journal are put aside: SQL refuses them, or they are not signed as they "
+                    f"must be. They are kept whole in the list {key}, each with its fault; read them with `LRANGE {key} 0 -1`, and delete the list then"
                 )
             ]
         )

@@ -36,8 +36,9 @@ FILTERS = (
     click.option("--arg", "arguments", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Value of an argument."),
     click.option("--sender", default="", help="Actor who sent it."),
     click.option("--older-than", type=Age(), metavar="AGE", help="Sent before so long, such as 2h or 7d."),
+    click.option("--signed-with", default="", metavar="KEY", help="Name of the key that has signed it."),
 )
-NAMES = ("queues", "task", "arguments", "sender", "older_than")  # of the filters
+NAMES = ("queues", "task", "arguments", "sender", "older_than", "signed_with")  # of the filters
 
 
 @click.group()
@@ -75,7 +76,9 @@ def _changing(function: Callable[..., int | None]) -> Callable[..., Any]:
     @functools.wraps(selecting)
     def changing(**options: Any) -> Any:
         if not any(options[name] for name in NAMES):
-            raise click.UsageError("say which: --queue, --task, --arg, --sender or --older-than; `purge` removes all")
+            raise click.UsageError(
+                "say which: --queue, --task, --arg, --sender, --older-than or --signed-with; `purge` removes all"
+            )
         return selecting(**options)
 
     return changing
@@ -89,12 +92,15 @@ def _selection(
     arguments: tuple[tuple[str, str], ...],
     sender: str,
     older_than: timedelta | None,
+    signed_with: str,
 ) -> Selection:
     known = all_queues(app)
     for name in queues:
         _check_queue(known, name, "--queue")
     chosen = queues or tuple(sorted(known))
-    return Selection(chosen, _tasks(app, task), arguments, sender, older_than, task or "", all_queues=not queues)
+    return Selection(
+        chosen, _tasks(app, task), arguments, sender, older_than, signed_with, task=task or "", all_queues=not queues
+    )
 
 
 def _check_queue(known: set[str], name: str, option: str) -> None:

@@ -14,6 +14,7 @@
         ├── UnknownTask              no task of that name is registered
         ├── UndeliverableMessage     an entry of a queue is not a message of a task
         │   └── SignatureRefused     nobody with the keys has sent it as it is
+        │       └── KeyRevoked       somebody has sent it who may have stolen the key
         ├── UnknownForm              a later release wrote the message in a new form; it stays where it is
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
@@ -108,6 +109,10 @@ class UndeliverableMessage(ConventionError):
 
 class SignatureRefused(UndeliverableMessage):
     """Nobody who has the keys has sent this message as it is, or its key is not here."""
+
+
+class KeyRevoked(SignatureRefused):
+    """A message was signed with a key after it was stolen. Its letter has all of it: whoever redrives it has looked at it."""
 
 
 class UnknownForm(ConventionError):

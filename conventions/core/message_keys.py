@@ -10,12 +10,14 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from binascii import b2a_base64
 from collections.abc import Iterator
+from datetime import datetime
 from secrets import token_bytes
 
 LEAST = 32  # bytes of a key: as many as the digest has, see RFC 2104, section 3
 MAC = 18  # bytes that are kept of a digest of 32: at least half of it, see RFC 2104, section 5; 24 characters
 NAME = re.compile(r"[A-Za-z0-9_-]{1,16}")
 FORM = "name:key, separated by commas, each key 32 random bytes or more in base64, such as `openssl rand -base64 32` prints"
+REVOKED_FORM = "name@moment, separated by commas, each moment with a zone, such as 2026-12@2026-12-24T10:00+09:00"
 
 
 class MessageKeys:
@@ -61,6 +63,22 @@ class MessageKeys:
         begun = self._begun[name or self.signs_with].copy()
         begun.update(data)
         return b2a_base64(begun.digest()[:MAC], newline=False).decode()
+
+
+def parse_revoked(text: str) -> dict[str, datetime]:
+    """The revoked keys, and since when: `name@moment`, separated by commas. Raises: ValueError."""
+    found: dict[str, datetime] = {}
+    for part in text.split(","):
+        name, at, since = part.strip().partition("@")
+        if not at or not NAME.fullmatch(name) or name in found:
+            raise ValueError(f"write {REVOKED_FORM}, each name once")
+        try:
+            found[name] = datetime.fromisoformat(since)
+        except ValueError:
+            raise ValueError(f"the moment of {name} cannot be read; write {REVOKED_FORM}") from None
+        if found[name].tzinfo is None:
+            raise ValueError(f"the moment of {name} has no zone; write {REVOKED_FORM}")
+    return found
 
 
 _URL_SAFE = str.maketrans("-_", "+/")

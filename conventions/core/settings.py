@@ -22,7 +22,7 @@ from conventions.core import redis_address
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
-from conventions.core.message_keys import MessageKeys
+from conventions.core.message_keys import MessageKeys, parse_revoked
 from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
@@ -117,6 +117,12 @@ class Settings(BaseSettings):
         None,
         description="until then a message without a signature is believed, with a zone: 2026-12-24T00:00+09:00; for the time in which an earlier "
         "release still sends",
+    )
+
+    revoked_keys: str | None = Field(
+        None,
+        description="message keys that were stolen, and since when, name@moment, separated by commas: a message that one of them has signed since then "
+        "is held as a dead letter",
     )
 
     payload_limit: int = Field(64 * 1024, gt=0, description="largest payload of one message, bytes of JSON")
@@ -315,6 +321,19 @@ class Settings(BaseSettings):
     def _keys(cls, value: str | None) -> str | None:
         if value is not None:
             MessageKeys.parse(value)
+        return value
+
+    @field_validator("revoked_keys")
+    @classmethod
+    def _known_keys(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        revoked, keys = parse_revoked(value), info.data.get("message_keys")
+        if keys is None:
+            raise ValueError("there are no message_keys")
+        names = MessageKeys.parse(keys)
+        if names.signs_with in revoked:
+            raise ValueError(f"the key {names.signs_with} signs new messages: put a new key before it in message_keys")
         return value
 
     @field_validator("trust_unsigned_until")

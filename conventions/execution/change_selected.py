@@ -1,21 +1,24 @@
-"""Cancel messages that wait, or move them to another queue, chosen by a `Selection` (R22).
+"""Cancel messages that wait, move them to another queue, or hold them for review, chosen by a `Selection` (R22).
 
 Each step acts on up to 500 messages, and only on those that are where they were seen. So what a worker takes meanwhile runs, and a
 change that is stopped or killed has done a part. Pause the queue first where nothing is to run.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from conventions.broker.codec import body_of
+from conventions.broker.signature import fault_of_revoked
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, look, move
-from conventions.core.errors import JournalFull, PurgeStopped
+from conventions.core.errors import JournalFull, KeyRevoked, PurgeStopped
 from conventions.execution.application import Application
 from conventions.execution.cancel import cancel as cancel_message
 from conventions.execution.cancel import is_function
-from conventions.execution.purge import PLACES
+from conventions.execution.purge import PLACES, known_queues
 from conventions.execution.selection import Selection, check_looks
 from conventions.execution.waiting_ends import WaitingEnds
 from conventions.records.audit_entry import AuditEntry
@@ -146,6 +149,49 @@ def cancel_selected(
     finally:
         ends.follow_up()
     return change.outcome
+
+
+def hold_signed(
+    app: Application, key: str, since: datetime, actor: str, reason: str, *, stops: Stops = never
+) -> Outcome:
+    """Make dead letters of the messages that wait and that a key has signed since a moment, until `stops`: whoever redrives one has looked at it.
+
+    Those that only say so, and whose signature does not fit, stay: a worker refuses them.
+
+    Raises:
+        NoSelection: the broker shows none.
+        PurgeStopped: the journal is full; says how many are held.
+        RedisError: what is held until then has its letters.
+    """
+    check_looks(app)
+    selection = Selection(tuple(known_queues(app)), signed_with=key, sent_since=since, all_queues=True)
+    ends = WaitingEnds(
+        app, "dead", KeyRevoked.__name__, f"{fault_of_revoked(key, since)}; redrive it where it is right"
+    )
+
+    def step(some: Sequence[Waiting], outcome: Outcome) -> int:
+        went = ends.end([one for one in some if is_signed(app, one)])
+        outcome.left += went.count(False)
+        return sum(went)
+
+    change = _Change(app, selection, actor, reason, stops)
+    try:
+        change.run("keys revoke", step)
+    except JournalFull as error:
+        raise PurgeStopped(f"{change.outcome.total:,} messages are held: {error}") from error
+    finally:
+        ends.follow_up()
+    return change.outcome
+
+
+def is_signed(app: Application, one: Waiting) -> bool:
+    """Whether somebody with the keys has sent a message that waits as it is."""
+    try:
+        envelope = json.loads(one.payload)
+        content = envelope.get("content-type"), envelope.get("content-encoding")
+        return app.signatures is not None and not app.signatures.fault_of(one.headers, *content, body_of(envelope))
+    except Exception:  # noqa: BLE001  # of headers that no sender of ours writes
+        return False
 
 
 def move_selected(

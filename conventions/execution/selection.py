@@ -7,13 +7,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT
+from conventions.broker.signature import is_sent_since, key_of
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, look
 from conventions.core.errors import ConventionError
 from conventions.core.units import moment
 from conventions.execution.application import Application
 from conventions.execution.purge import PLACES
 
-WORDS = ("task", "arguments", "actor", "older_than", "queues", "tasks")  # those that somebody has written first
+WORDS = (
+    "task",
+    "arguments",
+    "actor",
+    "older_than",
+    "signed_with",
+    "sent_since",
+    "queues",
+    "tasks",
+)  # those that somebody has written first
 
 
 class NoSelection(ConventionError):
@@ -30,6 +40,8 @@ class Selection:
         arguments: pairs of an argument's name and its value, as text or as JSON.
         actor: who sent it; empty: anybody.
         older_than: sent so long ago, by the clock of who sent it.
+        signed_with: the name of the key that it says it is signed with; empty: any, or none.
+        sent_since: sent then or later, or nobody knows when.
         task: how somebody has named the tasks, for the audit.
         all_queues: whether nobody has named the queues, for the audit.
     """
@@ -39,6 +51,8 @@ class Selection:
     arguments: tuple[tuple[str, str], ...] = ()
     actor: str = ""
     older_than: timedelta | None = None
+    signed_with: str = ""
+    sent_since: datetime | None = None
     task: str = ""
     all_queues: bool = False
 
@@ -51,11 +65,18 @@ class Selection:
             return False
         if self.actor and headers.get(ACTOR) != self.actor:
             return False
+        if not self._holds_signature(headers):
+            return False
         if self.older_than is not None:
             sent = moment(headers.get(ENQUEUED_AT))
             if sent is None or now - sent < self.older_than:
                 return False
         return not self.arguments or _has(one.arguments, self.arguments)
+
+    def _holds_signature(self, headers: Mapping[str, Any]) -> bool:
+        if self.signed_with and key_of(headers) != self.signed_with:
+            return False
+        return self.sent_since is None or is_sent_since(headers, self.sent_since)
 
     @property
     def words(self) -> dict[str, Any]:
@@ -66,6 +87,8 @@ class Selection:
             found["tasks"] = sorted(self.tasks)
         if self.older_than is not None:
             found["older_than"] = self.older_than.total_seconds()
+        if self.sent_since is not None:
+            found["sent_since"] = self.sent_since.isoformat()
         return json.loads(json.dumps(found, default=sorted))  # type: ignore[no-any-return]  # tuples become lists
 
 
@@ -118,9 +141,11 @@ class Search:
                             yield one
 
 
-def found(app: Application, selection: Selection, most: int | None = None) -> Iterator[Waiting]:
+def found(
+    app: Application, selection: Selection, most: int | None = None, places: Sequence[WaitingPlace] = PLACES
+) -> Iterator[Waiting]:
     """The selected messages, those that are not due first. Raises: NoSelection, RedisError."""
-    return iter(Search(app, selection, most))
+    return iter(Search(app, selection, most, places))
 
 
 def check_looks(app: Application) -> None:

@@ -1,11 +1,13 @@
 """`WaitingEnds`: ends messages that wait, each with a row; a batch counts its chunks, and a schedule waits for none of them (R22)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from conventions.broker.batch_membership import Join, Member
-from conventions.broker.header_names import BATCH
+from conventions.broker.header_names import BATCH, OURS, SIGNATURE, SIGNED
+from conventions.broker.signature import without_unsigned
 from conventions.broker.waiting_messages import End, Waiting
 from conventions.core.error_text import FailureText
 from conventions.execution.application import Application
@@ -21,12 +23,12 @@ class WaitingEnds:
 
     Args:
         app: the application.
-        kind: of their rows.
+        kind: of their rows; those that are dead have letters with their messages, which the caller believes.
         error: the name of the reason.
         said: the reason, in which `{queue}` is the queue of each.
     """
 
-    def __init__(self, app: Application, kind: Literal["purged", "cancelled"], error: str, said: str) -> None:
+    def __init__(self, app: Application, kind: Literal["purged", "cancelled", "dead"], error: str, said: str) -> None:
         self._app, self._kind, self._error, self._said = app, kind, error, said
         self._batches: dict[str, Member] = {}  # one member of each that lost some
 
@@ -38,7 +40,11 @@ class WaitingEnds:
         """
         described = [self._describe(one) for one in found]
         record_kept(self._app, [event for _, event, _ in described])
-        ends = [End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described]
+        signatures = self._app.store.entry_signatures
+        ends = [
+            End(one.message_id, event.encode(signatures), join.encode() if join else "")
+            for one, event, join in described
+        ]
         settlements = [
             Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described
         ]
@@ -65,8 +71,18 @@ class WaitingEnds:
             token=f"{TOKENS[self._kind]}-{one.score.decode()}",  # the same where it is done again
             failure=FailureText(self._error, self._said.replace("{queue}", one.queue), "", ""),
         )
+        if self._kind == "dead":
+            event = replace(event, **_kept_in_letter(one))
         request = ClaimRequest("", "", event.token, event.message_id, "")
-        return request, event, join_of(self._app, Member.read(one.headers.get(BATCH)), "cancelled")
+        joins: Literal["dead", "cancelled"] = "dead" if self._kind == "dead" else "cancelled"
+        return request, event, join_of(self._app, Member.read(one.headers.get(BATCH)), joins)
 
 
-TOKENS = {"purged": "purge", "cancelled": "cancel"}
+def _kept_in_letter(one: Waiting) -> dict[str, Any]:
+    headers = without_unsigned(one.headers)
+    message = json.loads(one.payload) | {"headers": headers}
+    ours = {name: headers[name] for name in OURS if name in headers and name not in (SIGNATURE, SIGNED)}
+    return {"attempt": 0, "arguments": one.arguments, "headers": ours, "message": message}
+
+
+TOKENS = {"purged": "purge", "cancelled": "cancel", "dead": "dead"}

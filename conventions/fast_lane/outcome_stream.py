@@ -69,9 +69,9 @@ class OutcomeStream:
         if kept is None:
             return
         if self._is_whole:
-            self._send("settle", settle_arguments(kept))
+            self._send("settle", settle_arguments(kept, self._claims.store.entry_signatures))
             return
-        event = kept.event.encode() if kept.event else b""
+        event = kept.event.encode(self._claims.store.entry_signatures) if kept.event else b""
         begins = ("", "") if next_request is None else (next_request.claim, next_request.token)
         self._send("succeed", (kept.request.claim, kept.request.token, written(kept.result), event, *begins))
         self._begun = "" if next_request is None else next_request.token

@@ -130,7 +130,10 @@ class _Believes:
     def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
         if headers.get(SIGNED):  # headers of a caller, of which nobody else needs more than the names
             headers = headers_in(payload)
-        return not self._signatures.fault_of(headers, CONTENT_TYPE, CONTENT_ENCODING, body)
+        signatures = self._signatures
+        return not (
+            signatures.fault_of(headers, CONTENT_TYPE, CONTENT_ENCODING, body) or signatures.fault_of_key(headers)
+        )
 
 
 def _log(message: PlainMessage) -> None:

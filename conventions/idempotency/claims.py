@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
+from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
@@ -177,7 +178,7 @@ class Claims:
 
         `refused` where the claim is another worker's now; `missing` where the message to be tried again is gone.
         """
-        arguments = [part for one in settlements for part in settle_arguments(one)]
+        arguments = [part for one in settlements for part in settle_arguments(one, self.store.entry_signatures)]
         return [reply.decode() for reply in self._run("settle", arguments)]
 
     def renew(self, requests: Sequence[Named], lease: float | None = None) -> list[bool]:
@@ -243,7 +244,7 @@ class Claims:
         """Write starts without an outcome to the journal, each once, whoever else does so. Raises: RedisError."""
         arguments: list[Any] = [claim]
         for one, event in starts:
-            arguments += [one.entry, event.encode(), milliseconds(one.ended_at.timestamp())]
+            arguments += [one.entry, event.encode(self.store.entry_signatures), milliseconds(one.ended_at.timestamp())]
         self._run("record_interrupted", arguments)
 
     def kept_interrupted(self, messages: Sequence[tuple[str, str, str]]) -> list[tuple[InterruptedStart, ...]]:
@@ -257,7 +258,7 @@ class Claims:
 
     def record_hung(self, claim: str, token: str, event: Event) -> None:
         """Write to the journal that a job is ended whose process goes on; nothing where it does not run any more. Raises: RedisError."""
-        self._run("record_hung", [claim, token, event.encode()])
+        self._run("record_hung", [claim, token, event.encode(self.store.entry_signatures)])
 
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""
@@ -280,15 +281,19 @@ class Claims:
         return self.store.key("cancel", message_id)
 
 
-def settle_arguments(one: Settlement) -> list[Any]:
-    """What the settle script takes for one job."""
+def settle_arguments(one: Settlement, signatures: EntrySignatures | None) -> list[Any]:
+    """What the settle script takes for one job; `signatures`: of the store."""
     request = one.request
     result = written(one.result) if one.state in ("done", "dead") else b""
     return [
         *(request.claim if one.claimed else "", request.token, request.message_id, request.generation),
         *(request.attempt, request.fingerprint, one.state, result, milliseconds(one.wait)),
         *(milliseconds(request.horizon), *request.in_hand(), one.action),
-        *(encode(one.changes), one.event.encode() if one.event else b"", one.join.encode() if one.join else b""),
+        *(
+            encode(one.changes),
+            one.event.encode(signatures) if one.event else b"",
+            one.join.encode() if one.join else b"",
+        ),
     ]
 
 

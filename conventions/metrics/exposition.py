@@ -201,7 +201,9 @@ def _of_records(levels: Levels, others: dict[str, int]) -> Iterator[Metric]:
             "conventions_journal_oldest_seconds", "For how long the oldest of them has waited.", journal.seconds
         )
         yield GaugeMetricFamily("conventions_uncounted_oldest_seconds", "For how long the oldest event that these metrics lack has waited.", journal.uncounted_seconds)  # fmt: skip
-        yield GaugeMetricFamily("conventions_journal_rejected_events", "Events that SQL refuses.", journal.rejected)
+        yield GaugeMetricFamily(
+            "conventions_journal_rejected_events", "Entries of the journal that are put aside.", journal.rejected
+        )
     if levels.letters is not None:
         letters = GaugeMetricFamily(
             "conventions_dead_letters", "Dead letters that nobody has redriven or discarded.", labels=OF_SERIES

@@ -100,7 +100,7 @@ class JournalNow:
     Attributes:
         events, seconds: how many wait to be recorded in SQL, and for how long the oldest has waited.
         uncounted, uncounted_seconds: how many are not counted, 1,000 at the most, and for how long the oldest has waited.
-        rejected: how many SQL refuses.
+        rejected: how many are put aside: SQL refuses them, or nobody with the keys has written them.
     """
 
     events: int

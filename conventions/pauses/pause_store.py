@@ -65,11 +65,17 @@ class Pauses:
 
     def pause(self, target: Target, pause: Pause, audit_entry: AuditEntry) -> int:
         """Pause it, with the entry for the audit, in one step; this replaces an earlier pause. Returns the revision."""
-        return int(self._store.run("pause", [str(target), to_json(pause), audit_entry.encode()]))
+        return int(
+            self._store.run("pause", [str(target), to_json(pause), audit_entry.encode(self._store.entry_signatures)])
+        )
 
     def resume(self, target: Target, only: Pause, audit_entry: AuditEntry) -> int:
         """End this pause. Returns the revision; 0, and nothing changes, where there is none or another one by now."""
-        return int(self._store.run("resume", [str(target), only.since.isoformat(), audit_entry.encode()]))
+        return int(
+            self._store.run(
+                "resume", [str(target), only.since.isoformat(), audit_entry.encode(self._store.entry_signatures)]
+            )
+        )
 
 
 def _target(name: bytes) -> Target | None:

@@ -181,7 +181,7 @@ class LostMessages:
         for claim, (token, event) in now.claims.items():
             known = before.claims.get(claim)
             if known and known[0] == token and event.message_id not in copies:
-                arguments += (claim, token, event.message_id, event.encode())
+                arguments += (claim, token, event.message_id, event.encode(self._app.store.entry_signatures))
         return sum(int(self._app.store.run("lose_claims", some)) for some in batched(arguments, 4 * AT_ONCE))
 
     # Batches.
@@ -227,7 +227,14 @@ class LostMessages:
             if id_ in before.members and id_ not in copies:
                 outcome: Any = "dead" if member.role == "splitter" else "cancelled"
                 join = Join(member, outcome, self._app.batches.keep).encode()
-                arguments += (member.batch_id, member.role, member.number, id_, join, event.encode())
+                arguments += (
+                    member.batch_id,
+                    member.role,
+                    member.number,
+                    id_,
+                    join,
+                    event.encode(self._app.store.entry_signatures),
+                )
         return sum(int(self._app.store.run("lose_members", some)) for some in batched(arguments, 6 * AT_ONCE))
 
     # Jobs and batches in SQL.

@@ -11,11 +11,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.core.chunking import batched
+from conventions.core.entry_signatures import KeyNotHere
 from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
@@ -27,6 +29,7 @@ from conventions.records.journal import ODD, AuditJournalEntry, Journal, Journal
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
+    from conventions.broker.signature import Signatures
     from conventions.storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Recorder:
         rest: how long it rests after each batch, as a multiple of the time that the batch took. It rests less if events have
             waited for long, see `HURRIES_AT`.
         counter: counts each event before it is removed from the stream.
+        signatures: verify the messages of dead letters; `None`: there are no keys.
 
     Attributes:
         counter: the same.
@@ -65,6 +69,7 @@ class Recorder:
         timings: Timings = USUAL,
         rest: float = 0.0,
         counter: EventCounter | None = None,
+        signatures: "Signatures | None" = None,
     ) -> None:
         self.name = _name_of(os.getpid())
         self.journal = Journal(store)
@@ -74,6 +79,7 @@ class Recorder:
         self._database = database
         self._timings = timings
         self._rest = rest
+        self._signatures = signatures
         self.counter = counter or EventCounter(store)
         self._new = NewEntries(store, self.name, self.counter)
         self._unfinished = False  # a batch that is not recorded, or not removed
@@ -92,6 +98,7 @@ class Recorder:
         Raises:
             RedisError: nothing is lost; what was committed is acknowledged the next time.
             SQLAlchemyError: nothing is lost; the same entries come the next time.
+            KeyNotHere: an entry waits for a recorder that has its key; the same.
         """
         return self._take(self._read(limit, block))
 
@@ -104,7 +111,7 @@ class Recorder:
         self.counter.count_up_to(max(found, key=position_of))
         for id_, fields in found.items():
             try:
-                entries.append(self.counter.take(id_) or read_entry(id_, fields))
+                entries.append(self.counter.take(id_) or read_entry(id_, fields, self._store.entry_signatures))
             except ODD as fault:
                 self._reject(id_, fields, fault)
         if entries:
@@ -123,6 +130,10 @@ class Recorder:
                 found = self._read(limit, BLOCK) if leads else {}
                 begun = time.monotonic()
                 recorded = self._take(found)
+            except KeyNotHere as error:
+                self._log_outage(error)
+                self._let_others_lead(stop)
+                continue
             except Exception as error:  # noqa: BLE001  # after any error the entry is still there, and recording goes on
                 self._log_outage(error)
                 rest(pause, stop)
@@ -137,6 +148,13 @@ class Recorder:
                 is_behind = recorded == limit
                 rest(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
+
+    def _let_others_lead(self, stop: Callable[[], bool]) -> None:
+        """Another recorder may have the key that is missing here, as while keys change."""
+        with suppress(RedisError):
+            self._ask_lead(0.0)
+        self._stand_by()
+        rest(2 * STANDBY, stop)
 
     def _stand_by(self) -> None:
         """Another recorder leads: what was read and not recorded is left to it."""
@@ -248,9 +266,9 @@ class Recorder:
         with self._database().session() as session:
             audit.record_once(session, audit_entries)
             new = executions.record(session, entries)
-            dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
-            record_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
-            fresh = [entry for entry in entries if entry.event.id in new] if new else []
+            dead = {entry.event_id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
+            record_letters.record(session, [entry for id_, entry in dead.items() if id_ in new], self._signatures)
+            fresh = [entry for entry in entries if entry.event_id in new] if new else []
             record_letters.antedate(session, fresh)
             resent_letters.note_answers(session, fresh)
             return journal_position.count(session, self._store.prefix)
@@ -318,7 +336,9 @@ def _text(value: bytes) -> str:
 def _is_outage(error: BaseException) -> bool:
     """Whether the text of the error is enough, without a traceback."""
     sql = sys.modules.get("sqlalchemy.exc")
-    return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))
+    return isinstance(error, (RedisError, OSError, KeyNotHere)) or (
+        sql is not None and isinstance(error, sql.SQLAlchemyError)
+    )
 
 
 def refuses_content(error: Exception) -> bool:

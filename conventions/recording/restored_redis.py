@@ -283,7 +283,7 @@ def _end(app: Application, one: Waiting, kinds: set[str]) -> End:
     )
     join = join_of(app, _member(one), "done" if done else "dead" if "dead" in kinds else "cancelled")
     claim = (f"{task}:{key}", str(headers.get(FINGERPRINT) or ""), _keep(app, task)) if done and key else NOT_DONE
-    return End(one.message_id, event.encode(), join.encode() if join else "", claim)
+    return End(one.message_id, event.encode(app.store.entry_signatures), join.encode() if join else "", claim)
 
 
 def _member(one: Waiting) -> Member | None:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 from uuid import uuid4
 
+from conventions.core.entry_signatures import EntrySignatures
+
 CANCEL, BATCH_CANCEL = (
     "cancel",
     "batch cancel",
@@ -34,9 +36,10 @@ class AuditEntry:
     after: Any = None
     id: str = field(default_factory=lambda: str(uuid4()))
 
-    def encode(self) -> str:
-        """The entry as JSON."""
-        return json.dumps(asdict(self))  # half characters, which a terminal may send, become escapes
+    def encode(self, signatures: EntrySignatures | None) -> bytes:
+        """The entry as the journal keeps it: JSON, signed where there are keys, see `Store.entry_signatures`."""
+        found = json.dumps(asdict(self)).encode()  # half characters, which a terminal may send, become escapes
+        return found if signatures is None else signatures.signed(found, "deed")
 
     @classmethod
     def decode(cls, data: bytes | str) -> Self:

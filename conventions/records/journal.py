@@ -21,7 +21,9 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
+from conventions.core.entry_signatures import EntrySignatures, KeyNotHere
 from conventions.core.error_text import FailureText
+from conventions.core.units import moment
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
@@ -85,8 +87,14 @@ class Event:
         """The same for the same event, even if it is read several times (protocol 15)."""
         return _id_of(self.message_id, self.generation, self.attempt, self.token, self.kind)
 
-    def encode(self) -> bytes:
-        """The event as compact JSON, without fields that are `None`. A value that JSON cannot hold becomes its `repr`."""
+    def encode(self, signatures: EntrySignatures | None) -> bytes:
+        """The event as the journal keeps it, signed where there are keys: see `Store.entry_signatures`.
+
+        It is compact JSON, without fields that are `None`. A value that JSON cannot hold becomes its `repr`.
+        """
+        return self._as_json() if signatures is None else signatures.signed(self._as_json(), "event")
+
+    def _as_json(self) -> bytes:
         # Most events are successes: text and numbers. In the key of a mapping pydantic would replace half a character.
         if self.failure is None and self.arguments is None and self.headers is None and self.message is None:
             with suppress(ValueError):  # half a character
@@ -192,6 +200,7 @@ class JournalEntry:
         fence: the fence of the claim; 0 without a claim.
         at: when it was appended, by the server's clock.
         message: the broker's message as it was stored, or `None`.
+        event_id: of the event as it was written, whatever the script has said of it: a second entry for it changes nothing.
     """
 
     id: bytes
@@ -199,19 +208,39 @@ class JournalEntry:
     fence: int
     at: datetime
     message: bytes | None = None
+    event_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.event_id = self.event_id or self.event.id
 
     @classmethod
-    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "JournalEntry":  # noqa: A002  # Redis's word
-        """Read an event entry. Raises: ValueError when it is not one."""
-        if b"event" not in fields:
+    def read(
+        cls,
+        id: bytes,  # noqa: A002  # Redis's word
+        fields: Mapping[bytes, bytes],
+        signatures: EntrySignatures | None,
+    ) -> "JournalEntry":
+        """Read an event entry; `signatures`: of the store.
+
+        Raises:
+            ValueError: it is none, or not to be believed.
+            KeyNotHere: it was signed with a key that another process may have.
+        """
+        data = fields.get(b"event")
+        if data is None:
             raise ValueError("an entry without an event")
-        event = Event.decode(fields[b"event"])
+        fault = signatures.fault_of(data, "event", _at(id, {})) if signatures else ""
+        event = Event.decode(data)
+        if fault and not _is_of_script(event):
+            raise ValueError(fault)
+        event_id = event.id
         if fields.get(b"refused") == b"1":
             event = replace(event, kind="superseded")
         fence = int(fields.get(b"fence") or 0)
         if not 0 <= fence <= _LARGEST_FENCE:
             raise ValueError("a fence that is out of range")
-        return cls(id, event, fence, _at(id, fields), fields.get(b"message"))
+        at = _at(id, fields) if signatures is None else _at_or_before(id, fields, event)
+        return cls(id, event, fence, at, fields.get(b"message"), event_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +252,40 @@ class AuditJournalEntry:
     at: datetime
 
     @classmethod
-    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "AuditJournalEntry":  # noqa: A002
-        """Read an audit entry. Raises: ValueError when it is not one."""
-        return cls(id, AuditEntry.decode(fields[b"deed"]), _at(id, fields))
+    def read(
+        cls,
+        id: bytes,  # noqa: A002
+        fields: Mapping[bytes, bytes],
+        signatures: EntrySignatures | None,
+    ) -> "AuditJournalEntry":
+        """Read an audit entry; `signatures`: of the store. Raises: ValueError, KeyNotHere: as of an event."""
+        if signatures and (fault := signatures.fault_of(fields[b"deed"], "deed", _at(id, {}))):
+            raise ValueError(fault)
+        return cls(id, AuditEntry.decode(fields[b"deed"]), _at(id, fields if signatures is None else {}))
 
 
-def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry | AuditJournalEntry:  # noqa: A002
-    """Read an entry of the stream, of either kind. Raises: ValueError when it is neither."""
-    return AuditJournalEntry.read(id, fields) if b"deed" in fields else JournalEntry.read(id, fields)
+def read_entry(
+    id: bytes,  # noqa: A002
+    fields: Mapping[bytes, bytes],
+    signatures: EntrySignatures | None,
+) -> JournalEntry | AuditJournalEntry:
+    """Read an entry of the stream, of either kind. Raises: ValueError, KeyNotHere: as of an event."""
+    return (AuditJournalEntry if b"deed" in fields else JournalEntry).read(id, fields, signatures)
+
+
+def _is_of_script(event: Event) -> bool:
+    """Whether a script on the server wrote it, which has no key: it says of a tag that its message is gone, and no more (`note_lost`)."""
+    gone = FailureText("Lost", "its message is gone from Redis", "", "")
+    return event == Event(event.message_id, "lost", queue=event.queue, token=event.token, failure=gone)
+
+
+def _at_or_before(id: bytes, fields: Mapping[bytes, bytes], event: Event) -> datetime:  # noqa: A002
+    """When it was appended, by its id; of an interrupted start, when that had ended: after it began, which is signed."""
+    appended = _at(id, {})
+    began = moment(event.started_at)
+    if event.kind != INTERRUPTED or began is None:
+        return appended
+    return max(began, min(_at(id, fields), appended))
 
 
 def _at(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
@@ -274,7 +329,7 @@ class Journal:
         )
 
     def rejected(self) -> int:
-        """How many events were set aside because SQL cannot store them. Raises: RedisError."""
+        """How many entries were put aside: SQL cannot store them, or nobody with the keys has written them. Raises: RedisError."""
         length: Any = self._store.redis.llen(self.rejected_key)
         return int(length)
 
@@ -299,8 +354,8 @@ class Journal:
                 event = values.get(b"event", b"")
                 if not any(one in event for one in written):
                     continue
-                with suppress(ValueError):
-                    entry = JournalEntry.read(id_, values)
+                with suppress(ValueError, KeyNotHere):
+                    entry = JournalEntry.read(id_, values, self._store.entry_signatures)
                     if entry.event.message_id == message_id:
                         found.append(entry)
                         if entry.event.kind not in ASIDE and not every:
@@ -313,8 +368,8 @@ class Journal:
     def append(self, events: Sequence[Event]) -> None:
         """Append events of messages without a claim: all or none, even when memory is full. Raises: RedisError."""
         if events:
-            self._store.script("append")([self.key], [event.encode() for event in events])
+            self._store.script("append")([self.key], [event.encode(self._store.entry_signatures) for event in events])
 
     def note(self, audit_entry: AuditEntry) -> None:
         """Append the action of a person; the recorder adds it to the audit. Raises: RedisError."""
-        self._store.script("note")([self.key], [audit_entry.encode()])
+        self._store.script("note")([self.key], [audit_entry.encode(self._store.entry_signatures)])

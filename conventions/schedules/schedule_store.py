@@ -160,7 +160,9 @@ class Schedules:
         number = "" if slot is None else str(int(slot.timestamp()))
         lock = ("", "", 0) if lead is None else (lead.key, lead.token, milliseconds(lead.seconds))
         arguments = [name, message_id, number, *lock, overlap, int(here), milliseconds(keep)]
-        arguments += ["", ""] if audit_entry is None else [audit_entry.encode(), audit_entry.actor]
+        arguments += (
+            ["", ""] if audit_entry is None else [audit_entry.encode(self._store.entry_signatures), audit_entry.actor]
+        )
         answer, *more = self._store.run("begin_slot", [*arguments, seen])
         if answer == b"lost":
             raise LeadLost
@@ -261,7 +263,7 @@ class Schedules:
 
     def pause(self, name: str, pause: Pause, audit_entry: AuditEntry) -> None:
         """Pause a schedule until it is resumed. This replaces an earlier pause."""
-        self._store.run("pause_schedule", [name, to_json(pause), audit_entry.encode()])
+        self._store.run("pause_schedule", [name, to_json(pause), audit_entry.encode(self._store.entry_signatures)])
 
     def resume(
         self,
@@ -285,7 +287,14 @@ class Schedules:
         """
         since = "" if only is None else only.since.isoformat()
         line = "" if held_back is None else to_json(held_back)
-        arguments = [name, since, *_cursor(at, next_slot), line, HISTORY, audit_entry.encode()]
+        arguments = [
+            name,
+            since,
+            *_cursor(at, next_slot),
+            line,
+            HISTORY,
+            audit_entry.encode(self._store.entry_signatures),
+        ]
         return bool(self._store.run("resume_schedule", arguments))
 
     @contextmanager
@@ -305,7 +314,7 @@ class Schedules:
 
     def _note(self, pipe: Any, audit_entry: AuditEntry | None) -> None:
         if audit_entry is not None:
-            pipe.xadd(self._store.key("journal"), {"deed": audit_entry.encode()})
+            pipe.xadd(self._store.key("journal"), {"deed": audit_entry.encode(self._store.entry_signatures)})
 
     def _moment(self, reply: Any) -> datetime:
         seconds, micros = reply

@@ -16,6 +16,7 @@ from redis.commands.core import Script
 from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-py's is a RedisError
 from redis.sentinel import Sentinel
 
+from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.forks import call_in_child
 from conventions.core.redis_address import RedisAddress
 from conventions.core.units import milliseconds
@@ -54,6 +55,9 @@ class Store:
             reading.
         options: options of redis-py that replace our defaults.
 
+    Attributes:
+        entry_signatures: signs and verifies what is written to the journal here; `None`: there are no keys.
+
     Raises:
         ValueError: the address cannot be read; the text does not repeat it.
     """
@@ -66,13 +70,14 @@ class Store:
         self._retry = BoundedRetry(patience=patience)
         self._scripts: dict[str, Script] = {}
         self._making = threading.Lock()
+        self.entry_signatures: EntrySignatures | None = None
         call_in_child(self._forget_inherited)
 
     @classmethod
     def over(cls, client: Redis, prefix: str) -> Self:
         """A store that uses an existing client."""
         store = cls.__new__(cls)
-        vars(store).update(prefix=prefix, redis=client, _scripts={})
+        vars(store).update(prefix=prefix, redis=client, _scripts={}, entry_signatures=None)
         return store
 
     @property

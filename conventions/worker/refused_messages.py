@@ -31,10 +31,11 @@ from conventions.broker.codec import (
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS, SIGNATURE, SIGNED
 from conventions.broker.redis_broker import HeldMessage
+from conventions.broker.signature import without_unsigned
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM, UNSIGNED
 from conventions.core.deadline import Deadline
-from conventions.core.errors import SignatureRefused, UndeliverableMessage
+from conventions.core.errors import KeyRevoked, SignatureRefused, UndeliverableMessage
 from conventions.core.value_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.application import Application
 from conventions.execution.attempt import Attempt
@@ -225,6 +226,10 @@ class Refusals:
             content = envelope.get("content-type"), envelope.get("content-encoding")
             try:
                 found = check.look(headers, delivery, content, body_of(envelope), queue)
+            except KeyRevoked:
+                sent = as_sent(headers, delivery)
+                found = without_unsigned(sent)
+                return {**envelope, "headers": found}, found == headers
             except SignatureRefused:
                 return _kept_of_nobody(envelope, queue, as_sent(headers, delivery)), False
             if found.get(SIGNATURE):

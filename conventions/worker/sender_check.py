@@ -22,7 +22,7 @@ from conventions.broker.header_names import (
 from conventions.broker.signature import KNOWN, SIGNED_HEADERS, Signatures, without_unsigned
 from conventions.broker.validation import has_form
 from conventions.core.actor import UNSIGNED
-from conventions.core.errors import SignatureRefused
+from conventions.core.errors import KeyRevoked, SignatureRefused
 from conventions.library_internals.celery import RABBITMQ_HEADERS
 
 CHANGE = frozenset(["eta", "retries", COUNTS, PARKED, READY_AT, UNKNOWN, UNKNOWN_SINCE])
@@ -96,6 +96,7 @@ class SenderCheck:
 
         Raises:
             SignatureRefused: nothing of it is.
+            KeyRevoked: all of it fits, and somebody may have stolen the key.
         """
         try:
             return self._look(headers, delivery, content, body, queue)
@@ -115,6 +116,8 @@ class SenderCheck:
             raise SignatureRefused("its headers name no task; nothing of it is believed")
         if fault := self.fault_of(sent, *content, body, queue):
             raise SignatureRefused(f"{fault}; nothing of it is believed")
+        if fault := self.signatures.fault_of_key(sent):
+            raise KeyRevoked(f"{fault}; redrive it where it is right")
         if sent.get(SIGNATURE):
             unsigned = {name: one for name, one in headers.items() if name in KNOWN and name not in SIGNED_HEADERS}
             if not (has_form(unsigned) and all(self._may_change(name, one, sent) for name, one in changes.items())):

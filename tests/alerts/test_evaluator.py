@@ -407,7 +407,9 @@ def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     assert receiver.told == []
     assert [episode.state for episode in store.episodes().values()] == ["firing"]
     redis: Any = app.store.redis
-    deeds = [read_entry(id_, fields) for id_, fields in redis.xrange(app.store.key("journal"))]
+    deeds = [
+        read_entry(id_, fields, app.store.entry_signatures) for id_, fields in redis.xrange(app.store.key("journal"))
+    ]
     (deed,) = [one.audit_entry for one in deeds if isinstance(one, AuditJournalEntry)]
     assert (deed.actor, deed.action, deed.target, deed.reason) == (
         "ann",

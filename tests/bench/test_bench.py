@@ -102,7 +102,8 @@ def test_systems_on_rabbitmq(tmp_path: Path, rabbit: Rabbit) -> None:
         assert not measure.OF_REDIS & set(system["median"])
         assert system["ratio"]["drain_rate"] > 0
         assert system["median"]["drain_rate"] > 0
-        assert system["median"]["enqueue_server_cpu"] > 0.1  # RabbitMQ's: Redis takes less, and bare Celery has none
+        # RabbitMQ's: Redis takes less, and bare Celery has none. Together, since a busy machine lets it take what is sent later.
+        assert sum(system["median"][f"{part}_server_cpu"] for part in ("enqueue", "drain")) > 0.1
     assert result["systems"]["rabbitmq_conventions"]["median"]["bulk_rate"] > 0
     assert "round trips, commands and memory are not counted" in printed
     assert not rabbit.queues("run")

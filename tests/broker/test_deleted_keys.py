@@ -20,7 +20,10 @@ def delete(store: Store, *parts: str) -> None:
 def lost(store: Store) -> list[tuple[str, str | None]]:
     """Ids and queues of the messages that the journal calls lost."""
     redis: Any = store.redis
-    events = [JournalEntry.read(id_, fields).event for id_, fields in redis.xrange(store.key("journal"))]
+    events = [
+        JournalEntry.read(id_, fields, store.entry_signatures).event
+        for id_, fields in redis.xrange(store.key("journal"))
+    ]
     return [(one.message_id, one.queue) for one in events if one.kind == "lost"]
 
 

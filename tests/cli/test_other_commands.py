@@ -207,7 +207,7 @@ def test_check_counts_what_sql_cannot_take(run: Run, commands_app: ConventionsAp
     commands_app.store.redis.rpush(commands_app.journal.rejected_key, "one", "two")
     (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
     assert broken["check"] == "rejected"
-    assert broken["fault"].startswith("2 events are refused by SQL")
+    assert broken["fault"].startswith("2 entries of the journal are put aside")
     assert commands_app.journal.rejected_key in broken["fault"]
 
 

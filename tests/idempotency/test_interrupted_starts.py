@@ -46,7 +46,7 @@ def event_of(one: InterruptedStart) -> Event:
 def recorded(store: Store) -> list[JournalEntry]:
     """The journal."""
     redis: Any = store.redis
-    return [JournalEntry.read(id_, fields) for id_, fields in redis.xrange(store.key("journal"))]
+    return [JournalEntry.read(id_, fields, None) for id_, fields in redis.xrange(store.key("journal"))]
 
 
 def test_a_lapsed_start_is_told_to_the_next_one(claims: Claims, store: Store) -> None:

@@ -67,7 +67,10 @@ def outcomes(app: ConventionsApp) -> list[tuple[str | None, str | None]]:
 def recorded(app: ConventionsApp) -> list[Event]:
     """The journal."""
     redis: Any = app.store.redis
-    return [JournalEntry.read(id_, fields).event for id_, fields in redis.xrange(app.journal.key)]
+    return [
+        JournalEntry.read(id_, fields, app.store.entry_signatures).event
+        for id_, fields in redis.xrange(app.journal.key)
+    ]
 
 
 def test_it_is_shown_before_it_is_recorded(app: ConventionsApp) -> None:

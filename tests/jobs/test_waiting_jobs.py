@@ -289,9 +289,11 @@ def test_an_id_that_json_writes_otherwise(app: ConventionsApp) -> None:
         assert Job.of(id_).state == "succeeded"
         app.journal.append([Event(id_, "dead", task=Note.name, arguments={"a": 1})])
         assert Job.of(id_).state == "dead"
-    app.store.redis.xadd(
-        app.journal.key, {"event": b'{"message_id":"order\\/8","kind":"lost"}', "fence": 0}
-    )  # of a script
+    gone = b'{"error":"Lost","error_message":"its message is gone from Redis","traceback":"","fingerprint":""}'
+    lost = (
+        b'{"message_id":"order\\/8","kind":"lost","queue":"q","token":"lost-1","failure":%b}' % gone
+    )  # as a script writes it
+    app.store.redis.xadd(app.journal.key, {"event": lost, "fence": 0})
     assert Job.of("order/8").state == "lost"
 
 

@@ -18,7 +18,7 @@ MALFORMED: list[dict[str, Any]] = [
     {"event": b"no json \xff"},
     {"event": b"[]"},
     {"other": "x"},
-    {"event": event().encode(), "fence": "x"},
+    {"event": event().encode(None), "fence": "x"},
 ]
 
 
@@ -41,7 +41,7 @@ def test_a_malformed_entry_is_put_aside(store: Store, database: Database, caplog
 
 def nested(depth: int) -> bytes:
     """An event whose arguments are nested so deep."""
-    data = event("deep", "dead", arguments={"a": "@"}).encode()
+    data = event("deep", "dead", arguments={"a": "@"}).encode(None)
     return data.replace(b'"@"', b"[" * depth + b"]" * depth)
 
 

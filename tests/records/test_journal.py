@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import FailureText
+from conventions.core.message_keys import MessageKeys, new_key
 from conventions.core.units import moment
 from conventions.records import journal
-from conventions.records.journal import KINDS, Event, Journal, JournalEntry
+from conventions.records.audit_entry import AuditEntry
+from conventions.records.journal import KINDS, AuditJournalEntry, Event, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 
 EVENT = Event(
@@ -67,8 +70,8 @@ events = st.builds(
 @given(events)
 def test_an_event_comes_back_as_it_was(event: Event) -> None:
     """Whatever stands in it; the identity, too."""
-    assert Event.decode(event.encode()) == event
-    assert Event.decode(event.encode()).id == event.id
+    assert Event.decode(event.encode(None)) == event
+    assert Event.decode(event.encode(None)).id == event.id
 
 
 @given(st.text(), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.text(), st.text(min_size=1))
@@ -87,13 +90,13 @@ def test_half_a_character_comes_back_wherever_it_stands(odd: dict[str, Any], kin
     """Also in a name of a mapping, where pydantic writes another character for it."""
     for part in ("arguments", "headers", "message"):
         event = Event("m\ud800", kind, **{part: odd})  # type: ignore[arg-type]
-        assert Event.decode(event.encode()) == event
-        assert Event.decode(event.encode()).id == event.id
+        assert Event.decode(event.encode(None)) == event
+        assert Event.decode(event.encode(None)).id == event.id
 
 
 def test_what_is_none_takes_no_room() -> None:
     """A million of them are in memory."""
-    assert json.loads(Event("m1", "succeeded").encode()) == {
+    assert json.loads(Event("m1", "succeeded").encode(None)) == {
         "message_id": "m1", "kind": "succeeded", "actor": "system", "generation": 0, "attempt": 0, "token": "",
     }  # fmt: skip
 
@@ -104,14 +107,14 @@ def test_moments_are_written_as_text(arguments: dict[str, Any] | None) -> None:
     begun = datetime(2026, 1, 5, 1, 2, 3, 456, tzinfo=UTC)
     for worker in ("host", "host\ud800"):
         event = replace(EVENT, failure=None, arguments=arguments, worker=worker, enqueued_at=begun, started_at=begun)
-        found = Event.decode(event.encode())
+        found = Event.decode(event.encode(None))
         assert (moment(found.enqueued_at), moment(found.started_at)) == (begun, begun)
         assert (found.worker, found.arguments) == (worker, arguments)
 
 
 def test_an_argument_that_json_does_not_know_loses_no_event() -> None:
     """It is shown as Python shows it."""
-    event = Event.decode(replace(EVENT, arguments={"when": datetime(2026, 1, 5, tzinfo=UTC)}).encode())
+    event = Event.decode(replace(EVENT, arguments={"when": datetime(2026, 1, 5, tzinfo=UTC)}).encode(None))
     assert event.arguments == {"when": "datetime.datetime(2026, 1, 5, 0, 0, tzinfo=datetime.timezone.utc)"}
 
 
@@ -125,7 +128,7 @@ def test_the_identity_is_message_redrive_attempt_delivery_and_kind() -> None:
 
 def test_fields_of_a_later_version_are_ignored() -> None:
     """Two versions run side by side during a deploy; a kind that is not known yet is kept."""
-    raw = json.loads(EVENT.encode()) | {"colour": "red", "kind": "continued"}
+    raw = json.loads(EVENT.encode(None)) | {"colour": "red", "kind": "continued"}
     assert Event.decode(json.dumps(raw).encode()) == replace(EVENT, kind="continued")
 
 
@@ -181,16 +184,18 @@ def read_event(data: bytes) -> Event | None:
 
 def test_an_entry_has_the_server_s_time_and_the_fence() -> None:
     """Without a time, that of the stream's id, which is the server's as well."""
-    entry = JournalEntry.read(b"5000-1", {b"event": EVENT.encode(), b"fence": b"9007199254740993", b"at": b"86400123"})
+    entry = JournalEntry.read(
+        b"5000-1", {b"event": EVENT.encode(None), b"fence": b"9007199254740993", b"at": b"86400123"}, None
+    )
     assert (entry.event, entry.fence, entry.message) == (EVENT, 9007199254740993, None)
     assert entry.at == datetime(1970, 1, 2, microsecond=123000, tzinfo=UTC)
-    entry = JournalEntry.read(b"86400000-1", {b"event": EVENT.encode(), b"message": b"{}"})
+    entry = JournalEntry.read(b"86400000-1", {b"event": EVENT.encode(None), b"message": b"{}"}, None)
     assert (entry.fence, entry.at, entry.message) == (0, datetime(1970, 1, 2, tzinfo=UTC), b"{}")
 
 
 def test_a_refused_settle_is_superseded() -> None:
     """The claim was another worker's by then: what this one did does not count."""
-    entry = JournalEntry.read(b"1-1", {b"event": EVENT.encode(), b"refused": b"1"})
+    entry = JournalEntry.read(b"1-1", {b"event": EVENT.encode(None), b"refused": b"1"}, None)
     assert entry.event == replace(EVENT, kind="superseded")
     assert entry.event.id != EVENT.id
 
@@ -203,9 +208,70 @@ def test_a_refused_settle_is_superseded() -> None:
 def test_what_is_no_entry_is_a_value_error(wrong: dict[bytes, bytes]) -> None:
     """For the same reason."""
     with pytest.raises(ValueError, match=r"\w"):
-        JournalEntry.read(b"1-1", {b"event": EVENT.encode()} | wrong)
+        JournalEntry.read(b"1-1", {b"event": EVENT.encode(None)} | wrong, None)
     with pytest.raises(ValueError, match="without an event"):
-        JournalEntry.read(b"1-1", {})
+        JournalEntry.read(b"1-1", {}, None)
+
+
+MS = 1_780_000_000_000  # of an entry
+SIGNS = EntrySignatures(MessageKeys.parse(new_key("k")))
+
+
+def read(event: Event, *, by: EntrySignatures | None = SIGNS, **fields: bytes) -> JournalEntry:
+    """As a recorder with the keys reads an event that a worker of `by` has written."""
+    found = {b"event": event.encode(by), **{name.encode(): value for name, value in fields.items()}}
+    return JournalEntry.read(b"%d-1" % MS, found, SIGNS)
+
+
+def test_an_event_is_signed_where_there_are_keys() -> None:
+    """One that nobody with the keys has written is none, and neither is the action of a person."""
+    assert read(EVENT).event == EVENT
+    for by in (None, EntrySignatures(MessageKeys.parse(new_key("k")))):
+        with pytest.raises(ValueError, match=r"^it(s signature| is not signed)"):
+            read(EVENT, by=by)
+    deed = AuditEntry("ceo", "cancel", "m1")
+    assert read_entry(b"1-1", {b"deed": deed.encode(SIGNS)}, SIGNS).id == b"1-1"
+    for data in (deed.encode(None), SIGNS.signed(deed.encode(None), "event")):
+        with pytest.raises(ValueError, match=r"^it"):
+            read_entry(b"1-1", {b"deed": data}, SIGNS)
+
+
+def test_what_a_script_says_without_a_key() -> None:
+    """That a message is gone, and nothing else: no task, no actor, no reason of its own."""
+    gone = FailureText("Lost", "its message is gone from Redis", "", "")
+    lost = Event("m1", "lost", queue="q", token="lost-1", failure=gone)
+    assert read(lost, by=None).event == lost
+    for more in (
+        {"task": "Pay"},
+        {"actor": "ceo"},
+        {"kind": "dead"},
+        {"failure": replace(gone, error="Paid")},
+        {"attempt": 1},
+    ):
+        with pytest.raises(ValueError, match="not signed"):
+            read(replace(lost, **more), by=None)
+
+
+def test_the_stream_s_id_says_when() -> None:
+    """Not what stands beside a signed event, which anybody may write; but for a start that was interrupted before it was written."""
+    written = datetime.fromtimestamp(MS / 1000, UTC)
+    assert read(EVENT, at=b"1577836800000").at == written  # 2020
+    began = (written - timedelta(hours=1)).isoformat()
+    interrupted = replace(EVENT, kind="interrupted", started_at=began)
+    minutes = {minutes: b"%d" % (MS + minutes * 60_000) for minutes in (-90, -30, 30)}
+    ended = [read(interrupted, at=minutes[one]).at - written for one in minutes]
+    assert ended == [timedelta(hours=-1), timedelta(minutes=-30), timedelta(0)]
+    assert (
+        AuditJournalEntry.read(b"%d-1" % MS, {b"deed": AuditEntry("a", "b", "c").encode(SIGNS), b"at": b"1"}, SIGNS).at
+        == written
+    )
+
+
+def test_a_second_entry_for_an_event_has_its_id() -> None:
+    """Whatever stands beside it: the recorder stores one of them."""
+    again = read(EVENT, refused=b"1", fence=b"9", message=b"{}")
+    assert (again.event.kind, again.event_id) == ("superseded", EVENT.id)
+    assert read(EVENT).event_id == EVENT.id
 
 
 def test_events_are_appended_in_order_with_the_server_s_time(store: Store) -> None:
@@ -219,7 +285,7 @@ def test_events_are_appended_in_order_with_the_server_s_time(store: Store) -> No
     journal.append([replace(EVENT, message_id="m3")])
     assert journal.length() == 3
     found: Any = store.redis.xrange(journal.key)
-    entries = [JournalEntry.read(id_, fields) for id_, fields in found]
+    entries = [JournalEntry.read(id_, fields, None) for id_, fields in found]
     assert [entry.event.message_id for entry in entries] == ["m1", "m2", "m3"]
     for entry, (id_, _) in zip(entries, found, strict=True):
         assert entry.fence == 0

@@ -54,6 +54,22 @@ class Try(ImmediateTask):
         )
 
 
+class Fragile(ImmediateTask):
+    """Fail until somebody has mended it."""
+
+    idempotent_on = EVERY_ARGUMENT
+    queue_name = "legacy"
+    retry_policy = RetryPolicy(attempts=1, network_attempts=1)
+
+    def run(self, name: str) -> None:
+        if not self.app.store.redis.exists(self.app.store.key("mended")):
+            raise ValueError("broken")
+        tenant = (self.request.headers or {}).get("tenant")
+        self.app.store.redis.rpush(
+            self.app.store.key("paid", name), f"{self.actor} as {tenant} under {self.idempotency_key}"
+        )
+
+
 class Late(ImmediateTask):
     """Fail once, and end well two seconds later."""
 
@@ -238,6 +254,20 @@ def test_a_queue_for_others(live_app: ConventionsApp, worker: Worker) -> None:
     assert ran.startswith("3 by unsigned under ")
     assert not ran.endswith("another")
     wait_until_empty(live_app)
+
+
+def test_a_job_of_others_that_dies_and_is_redriven(live_app: ConventionsApp, worker: Worker) -> None:
+    """It is signed then, and says of itself what the worker has believed, not what its sender had written."""
+    publication, message = made(live_app, Fragile, name="of others")
+    for change in (header(SIGNATURE, None), header(ACTOR, "ceo"), header(KEY, "another")):
+        change(message)
+    put(live_app, publication, message)
+    (letter,) = wait_until(lambda: [one for one in letters(live_app) if one.error == "ValueError"], 20)
+    live_app.store.redis.set(live_app.store.key("mended"), 1)
+    assert redrive(live_app, letter.id)
+    (ran,) = wait_until(lambda: paid(live_app, "of others"), 20)
+    assert ran.startswith("unsigned as t-1 under ")
+    assert not ran.endswith("another")
 
 
 def test_a_credential_that_others_send(live_app: ConventionsApp, worker: Worker) -> None:

@@ -72,7 +72,7 @@ def raising(*errors: BaseException) -> tuple[Callable[[], str], list[int]]:
 def letters(app: ConventionsApp) -> list[Any]:
     """The letters in the journal."""
     entries: Any = app.store.redis.xrange(app.journal.key)
-    return [JournalEntry.read(*entry).event for entry in entries]
+    return [JournalEntry.read(entry[0], entry[1], app.store.entry_signatures).event for entry in entries]
 
 
 @pytest.mark.usefixtures("ended")

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Move an entry that SQL cannot store from the journal to the list of rejected entries.
+-- Move an entry that cannot be recorded from the journal to the list of rejected entries.
 -- KEYS: the journal, the list
 -- ARGV: group, id of the entry, the entry as text, seconds that the list is kept after its last addition
 -- Returns the length of the list

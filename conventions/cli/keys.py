@@ -1,0 +1,188 @@
+"""`celery -A <app> keys`: the keys that messages are signed with: make, list and retire them, and hold what a stolen one has signed (R20)."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from celery.bin.base import CeleryCommand
+
+from conventions.app import ConventionsApp
+from conventions.broker.signature import key_of
+from conventions.cli.actor_option import actor_option
+from conventions.cli.base import app_of, emit, one_line_errors, print_json, say
+from conventions.cli.dead_letter_options import confirm
+from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
+from conventions.cli.stopping import stop_between_steps
+from conventions.core.errors import ConfigurationError
+from conventions.core.message_keys import NAME, MessageKeys, new_key, parse_revoked
+from conventions.core.units import moment_or_age
+from conventions.execution.change_selected import hold_signed
+from conventions.execution.purge import known_queues
+from conventions.execution.selection import Selection, found
+from conventions.now.at_workers import AT_WORKERS
+
+COLUMNS = ("key", "use", "waiting")
+SETTING, REVOKED = "CONVENTIONS_MESSAGE_KEYS", "CONVENTIONS_REVOKED_KEYS"
+ELSEWHERE = "RabbitMQ shows no messages that wait: see `docs/security.md` for how long the messages of a key may wait"
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and retire the keys that messages are signed with; hold what a stolen one has signed."""
+
+
+@keys.command(cls=CeleryCommand)
+@click.argument("name")
+@click.pass_context
+@one_line_errors
+def new(context: click.Context, name: str) -> None:
+    """Print a new key, as CONVENTIONS_MESSAGE_KEYS has it. Nothing is stored."""
+    app = app_of(context)
+    if not NAME.fullmatch(name):
+        raise click.BadParameter("up to 16 letters, digits, - and _", param_hint="NAME")
+    if app.message_keys is not None and name in app.message_keys:
+        raise click.BadParameter(f"there is a key {name}; a name is never used again", param_hint="NAME")
+    click.echo(new_key(name))
+    say(f"all processes get it as the second key of {SETTING} first, then as the first one", err=True)
+
+
+@keys.command("list", cls=CeleryCommand)
+@JSON
+@click.pass_context
+@one_line_errors
+def list_keys(context: click.Context, as_json: bool) -> None:
+    """List the keys by name, what each does, and how many messages wait that it has signed. No key is shown."""
+    app = app_of(context)
+    known, waiting = _keys(app), _waiting(app)
+    rows = [
+        {"key": name, "use": use, "waiting": None if waiting is None else waiting[name]}
+        for name, use in _uses(app, known).items()
+    ]
+    if waiting is not None:
+        others = {name: count for name, count in waiting.items() if name not in known}
+        rows += [{"key": name or None, "use": None, "waiting": count} for name, count in sorted(others.items())]
+    if not as_json:
+        rows = [_shown(row) for row in rows]
+    emit(rows, COLUMNS, as_json=as_json)
+    if waiting is None:
+        say(ELSEWHERE, err=True)
+
+
+@keys.command(cls=CeleryCommand)
+@click.argument("name")
+@click.pass_context
+@one_line_errors
+def retire(context: click.Context, name: str) -> None:
+    """Say whether a key may be taken out of CONVENTIONS_MESSAGE_KEYS. Status 1: not yet, with the reason."""
+    app = app_of(context)
+    _check_old(app, name)
+    waiting = _waiting(app)
+    if waiting is None:
+        say(f"{name} may still be needed: {ELSEWHERE}", err=True)
+        context.exit(1)
+    if count := waiting[name]:
+        say(
+            f"{name} is still needed: {count:,} messages wait or run that it has signed; `messages list --signed-with {name}` lists them",
+            err=True,
+        )
+        context.exit(1)
+    say(
+        f"nothing waits that {name} has signed: take it out of {SETTING} of all processes, unless one of them still signs with it"
+    )
+
+
+@keys.command(cls=CeleryCommand)
+@click.argument("name")
+@click.option(
+    "--since", required=True, metavar="TIME", help="When it was stolen: 2026-12-24T10:00, or an age such as 2h."
+)
+@NEEDED_REASON
+@YES
+@JSON
+@actor_option
+@click.pass_context
+@one_line_errors
+def revoke(context: click.Context, *, name: str, since: str, reason: str, yes: bool, as_json: bool, actor: str) -> None:
+    """Hold the messages that wait and that a stolen key has signed since a moment: each is a dead letter, KeyRevoked.
+
+    Whoever redrives one has looked at it. Messages that arrive later are held by workers that have the setting which this command prints.
+    """
+    app = app_of(context)
+    _check_old(app, name)
+    at = _moment(app, since)
+    line = f"{REVOKED}={_revoked_with(app, name, at)}"
+    if not app.port.can.looks:
+        say(f"set {line} for all workers: they hold what they get. {ELSEWHERE}", err=as_json)
+        return
+    app.loader.import_default_modules()
+    confirm(f"Hold all messages that wait and that {name} has signed since {at.isoformat()}?", yes=yes)
+    with stop_between_steps() as stops:
+        done = hold_signed(app, name, at, actor, reason, stops=stops)
+    if as_json:
+        print_json(
+            {
+                "held": done.total,
+                "queues": dict(done.done),
+                "left": done.left if done.complete else None,
+                "setting": line,
+            }
+        )
+    else:
+        say(f"{done.total:,} messages are held; `dead-letters list --error KeyRevoked` lists them")
+    say(f"set {line} for all workers: they hold what they get from now on", err=as_json)
+    if not done.complete:
+        say("stopped before its end: the same command does the rest", err=True)
+        context.exit(1)
+
+
+def _keys(app: ConventionsApp) -> MessageKeys:
+    if app.message_keys is None:
+        raise ConfigurationError([f"messages are not signed here: set {SETTING}; `keys new` makes a key"])
+    return app.message_keys
+
+
+def _check_old(app: ConventionsApp, name: str) -> None:
+    """Refuse a key that this process does not have, or signs with. Raises: BadParameter."""
+    known = _keys(app)
+    if name not in known:
+        raise click.BadParameter(f"there is no key {name}; there are: {', '.join(known)}", param_hint="NAME")
+    if name == known.signs_with:
+        raise click.BadParameter(
+            f"{name} signs new messages: put a new key before it in {SETTING} of all processes; `keys new` makes one",
+            param_hint="NAME",
+        )
+
+
+def _uses(app: ConventionsApp, known: MessageKeys) -> Mapping[str, str]:
+    revoked = parse_revoked(app.settings.revoked_keys) if app.settings.revoked_keys else {}
+    said = {name: f"verifies; revoked since {at.isoformat()}" for name, at in revoked.items()}
+    return {name: "signs" if name == known.signs_with else said.get(name, "verifies") for name in known}
+
+
+def _waiting(app: ConventionsApp) -> Counter[str] | None:
+    """How many messages wait or run that each key has signed; `None`: the broker shows none. Raises: RedisError."""
+    if not app.port.can.looks:
+        return None
+    selection = Selection(tuple(known_queues(app)))
+    return Counter(key_of(one.headers) for one in found(app, selection, places=("queue", "delayed", *AT_WORKERS)))
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    if row["use"] is not None:
+        return dict(row)
+    return {**row, "key": row["key"] or "none", "use": "not signed" if row["key"] is None else "not known here"}
+
+
+def _moment(app: ConventionsApp, text: str) -> datetime:
+    try:
+        return moment_or_age(text, datetime.now(UTC), ZoneInfo(app.settings.timezone)).replace(microsecond=0)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
+
+
+def _revoked_with(app: ConventionsApp, name: str, at: datetime) -> str:
+    revoked = parse_revoked(app.settings.revoked_keys) if app.settings.revoked_keys else {}
+    return ",".join(f"{one}@{moment.isoformat()}" for one, moment in {**revoked, name: at}.items())
