@@ -125,6 +125,12 @@ class Settings(BaseSettings):
         "is held as a dead letter",
     )
 
+    function_credentials: Literal["refuse", "warn", "ignore"] = Field(
+        "refuse",
+        description="what becomes of a send of a plain function whose arguments look like a credential: it is refused, sent and said in the log, or "
+        "not looked at",
+    )
+
     payload_limit: int = Field(64 * 1024, gt=0, description="largest payload of one message, bytes of JSON")
     chunk_payload_limit: int = Field(1024 * 1024, gt=0, description="largest payload of one chunk, bytes of JSON")
     result_limit: int = Field(1024 * 1024, gt=0, description="largest result of one job, bytes of JSON")

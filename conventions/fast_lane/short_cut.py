@@ -9,7 +9,7 @@ from celery.worker import state
 
 from conventions.broker.codec import CONTENT_ENCODING, CONTENT_TYPE, headers_in
 from conventions.broker.delivery import Delivery
-from conventions.broker.header_names import SIGNED
+from conventions.broker.header_names import FINGERPRINT, SIGNED
 from conventions.broker.signature import Signatures
 from conventions.broker.simple_message import PlainMessage, plain
 from conventions.core.errors import CredentialInPayload
@@ -128,6 +128,8 @@ class _Believes:
         self._signatures = signatures
 
     def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
+        if headers.get(FINGERPRINT) is None:  # nobody has looked at its arguments yet
+            return False
         if headers.get(SIGNED):  # headers of a caller, of which nobody else needs more than the names
             headers = headers_in(payload)
         signatures = self._signatures

@@ -18,6 +18,7 @@ from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, fault_of_name,
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import Router
+from conventions.security.function_guard import How, look_at
 from conventions.security.payload_guard import refuse_in_options, refuse_in_text
 from conventions.sending.callbacks import STEPS, signatures_of
 from conventions.sending.named_task import NamedTask
@@ -167,22 +168,39 @@ def _check_steps(
             _check_common(where, step["options"])
         else:
             _check_ours(where, other, step["options"], max_delay)
-        refuse_step_data(where, other, step)
+        refuse_step_data(where, other, step, task.app.settings.function_credentials)
 
 
-def refuse_step_data(where: str, task: Any, step: Mapping[str, Any]) -> None:
-    """Refuse a step whose arguments or headers look like a credential; steps within it come by themselves. Raises: CredentialInPayload."""
+def refuse_step_data(where: str, task: Any, step: Mapping[str, Any], how: How = "refuse") -> None:
+    """Refuse a step whose arguments or headers look like a credential; steps within it come by themselves.
+
+    Args:
+        where: for the error.
+        task: the step's; `None`: it is not known here.
+        step: a signature.
+        how: what becomes of the arguments of a function, and of a task that is not known.
+
+    Raises:
+        CredentialInPayload.
+    """
     within = STEPS_WITHIN.get(step.get("subtask_type") or "", ())
     named = {name: value for name, value in step["kwargs"].items() if name not in within}
-    names = getattr(getattr(task, "arguments", None), "names", ())
-    own = names if step.get("immutable") or len(step["args"]) >= len(names) else names[1:]  # the first one is a result
-    rest = step["args"][len(own) :]
-    values = dict(zip(own, step["args"], strict=False)) | named | ({"args": list(rest)} if rest else {})
-    refuse_in_options(where, values, getattr(task, "allowed_credentials", {}))
+    if hasattr(task, "arguments"):
+        _refuse_arguments(where, task, step, named)
+    else:
+        look_at(where, task, step["args"], named, how)
     for option in ("task_id", "idempotency_key", "actor", "group_id"):
         if isinstance(text := step["options"].get(option), str):
             refuse_in_text(where, option, text)
     refuse_in_options(where, {"headers": step["options"].get("headers")})
+
+
+def _refuse_arguments(where: str, task: Any, step: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    names = task.arguments.names
+    own = names if step.get("immutable") or len(step["args"]) >= len(names) else names[1:]  # the first one is a result
+    rest = step["args"][len(own) :]
+    values = dict(zip(own, step["args"], strict=False)) | dict(named) | ({"args": list(rest)} if rest else {})
+    refuse_in_options(where, values, getattr(task, "allowed_credentials", {}))
 
 
 def _check_ours(name: str, task: object, options: Mapping[str, Any], max_delay: timedelta | None) -> None:

@@ -16,6 +16,7 @@ from conventions.execution.attempt_event import own_headers
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import current_task
+from conventions.security.function_guard import look_at
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import check_text, common_headers
 from conventions.sending.named_task import NamedTask
@@ -32,7 +33,7 @@ def take_own_options(options: dict[str, Any]) -> dict[str, Any]:
 def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
     """Check a send of a task that is not ours or not known here, and write its headers into its options.
 
-    A function is checked only for what every worker refuses. It may use its own priorities and delays.
+    A function is checked only for what every worker refuses, and for credentials. It may use its own priorities and delays.
 
     Returns:
         The headers. `None` for a faulty step after a finished job: the step is then recorded as a dead letter.
@@ -57,10 +58,12 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
         if not isinstance(task, NamedTask):
             check_function(task, options, max_delay)
             _check_text(task.name, args, kwargs)
+            look_at(task.name, task, args or (), kwargs or {}, task.app.settings.function_credentials)
         else:
             check_options(task, options, max_delay)
             freeze_callbacks(task, str(task_id), options)
             _check_arguments(task, args, kwargs)
+            look_at(task.name, None, args or (), kwargs or {}, task.app.settings.function_credentials)
         check_text(task, "task_id", task_id)
         check_text(task, "idempotency_key", how["key"])
         given = options.get("headers") or {}

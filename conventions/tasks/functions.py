@@ -20,7 +20,6 @@ Functions: TypeAlias = Literal["celery", "conventions"]
 KINDS: tuple[str, ...] = get_args(Functions)
 OURS = (
     "aliases",
-    "allowed_credentials",
     "chunk_size",
     "fast_lane",
     "idempotent_on",

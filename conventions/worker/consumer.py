@@ -12,7 +12,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
 
 from conventions.broker.codec import DELIVERY, bytes_of_body
-from conventions.broker.header_names import ACTOR, SIGNATURE
+from conventions.broker.header_names import ACTOR, FINGERPRINT, SIGNATURE
 from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.actor import UNSIGNED
@@ -175,9 +175,10 @@ class Consumer(CeleryConsumer):
             ):
                 return False
             message.headers = check.looked_at(message, body)
+            if message.headers.get(FINGERPRINT) is None:  # its sender knew the name of the task alone
+                refuse_received(self.app, message.headers, body)
             if message.headers.get(ACTOR) == UNSIGNED and not message.headers.get(SIGNATURE):
                 refuse_beyond(self.app, message.headers, body, queue_of(message))
-                refuse_received(self.app, message.headers, body)
         except (SignatureRefused, CredentialInPayload) as fault:
             self.refuse(message, fault)
             return False

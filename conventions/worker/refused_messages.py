@@ -35,7 +35,7 @@ from conventions.broker.signature import without_unsigned
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM, UNSIGNED
 from conventions.core.deadline import Deadline
-from conventions.core.errors import KeyRevoked, SignatureRefused, UndeliverableMessage
+from conventions.core.errors import CredentialInPayload, KeyRevoked, SignatureRefused, UndeliverableMessage
 from conventions.core.value_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.application import Application
 from conventions.execution.attempt import Attempt
@@ -177,7 +177,7 @@ class Refusals:
             is_known: whether the envelope is the message, so that its signature can be looked at.
         """
         if is_known and begun is None and kind == "dead":
-            envelope, is_all = self._believed(envelope, held)
+            envelope, is_all = self._believed(envelope, held, error)
             whole = whole and is_all
         in_place = self._app.port.in_place(held) if whole else None
         event = _event(envelope, error, held, kind, None if stored and in_place else envelope)
@@ -213,8 +213,10 @@ class Refusals:
             and not check.signatures.fault_of(headers, *content, body)
         )
 
-    def _believed(self, envelope: dict[str, Any], held: HeldMessage | None) -> tuple[dict[str, Any], bool]:
-        """What a letter keeps of a message, and whether that is all of it.
+    def _believed(
+        self, envelope: dict[str, Any], held: HeldMessage | None, error: BaseException
+    ) -> tuple[dict[str, Any], bool]:
+        """What a letter keeps of a message, and whether that is all of it; `error`: why it ends.
 
         What nobody with the keys has sent takes the place of no other letter, and joins no batch. What is not signed keeps no credential.
         """
@@ -232,12 +234,13 @@ class Refusals:
                 return {**envelope, "headers": found}, found == headers
             except SignatureRefused:
                 return _kept_of_nobody(envelope, queue, as_sent(headers, delivery)), False
-            if found.get(SIGNATURE):
+            if found.get(SIGNATURE) and not isinstance(error, CredentialInPayload):
                 return {**envelope, "headers": found}, found == headers
             if found.get(ACTOR) == UNSIGNED:
                 return _kept_of_nobody(envelope, queue, found), False
+            envelope = {**envelope, "headers": found}
         safe = without_credentials(envelope)
-        return safe, safe == envelope
+        return safe, safe == envelope and headers == envelope.get("headers")
 
     @contextmanager
     def _in_loop(self) -> Iterator[None]:

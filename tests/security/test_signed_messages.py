@@ -412,6 +412,21 @@ def test_a_sender_that_knows_only_the_name(
         assert wait_until(partial(paid, live_app, name), 30) == ["system"]
 
 
+def test_what_the_sender_of_a_name_could_not_look_at(
+    live_app: ConventionsApp, module_installation: Installation, worker: Worker
+) -> None:
+    """It does not know what the class allows, where it was told to send all the same: the worker looks, and the letter does not hold it."""
+    settings = module_installation.settings | {"function_credentials": "ignore"}
+    with create_app("sender", packages=(), schedule=None, **settings) as sender:
+        id_ = sender.send_task(Late.name, kwargs={"name": SECRET}, actor="u-7").id
+    (letter,) = wait_until(lambda: [one for one in letters(live_app) if one.id == id_], 20)
+    assert (letter.error, letter.actor) == ("CredentialInPayload", "u-7")
+    assert letter.arguments == {"name": "(left out: a token of GitLab)"}
+    wait_until_empty(live_app)
+    assert SECRET not in json.dumps(contents(live_app.database, DeadLetterRow), default=str)
+    assert b64encode(SECRET.encode()).decode()[4:-4] not in str(letter.message)
+
+
 def test_a_refused_letter_that_is_redriven_and_fails(live_app: ConventionsApp, worker: Worker) -> None:
     """It is tried again, as every job."""
     publication, message = made(live_app, Late, name="again")
