@@ -7,7 +7,6 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -489,11 +488,7 @@ class ConventionsApp(_Base):
         url = self.settings.redis_url or self.broker_address
         found = Store(url, self.settings.key_prefix, patience=self._patience)
         if self.message_keys is not None:
-            found.entry_signatures = EntrySignatures(
-                self.message_keys,
-                self.settings.trust_unsigned_until,
-                patience=timedelta(seconds=self.settings.unknown_task_wait),
-            )
+            found.entry_signatures = EntrySignatures(self.message_keys, self.settings.trust_unsigned_until)
         return found
 
     @functools.cached_property

@@ -68,7 +68,7 @@ def record(database: Database, *entries: JournalEntry) -> None:
     for entry in entries:
         with database.session() as session:
             if entry.event.id in executions.record(session, [entry]) and entry.event.kind == "dead":
-                record_letters.record(session, [entry], None)
+                record_letters.record(session, [entry])
 
 
 def get(database: Database, message_id: str = "m1") -> DeadLetterRow:

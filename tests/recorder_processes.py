@@ -32,7 +32,7 @@ def child(store: Store, database: Database, log: Path | None = None) -> Iterator
             logging.basicConfig(filename=log, force=True)
         # What it uses of an application.
         app: Any = SimpleNamespace(
-            store=store, database=database, timings=USUAL, signatures=None, settings=SimpleNamespace(split_after=60)
+            store=store, database=database, timings=USUAL, settings=SimpleNamespace(split_after=60)
         )
         record_for_ever(app, parent)
     process = psutil.Process(pid)

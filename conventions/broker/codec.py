@@ -162,6 +162,24 @@ def written_message(message: Mapping[str, Any]) -> str:
     return text
 
 
+def json_of_kombu(value: Any) -> str:
+    """JSON as kombu writes it, which names the types that JSON lacks, such as a moment. A value of another type becomes its `repr`."""
+    try:
+        return str(dumps(value))  # type: ignore[no-untyped-call]  # kombu has few types
+    except (TypeError, ValueError):
+        return json.dumps(value, default=repr)
+
+
+def as_kombu_writes(value: Any) -> Any:
+    """A value as plain JSON values, which kombu reads as what it was."""
+    return json.loads(json_of_kombu(value))
+
+
+def as_kombu_reads(value: Any) -> Any:
+    """What plain JSON values were before kombu wrote them."""
+    return loads(json.dumps(value))  # type: ignore[no-untyped-call]  # kombu has few types
+
+
 def message_of(body: str, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
     """A message in kombu's form, with a body from `written_body`."""
     return {

@@ -26,6 +26,7 @@ from conventions.now.at_workers import AT_WORKERS
 
 COLUMNS = ("key", "use", "waiting")
 SETTING, REVOKED = "CONVENTIONS_MESSAGE_KEYS", "CONVENTIONS_REVOKED_KEYS"
+ODD = "?"  # in place of a name that no key can have
 ELSEWHERE = "RabbitMQ shows no messages that wait: see `docs/security.md` for how long the messages of a key may wait"
 
 
@@ -79,6 +80,9 @@ def retire(context: click.Context, name: str) -> None:
     """Say whether a key may be taken out of CONVENTIONS_MESSAGE_KEYS. Status 1: not yet, with the reason."""
     app = app_of(context)
     _check_old(app, name)
+    if count := app.journal.signed_with(name):
+        say(f"{name} is still needed: {count:,} entries of the journal are not in SQL yet that it has signed", err=True)
+        context.exit(1)
     waiting = _waiting(app)
     if waiting is None:
         say(f"{name} may still be needed: {ELSEWHERE}", err=True)
@@ -167,7 +171,11 @@ def _waiting(app: ConventionsApp) -> Counter[str] | None:
     if not app.port.can.looks:
         return None
     selection = Selection(tuple(known_queues(app)))
-    return Counter(key_of(one.headers) for one in found(app, selection, places=("queue", "delayed", *AT_WORKERS)))
+    names = Counter(key_of(one.headers) for one in found(app, selection, places=("queue", "delayed", *AT_WORKERS)))
+    counted: Counter[str] = Counter()
+    for name, count in names.items():
+        counted[name if not name or NAME.fullmatch(name) else ODD] += count
+    return counted
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

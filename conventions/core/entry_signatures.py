@@ -5,7 +5,7 @@ The signature is the last field of an entry's JSON, and signs all before it: an 
 
 import hmac
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from conventions.core.message_keys import MessageKeys
@@ -16,14 +16,12 @@ Use: TypeAlias = Literal["event", "deed"]
 VERSION = b"conventions journal 1"
 FIELD = b',"signature":"'
 END = b'"}'
+LONGEST = 64  # bytes of the field, with a name of 16 characters and a code of 24
+KEY_NOT_HERE = "it is signed with a key that is not here"
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-class KeyNotHere(Exception):
-    """An entry was signed just now with a key that this process does not have: another process may have it. No `ValueError`: it is not the entry's fault."""
 
 
 class EntrySignatures:
@@ -32,7 +30,6 @@ class EntrySignatures:
     Args:
         keys: the keys of its messages.
         trusted_until: until then an entry without a signature is believed, since releases before this one do not sign; aware.
-        patience: for how long an entry may wait for a process that has its key.
         now: the present moment.
     """
 
@@ -41,10 +38,9 @@ class EntrySignatures:
         keys: MessageKeys,
         trusted_until: datetime | None = None,
         *,
-        patience: timedelta = timedelta(0),
         now: Callable[[], datetime] = _now,
     ) -> None:
-        self._keys, self._trusted_until, self._patience, self._now = keys, trusted_until, patience, now
+        self._keys, self._trusted_until, self._now = keys, trusted_until, now
 
     def signed(self, entry: bytes, use: Use) -> bytes:
         """An entry with its signature; `entry`: JSON of a mapping with at least one field."""
@@ -52,28 +48,28 @@ class EntrySignatures:
             entry[:-1], FIELD, self._keys.signs_with.encode(), self._keys.mac(_text(entry, use)).encode(), END,
         )  # fmt: skip
 
-    def fault_of(self, entry: bytes, use: Use, appended: datetime) -> str:
-        """Why an entry is not believed; empty: it is.
-
-        Args:
-            entry: with its signature.
-            use: the field that holds it.
-            appended: when it came into the journal.
-
-        Raises:
-            KeyNotHere: nobody can tell here, and it came not long ago.
-        """
+    def fault_of(self, entry: bytes, use: Use) -> str:
+        """Why an entry is not believed; empty: it is."""
         before, field, rest = entry.rpartition(FIELD)
         if not field or not rest.endswith(END):
             return "" if self._is_early() else "it is not signed"
         name, _, code = rest[: -len(END)].partition(b".")
         known = name.decode(errors="replace")
         if known not in self._keys:
-            if self._now() < appended + self._patience:
-                raise KeyNotHere(f"an entry of the journal is signed with a key that is not here, perhaps {known!r}")
-            return "it is signed with a key that is not here"
+            return KEY_NOT_HERE
         right = self._keys.mac(_text(before + b"}", use), known)
         return "" if hmac.compare_digest(right.encode(), code) else "its signature does not fit it: it was altered"
+
+    @staticmethod
+    def is_signed(entry: bytes) -> bool:
+        """Whether an entry has a signature, right or wrong."""
+        return FIELD in entry[-LONGEST:]
+
+    @staticmethod
+    def key_of(entry: bytes) -> str:
+        """The name of the key that an entry says it is signed with; empty: none."""
+        _, field, rest = entry[-LONGEST:].rpartition(FIELD)
+        return rest.partition(b".")[0].decode(errors="replace") if field else ""
 
     def _is_early(self) -> bool:
         return self._trusted_until is not None and self._now() < self._trusted_until

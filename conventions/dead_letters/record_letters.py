@@ -10,9 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from conventions.broker.signature import Signatures
 from conventions.core.error_text import FailureText, clean, cut
-from conventions.dead_letters.believed_message import believed_message
 from conventions.dead_letters.resent_letters import FAILED
 from conventions.records.journal import JournalEntry
 from conventions.storage.database import insert_into
@@ -21,10 +19,8 @@ from conventions.storage.tables import DeadLetterRow, ExecutionRow
 _NO_FAILURE = FailureText("Unknown", "", "", "")
 
 
-def record(session: Session, entries: Sequence[JournalEntry], signatures: Signatures | None) -> None:
+def record(session: Session, entries: Sequence[JournalEntry]) -> None:
     """Store the letters of newly recorded events. A message that dies again updates its letter.
-
-    Of their messages they keep what nobody without the keys has altered; `signatures`: verifies, `None`: there are no keys.
 
     An event of an earlier redrive, attempt or claim than the stored one does not change the letter. Only the time of
     the first failure may move back: it is the first failed attempt among the executions that are kept.
@@ -38,7 +34,7 @@ def record(session: Session, entries: Sequence[JournalEntry], signatures: Signat
         row.generation, row.attempts, row.fence, row.last_failed_at
     )
     # Sorted, so that two recorders of the same letters cannot deadlock.
-    values = sorted((_values(entry, first, signatures) for entry in entries), key=lambda one: str(one["id"]))
+    values = sorted((_values(entry, first) for entry in entries), key=lambda one: str(one["id"]))
     changes = {name: new[name] for name in values[0] if name not in ("id", "first_failed_at")}
     connection = session.connection()  # without the ORM, which would send one statement; a row may occur twice
     connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes, where=later), values)
@@ -68,7 +64,7 @@ def _first_failures(session: Session, entries: Sequence[JournalEntry]) -> dict[s
     return dict(session.execute(query.group_by(row.message_id)).all())
 
 
-def _values(entry: JournalEntry, first: Mapping[str, datetime], signatures: Signatures | None) -> dict[str, Any]:
+def _values(entry: JournalEntry, first: Mapping[str, datetime]) -> dict[str, Any]:
     event, failure = entry.event, entry.event.failure or _NO_FAILURE
     id_ = cut(event.message_id)
     return {
@@ -84,7 +80,7 @@ def _values(entry: JournalEntry, first: Mapping[str, datetime], signatures: Sign
         "state": "dead",
         "arguments": _finite(event.arguments or {}),
         "headers": _finite(event.headers or {}),
-        "message": _envelope(entry, signatures),
+        "message": _envelope(entry),
         "generation": event.generation,
         "fence": entry.fence,
         "first_failed_at": min(first.get(id_, entry.at), entry.at),
@@ -94,18 +90,15 @@ def _values(entry: JournalEntry, first: Mapping[str, datetime], signatures: Sign
     }
 
 
-def _envelope(entry: JournalEntry, signatures: Signatures | None) -> str | None:
+def _envelope(entry: JournalEntry) -> str | None:
     """The message as JSON text. Bytes that are not JSON are kept as `{"base64": …}`."""
     if entry.message is None:
         return None if entry.event.message is None else json.dumps(entry.event.message)
-    message = believed_message(entry.event, entry.message, signatures) if signatures else entry.message
-    if message is None:
-        return None
     try:
-        text = message.decode()
+        text = entry.message.decode()
         json.loads(text)
     except (ValueError, RecursionError):
-        return json.dumps({"base64": b64encode(message).decode()})
+        return json.dumps({"base64": b64encode(entry.message).decode()})
     return text
 
 

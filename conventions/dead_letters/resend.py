@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from conventions.broker.caller_headers import AcceptedHeaders, OwnHeaders
-from conventions.broker.codec import UnreadableBody, bytes_of, read_body
+from conventions.broker.codec import UnreadableBody, as_kombu_reads, bytes_of, read_body
 from conventions.broker.header_names import (
     COPY,
     COUNTS,
@@ -183,7 +183,7 @@ def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any
 def _send_message(
     app: Application, letter: DeadLetterRow, message: Mapping[str, Any], priority: Priority | None
 ) -> None:
-    headers = _headers(letter, message["headers"]) | ANEW
+    headers = as_kombu_reads(_headers(letter, message["headers"]) | ANEW)  # as a sender has them, who signs them so
     properties = message.get("properties") or {}
     publish_written(
         app,

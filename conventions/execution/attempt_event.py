@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conventions.broker.codec import message_of, written_body
+from conventions.broker.codec import as_kombu_writes, in_base64, json_of_kombu, message_of
 from conventions.broker.header_names import LATER, ON_REQUEST, OURS, SIGNATURE, SIGNED, TOKEN
 from conventions.core import error_text
 from conventions.execution.attempt import Attempt
@@ -38,8 +38,8 @@ def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException |
         failure=error_text.describe(job.task, error) if error is not None else None,
         arguments=dict(job.payload) if dead else None,
         headers=own_headers(task.request) if dead else None,
-        # The settle script adds the message itself, where it has it.
-        message=envelope_of(task.request) if dead and job.held is None else None,
+        # Without keys the settle script adds the message itself, where it has it.
+        message=envelope_of(task.request) if dead and (job.held is None or task.app.signatures is not None) else None,
     )
 
 
@@ -64,7 +64,7 @@ def _stays(name: str) -> bool:
 def envelope_of(request: Any) -> dict[str, Any]:
     """The message of a request, as kombu writes it."""
     embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    body = written_body(request.args, request.kwargs, embed, default=repr)
+    body = in_base64(json_of_kombu([request.args, request.kwargs, embed]).encode())
     names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
              "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers")  # fmt: skip
     headers = {"lang": "py", "task": request.task} | {name: getattr(request, name, None) for name in names}
@@ -73,4 +73,4 @@ def envelope_of(request: Any) -> dict[str, Any]:
         "reply_to": request.reply_to,
         "delivery_info": dict(request.delivery_info or {}),
     }
-    return message_of(body, headers | headers_to_go_on(request), properties)
+    return message_of(body, as_kombu_writes(headers | headers_to_go_on(request)), properties)

@@ -4,12 +4,13 @@ Each step acts on up to 500 messages, and only on those that are where they were
 change that is stopped or killed has done a part. Pause the queue first where nothing is to run.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
+
+from kombu.utils.json import loads
 
 from conventions.broker.codec import body_of
 from conventions.broker.signature import fault_of_revoked
@@ -187,9 +188,11 @@ def hold_signed(
 def is_signed(app: Application, one: Waiting) -> bool:
     """Whether somebody with the keys has sent a message that waits as it is."""
     try:
-        envelope = json.loads(one.payload)
+        envelope = loads(one.payload)  # type: ignore[no-untyped-call]  # kombu has few types
         content = envelope.get("content-type"), envelope.get("content-encoding")
-        return app.signatures is not None and not app.signatures.fault_of(one.headers, *content, body_of(envelope))
+        return app.signatures is not None and not app.signatures.fault_of(
+            envelope["headers"], *content, body_of(envelope)
+        )
     except Exception:  # noqa: BLE001  # of headers that no sender of ours writes
         return False
 

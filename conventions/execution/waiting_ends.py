@@ -82,7 +82,7 @@ def _kept_in_letter(one: Waiting) -> dict[str, Any]:
     headers = without_unsigned(one.headers)
     message = json.loads(one.payload) | {"headers": headers}
     ours = {name: headers[name] for name in OURS if name in headers and name not in (SIGNATURE, SIGNED)}
-    return {"attempt": 0, "arguments": one.arguments, "headers": ours, "message": message}
+    return {"attempt": max(one.attempt - 1, 0), "arguments": one.arguments, "headers": ours, "message": message}
 
 
 TOKENS = {"purged": "purge", "cancelled": "cancel", "dead": "dead"}

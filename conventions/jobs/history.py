@@ -15,7 +15,7 @@ from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
 from conventions.jobs.look import WITHIN
-from conventions.records.journal import INTERRUPTED, KINDS, Event
+from conventions.records.journal import INTERRUPTED, Event
 
 if TYPE_CHECKING:
     from conventions.storage.tables import ExecutionRow
@@ -182,8 +182,7 @@ def _is_of(row: "ExecutionRow", message_id: str, log: _Log) -> bool:
     if (row.generation, row.attempt) != (log.redrive, log.attempt):
         return False
     event = Event(message_id, row.kind, generation=log.redrive, attempt=log.attempt, token=log.token)
-    kinds = KINDS if row.kind == "superseded" else (row.kind,)  # it has the id of how it would have ended
-    return any(replace(event, kind=one).id == row.id for one in kinds)
+    return event.id == row.id
 
 
 def _of_row(row: "ExecutionRow", lines: Iterable[LogLine]) -> JobAttempt:

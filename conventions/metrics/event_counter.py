@@ -20,17 +20,18 @@ from conventions.core.units import milliseconds
 from conventions.core.value_bounds import MOST_CHARACTERS
 from conventions.metrics.counts import BETWEEN, START
 from conventions.metrics.measures import Sums
-from conventions.records.journal import ODD, AuditJournalEntry, JournalEntry, read_entry
+from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
+_Named: TypeAlias = tuple[str, int, int, str, str]
 _Entries: TypeAlias = Sequence[tuple[bytes, dict[bytes, bytes]]]
 ID = re.compile(rb"\d{1,19}-\d{1,19}")
 
 AT_ONCE = 500  # entries in one read: the server serves nobody else during a call
 LOOK_EVERY = 60.0  # seconds between two looks at the mark that others may have moved
-KEPT_IDS = 10_000  # events whose repetition is noticed
+KEPT_IDS = 10_000  # events without a claim whose repetition is noticed
 MESSAGE = 300  # characters of an error that a cause keeps
 
 
@@ -52,7 +53,7 @@ class EventCounter:
         self._looks_at = 0.0
         self._keeps = self._room = keeps
         self._read: dict[bytes, tuple[JournalEntry | AuditJournalEntry, int]] = {}
-        self._seen: OrderedDict[str, None] = OrderedDict()  # ids of events
+        self._seen: OrderedDict[_Named, None] = OrderedDict()
 
     def count_all(self) -> int:
         """Count what is there. Returns how many entries. Raises: RedisError: what was not counted is counted the next time."""
@@ -144,20 +145,20 @@ class EventCounter:
     def _add(self, last: bytes, found: _Entries) -> int:
         """Count the entries that follow the one that was counted last. Returns how many, or 1 if others have counted meanwhile."""
         newest = found[-1][0]
-        sums, new = self._sums_of(found)
+        sums, unclaimed = self._sums_of(found)
         self._last = None  # until the answer is known
         answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))
         self._last = answer
         if answer != newest:
             return 1
-        self._seen.update(dict.fromkeys(new))  # not before: this part may have to be counted once more
+        self._seen.update(dict.fromkeys(unclaimed))  # not before: this part may have to be counted once more
         while len(self._seen) > KEPT_IDS:
             self._seen.popitem(last=False)
         return len(found)
 
-    def _sums_of(self, found: _Entries) -> tuple[Sums, set[str]]:
-        """The sums of a part, and the ids of its events."""
-        sums, new = Sums(self._split_after), set[str]()
+    def _sums_of(self, found: _Entries) -> tuple[Sums, set[_Named]]:
+        """The sums of a part, and the names of its events that have no claim."""
+        sums, unclaimed = Sums(self._split_after), set[_Named]()
         for id_, fields in found:
             try:
                 entry = read_entry(id_, fields, self._store.entry_signatures)
@@ -166,12 +167,14 @@ class EventCounter:
             self._keep(entry, fields)
             if not isinstance(entry, JournalEntry):
                 continue
-            # Its writer had no answer, and has written it again; in SQL it is one row.
-            if entry.event_id in self._seen or entry.event_id in new:
-                continue
-            new.add(entry.event_id)
+            if entry.fence == 0:
+                name = _name_of(entry.event)
+                # Its writer had no answer, and has written it again; in SQL it is one row.
+                if name in self._seen or name in unclaimed:
+                    continue
+                unclaimed.add(name)
             sums.add(entry.event, milliseconds(entry.at.timestamp()))
-        return sums, new
+        return sums, unclaimed
 
     def _keep(self, entry: JournalEntry | AuditJournalEntry, fields: Mapping[bytes, bytes]) -> None:
         size = sum(map(len, fields.values()))
@@ -190,6 +193,10 @@ class EventCounter:
         with self._lock:
             self._read.clear()
             self._room = self._keeps
+
+
+def _name_of(event: Event) -> _Named:
+    return event.message_id, event.generation, event.attempt, event.token, event.kind
 
 
 def position_of(id_: bytes) -> tuple[int, int]:

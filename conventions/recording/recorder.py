@@ -11,13 +11,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.core.chunking import batched
-from conventions.core.entry_signatures import KeyNotHere
+from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
 from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
@@ -29,7 +28,6 @@ from conventions.records.journal import ODD, AuditJournalEntry, Journal, Journal
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
-    from conventions.broker.signature import Signatures
     from conventions.storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -42,6 +40,7 @@ HURRIES_AT = 5.0  # seconds: the longer the oldest event waits, the less the rec
 STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a recorder goes on recording when it stops
+LOOK_BACK_EVERY = 60.0  # seconds between two looks at what was put aside
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
 
 
@@ -55,7 +54,6 @@ class Recorder:
         rest: how long it rests after each batch, as a multiple of the time that the batch took. It rests less if events have
             waited for long, see `HURRIES_AT`.
         counter: counts each event before it is removed from the stream.
-        signatures: verify the messages of dead letters; `None`: there are no keys.
 
     Attributes:
         counter: the same.
@@ -69,7 +67,6 @@ class Recorder:
         timings: Timings = USUAL,
         rest: float = 0.0,
         counter: EventCounter | None = None,
-        signatures: "Signatures | None" = None,
     ) -> None:
         self.name = _name_of(os.getpid())
         self.journal = Journal(store)
@@ -79,12 +76,11 @@ class Recorder:
         self._database = database
         self._timings = timings
         self._rest = rest
-        self._signatures = signatures
         self.counter = counter or EventCounter(store)
         self._new = NewEntries(store, self.name, self.counter)
         self._unfinished = False  # a batch that is not recorded, or not removed
         self._away_since: float | None = None
-        self._leads_until = 0.0
+        self._leads_until = self._looks_back_at = 0.0
         # Called when the server has restarted since Redis was last compared with SQL. `None`: there is nothing to compare.
         self.compare: Callable[[], bool | None] | None = None
 
@@ -98,7 +94,6 @@ class Recorder:
         Raises:
             RedisError: nothing is lost; what was committed is acknowledged the next time.
             SQLAlchemyError: nothing is lost; the same entries come the next time.
-            KeyNotHere: an entry waits for a recorder that has its key; the same.
         """
         return self._take(self._read(limit, block))
 
@@ -127,13 +122,11 @@ class Recorder:
                 leads = self.lead()
                 if not leads:
                     self._stand_by()
+                else:
+                    self._look_back()
                 found = self._read(limit, BLOCK) if leads else {}
                 begun = time.monotonic()
                 recorded = self._take(found)
-            except KeyNotHere as error:
-                self._log_outage(error)
-                self._let_others_lead(stop)
-                continue
             except Exception as error:  # noqa: BLE001  # after any error the entry is still there, and recording goes on
                 self._log_outage(error)
                 rest(pause, stop)
@@ -149,12 +142,28 @@ class Recorder:
                 rest(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
-    def _let_others_lead(self, stop: Callable[[], bool]) -> None:
-        """Another recorder may have the key that is missing here, as while keys change."""
-        with suppress(RedisError):
-            self._ask_lead(0.0)
-        self._stand_by()
-        rest(2 * STANDBY, stop)
+    def _look_back(self) -> None:
+        if time.monotonic() >= self._looks_back_at:
+            self._looks_back_at = time.monotonic() + LOOK_BACK_EVERY
+            self.take_back()
+
+    def take_back(self) -> int:
+        """Record what was put aside since its key was not here, and is by now, as while keys change. Returns how many entries.
+
+        Raises:
+            RedisError, SQLAlchemyError: what was recorded is put aside no more, or is recorded once more, which changes nothing.
+        """
+        redis: Any = self._store.redis
+        taken, start = 0, 0
+        while some := redis.lrange(self.rejected, start, start + BATCH - 1):
+            found = [one for raw in some if (one := _put_aside(raw, self._store.entry_signatures)) is not None]
+            if found:
+                self._record([one.entry for one in found], {one.entry.id: one.fields for one in found})
+                for one in found:
+                    redis.lrem(self.rejected, 1, one.raw)
+            taken += len(found)
+            start += len(some) - len(found)
+        return taken
 
     def _stand_by(self) -> None:
         """Another recorder leads: what was read and not recorded is left to it."""
@@ -266,9 +275,9 @@ class Recorder:
         with self._database().session() as session:
             audit.record_once(session, audit_entries)
             new = executions.record(session, entries)
-            dead = {entry.event_id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
-            record_letters.record(session, [entry for id_, entry in dead.items() if id_ in new], self._signatures)
-            fresh = [entry for entry in entries if entry.event_id in new] if new else []
+            dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
+            record_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
+            fresh = [entry for entry in entries if entry.event.id in new] if new else []
             record_letters.antedate(session, fresh)
             resent_letters.note_answers(session, fresh)
             return journal_position.count(session, self._store.prefix)
@@ -321,6 +330,28 @@ class Recorder:
             logger.warning("recorded again, after %.0f s", away)
 
 
+class _PutAside(NamedTuple):
+    raw: bytes
+    entry: JournalEntry | AuditJournalEntry
+    fields: dict[bytes, bytes]
+
+
+def _put_aside(raw: bytes, signatures: EntrySignatures | None) -> _PutAside | None:
+    """An entry that `_reject` has put aside since its key was not here; `None`: for another reason, or it still is not."""
+    try:
+        found = json.loads(raw)
+        if KEY_NOT_HERE not in found["fault"]:
+            return None
+        fields = {_bytes(name): _bytes(value) for name, value in found["fields"].items()}
+        return _PutAside(raw, read_entry(found["id"].encode(), fields, signatures), fields)
+    except (*ODD, AttributeError):
+        return None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
 def _name_of(process: int) -> str:
     return f"{socket.gethostname()}:{process}"
 
@@ -336,9 +367,7 @@ def _text(value: bytes) -> str:
 def _is_outage(error: BaseException) -> bool:
     """Whether the text of the error is enough, without a traceback."""
     sql = sys.modules.get("sqlalchemy.exc")
-    return isinstance(error, (RedisError, OSError, KeyNotHere)) or (
-        sql is not None and isinstance(error, sql.SQLAlchemyError)
-    )
+    return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))
 
 
 def refuses_content(error: Exception) -> bool:

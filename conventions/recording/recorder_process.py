@@ -81,12 +81,7 @@ def record_for_ever(app: SendingApplication, parent: int, pulse: Pulse | None = 
         _let_go_of_parents()
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
         recorder = Recorder(
-            app.store,
-            cache(partial(_loaded, app)),
-            timings=app.timings,
-            rest=REST,
-            counter=counter_of(app),
-            signatures=app.signatures,
+            app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST, counter=counter_of(app)
         )
         if after:
             with suppress(RedisError):  # the lead lapses by itself

@@ -28,9 +28,7 @@ class RecorderStep(bootsteps.StartStopStep):
             self._keeper = Keeper(worker.app)
             return
         app = worker.app
-        recorder = Recorder(
-            app.store, lambda: app.database, timings=app.timings, counter=counter_of(app), signatures=app.signatures
-        )
+        recorder = Recorder(app.store, lambda: app.database, timings=app.timings, counter=counter_of(app))
         self._lost = begin_duties(app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()

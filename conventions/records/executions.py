@@ -40,7 +40,7 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
     Returns the ids of events that were not stored before, without plain successes: nobody needs those, and asking for
     them costs as much as storing them.
     """
-    events = {entry.event_id: entry for entry in reversed(entries)}  # if an entry was read twice, the first one counts
+    events = {entry.event.id: entry for entry in reversed(entries)}  # if an entry was read twice, the first one counts
     plain: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for id_ in sorted(events):  # sorted, so that two recorders of the same rows cannot deadlock
@@ -94,7 +94,7 @@ def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, Exec
 
 def row_of(entry: JournalEntry) -> ExecutionRow:
     """The row that an event becomes, of no session."""
-    return ExecutionRow(**_row(entry.event_id, entry), **_failure(entry))
+    return ExecutionRow(**_row(entry.event.id, entry), **_failure(entry))
 
 
 def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:

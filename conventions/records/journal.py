@@ -21,12 +21,13 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
-from conventions.core.entry_signatures import EntrySignatures, KeyNotHere
+from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import FailureText
 from conventions.core.units import moment
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
+LATEST = timedelta(minutes=10)  # by which the clocks of Redis and of a recorder may differ
 LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
 ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
 SEARCHED, PAGE = 20_000, 200  # events that a search for one message looks through, and how many in one read
@@ -59,7 +60,7 @@ class Event:
         wait: seconds from the moment in which it was ready to its start.
         release: of the team's code that the worker ran.
         runtime: seconds.
-        message: the broker's envelope of a dead message, if the settle script does not have it.
+        message: the broker's envelope of a dead message, where the settle script does not have it, or may not be believed.
     """
 
     message_id: str
@@ -200,7 +201,6 @@ class JournalEntry:
         fence: the fence of the claim; 0 without a claim.
         at: when it was appended, by the server's clock.
         message: the broker's message as it was stored, or `None`.
-        event_id: of the event as it was written, whatever the script has said of it: a second entry for it changes nothing.
     """
 
     id: bytes
@@ -208,10 +208,6 @@ class JournalEntry:
     fence: int
     at: datetime
     message: bytes | None = None
-    event_id: str = ""
-
-    def __post_init__(self) -> None:
-        self.event_id = self.event_id or self.event.id
 
     @classmethod
     def read(
@@ -220,27 +216,23 @@ class JournalEntry:
         fields: Mapping[bytes, bytes],
         signatures: EntrySignatures | None,
     ) -> "JournalEntry":
-        """Read an event entry; `signatures`: of the store.
-
-        Raises:
-            ValueError: it is none, or not to be believed.
-            KeyNotHere: it was signed with a key that another process may have.
-        """
+        """Read an event entry; `signatures`: of the store. Raises: ValueError when it is none, or not to be believed."""
         data = fields.get(b"event")
         if data is None:
             raise ValueError("an entry without an event")
-        fault = signatures.fault_of(data, "event", _at(id, {})) if signatures else ""
+        fault = signatures.fault_of(data, "event") if signatures else ""
         event = Event.decode(data)
         if fault and not _is_of_script(event):
             raise ValueError(fault)
-        event_id = event.id
         if fields.get(b"refused") == b"1":
             event = replace(event, kind="superseded")
         fence = int(fields.get(b"fence") or 0)
         if not 0 <= fence <= _LARGEST_FENCE:
             raise ValueError("a fence that is out of range")
         at = _at(id, fields) if signatures is None else _at_or_before(id, fields, event)
-        return cls(id, event, fence, at, fields.get(b"message"), event_id)
+        # A signed event has the message that its worker believed. What lay in Redis may be another one by then.
+        message = None if signatures and signatures.is_signed(data) else fields.get(b"message")
+        return cls(id, event, fence, at, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +250,12 @@ class AuditJournalEntry:
         fields: Mapping[bytes, bytes],
         signatures: EntrySignatures | None,
     ) -> "AuditJournalEntry":
-        """Read an audit entry; `signatures`: of the store. Raises: ValueError, KeyNotHere: as of an event."""
-        if signatures and (fault := signatures.fault_of(fields[b"deed"], "deed", _at(id, {}))):
+        """Read an audit entry; `signatures`: of the store. Raises: ValueError: the same."""
+        if signatures and (fault := signatures.fault_of(fields[b"deed"], "deed")):
             raise ValueError(fault)
-        return cls(id, AuditEntry.decode(fields[b"deed"]), _at(id, fields if signatures is None else {}))
+        return cls(
+            id, AuditEntry.decode(fields[b"deed"]), _at(id, fields) if signatures is None else _appended(id, fields)
+        )
 
 
 def read_entry(
@@ -269,7 +263,7 @@ def read_entry(
     fields: Mapping[bytes, bytes],
     signatures: EntrySignatures | None,
 ) -> JournalEntry | AuditJournalEntry:
-    """Read an entry of the stream, of either kind. Raises: ValueError, KeyNotHere: as of an event."""
+    """Read an entry of the stream, of either kind. Raises: ValueError: it is neither, or not to be believed."""
     return (AuditJournalEntry if b"deed" in fields else JournalEntry).read(id, fields, signatures)
 
 
@@ -281,11 +275,22 @@ def _is_of_script(event: Event) -> bool:
 
 def _at_or_before(id: bytes, fields: Mapping[bytes, bytes], event: Event) -> datetime:  # noqa: A002
     """When it was appended, by its id; of an interrupted start, when that had ended: after it began, which is signed."""
-    appended = _at(id, {})
+    appended = _appended(id, fields)
     began = moment(event.started_at)
     if event.kind != INTERRUPTED or began is None:
         return appended
     return max(began, min(_at(id, fields), appended))
+
+
+def _appended(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
+    """The time of its id; where somebody has made the stream one of the future, the time that the script wrote, or the present one."""
+    now = datetime.now(UTC)
+    for said in ({}, fields):
+        with suppress(ValueError):
+            at = _at(id, said)
+            if at <= now + LATEST:
+                return at
+    return now
 
 
 def _at(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
@@ -333,6 +338,16 @@ class Journal:
         length: Any = self._store.redis.llen(self.rejected_key)
         return int(length)
 
+    def signed_with(self, key: str) -> int:
+        """How many entries say that a key has signed them. Raises: RedisError."""
+        redis: Any = self._store.redis
+        count, last = 0, b"-"
+        while page := redis.xrange(self.key, min=last, count=PAGE):
+            texts = [values.get(b"event") or values.get(b"deed") or b"" for _, values in page]
+            count += sum(EntrySignatures.key_of(text) == key for text in texts)
+            last = b"(" + page[-1][0]
+        return count
+
     def find(self, message_id: str, *, every: bool = False) -> list[JournalEntry]:
         """The events of a message that are not in SQL yet, newest first, among the last `SEARCHED`.
 
@@ -354,7 +369,7 @@ class Journal:
                 event = values.get(b"event", b"")
                 if not any(one in event for one in written):
                     continue
-                with suppress(ValueError, KeyNotHere):
+                with suppress(ValueError):
                     entry = JournalEntry.read(id_, values, self._store.entry_signatures)
                     if entry.event.message_id == message_id:
                         found.append(entry)

@@ -22,6 +22,7 @@ from conventions.broker.codec import (
     CONTENT_TYPE,
     DELIVERY,
     UnreadableBody,
+    as_kombu_writes,
     body_of,
     body_within,
     bytes_of_body,
@@ -101,7 +102,11 @@ class Refusals:
 
     def _record_bare(self, delivery: Delivery, error: Exception, held: HeldMessage) -> bool:
         # Nothing of it is known, so its letter has what lies in Redis, under an id that nobody else has.
-        bare = {} if self._app.sender_check is None else {"headers": {"id": _id_of_nobody(_tag(held)), ACTOR: UNSIGNED}}
+        bare: dict[str, Any] = {}
+        if self._app.sender_check is not None:
+            headers = {"id": _id_of_nobody(_tag(held)), ACTOR: UNSIGNED}
+            raw = delivery.payload
+            bare = without_credentials({"base64": in_base64(raw[:KEPT]), "bytes": len(raw), "headers_of_it": headers})
         try:
             return self.record(bare, error, held, stored=True, is_known=False)
         except Exception:  # the worker must go on, and the message comes again
@@ -180,7 +185,8 @@ class Refusals:
             envelope, is_all = self._believed(envelope, held, error)
             whole = whole and is_all
         in_place = self._app.port.in_place(held) if whole else None
-        event = _event(envelope, error, held, kind, None if stored and in_place else envelope)
+        is_added = stored and in_place and self._app.sender_check is None  # by the settle script, as it lies in Redis
+        event = _event(envelope, error, held, kind, None if is_added else _without_delivery(envelope))
         if begun is not None:
             event = _with_attempt(event, begun, self._app.release)
         # A name that cannot be written is one with escapes here, as in SQL.
@@ -230,7 +236,7 @@ class Refusals:
                 found = check.look(headers, delivery, content, body_of(envelope), queue)
             except KeyRevoked:
                 sent = as_sent(headers, delivery)
-                found = without_unsigned(sent)
+                found = without_unsigned(sent) | {"retries": headers.get("retries")}
                 return {**envelope, "headers": found}, found == headers
             except SignatureRefused:
                 return _kept_of_nobody(envelope, queue, as_sent(headers, delivery)), False
@@ -320,6 +326,14 @@ def _kept_of_nobody(envelope: Mapping[str, Any], queue: str, headers: Mapping[st
             "content-encoding": encoding if encoding == CONTENT_ENCODING else "binary",
         }
     )
+
+
+def _without_delivery(envelope: dict[str, Any]) -> dict[str, Any]:
+    """A message as it was sent, as plain JSON values."""
+    properties = {name: one for name, one in _mapping(envelope.get("properties")).items() if name != DELIVERY}
+    whole = envelope if "properties" not in envelope else {**envelope, "properties": properties}
+    found: dict[str, Any] = as_kombu_writes(whole)
+    return found
 
 
 def _with_attempt(event: Event, begun: Attempt, release: str | None) -> Event:

@@ -218,7 +218,7 @@ def test_a_failed_transaction_records_and_moves_nothing(database: Database) -> N
     def fail() -> None:
         with database.session() as session:
             dead_letters.move(session, "m1", ("dead",), "redriven")
-            record_letters.record(session, [failure("m2")], None)
+            record_letters.record(session, [failure("m2")])
             raise LookupError
 
     with pytest.raises(LookupError):

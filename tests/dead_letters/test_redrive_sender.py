@@ -56,7 +56,7 @@ def bury(app: ConventionsApp, count: int, first: int = 0) -> None:
             for n in range(first, first + count)
         ]
         executions.record(session, entries)
-        record_letters.record(session, entries, None)
+        record_letters.record(session, entries)
 
 
 def answer(app: ConventionsApp, kind: str, ids: list[str] | None = None, attempt: int = 1) -> int:
@@ -75,7 +75,7 @@ def answer(app: ConventionsApp, kind: str, ids: list[str] | None = None, attempt
                 event.arguments, event.headers = {"bill": int(id_[1:])}, {}
             entries.append(JournalEntry(b"1-1", event, 1, utc_now(), None))
         new = executions.record(session, entries)
-        record_letters.record(session, [one for one in entries if one.event.kind == "dead"], None)
+        record_letters.record(session, [one for one in entries if one.event.kind == "dead"])
         resent_letters.note_answers(session, [one for one in entries if one.event.id in new])
     return len(entries)
 
@@ -303,7 +303,7 @@ def test_arguments_of_another_release(app: ConventionsApp) -> None:
     )
     with app.database.session() as session:
         executions.record(session, [letter])
-        record_letters.record(session, [letter], None)
+        record_letters.record(session, [letter])
     with pytest.raises(PayloadError, match="bill"):
         redrive(app, "m1")  # who sends one letter from here hears at once
     id_ = begin(app, RedriveOrder(Filter(), "u-9"))

@@ -63,7 +63,7 @@ parent = os.getpid()
 pid = os.fork()
 if pid == 0:
     settings = SimpleNamespace(split_after=60)
-    record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL, signatures=None, settings=settings), parent)
+    record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL, settings=settings), parent)
 print(pid, flush=True)
 time.sleep(60)
 """

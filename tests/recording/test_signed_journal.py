@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from conventions.broker.header_names import ACTOR, BATCH, KEY, SIGNATURE
 from conventions.broker.signature import Signatures
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.message_keys import MessageKeys, new_key
-from conventions.recording.recorder import Recorder
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.journal import Event, Journal
+from conventions.records.journal import Journal
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow
@@ -76,61 +74,58 @@ def test_what_nobody_with_the_keys_has_written(store: Store, database: Database)
     assert left(store) == (0, 0)
 
 
+SENT = {"body": "W10=", "headers": {"id": "m1", "task": "Send", "x_actor": "u-42"}}
+
+
 def test_an_entry_that_is_written_once_more(store: Store, database: Database) -> None:
-    """With another fence, as refused, and with another message: the event is known, and nothing changes."""
-    signatures = signed_with(store, NEW)
-    headers = {"id": "m1", "task": "Send", ACTOR: "u-42"}
-    message = stored(signatures.signed(headers, *CONTENT, b'[[], {"order": 7}, {}]')).decode()
-    dead = event("m1", "dead")
-    append(store, entry(dead, message=message))
-    one = recorder(store, database, signatures=signatures)
+    """With another fence, and with another message: the event is known, and nothing changes."""
+    signed_with(store, NEW)
+    dead = event("m1", "dead", message=SENT)
+    append(store, entry(dead))
+    one = recorder(store, database)
     drain(one)
     before = contents(database, ExecutionRow), contents(database, DeadLetterRow)
-    append(store, entry(dead, fence=9, message=stored(headers).decode()), entry(dead, fence=9, refused="1"))
-    assert drain(one) == [2]
+    append(store, entry(dead, fence=9, message='{"headers": {}}'))
+    assert drain(one) == [1]
     assert (contents(database, ExecutionRow), contents(database, DeadLetterRow)) == before
-    assert headers_of(database)[SIGNATURE]
 
 
-def test_the_message_of_a_dead_one(store: Store, database: Database) -> None:
-    """A header that was added on the way is not in its letter: a redrive would sign it."""
-    signatures = signed_with(store, NEW)
-    sent = signatures.signed(
-        {"id": "m1", "task": "Send", "tenant": "t-1", "eta": None}, *CONTENT, b'[[], {"order": 7}, {}]'
+@pytest.mark.parametrize("sent", [SENT, None])
+def test_another_message_beside_a_dead_one(store: Store, database: Database, sent: Any) -> None:
+    """What lies beside a signed event is not believed: its letter has the message that the worker has signed, or its arguments only."""
+    signed_with(store, NEW)
+    append(
+        store,
+        entry(event("m1", "dead", message=sent), message='{"body": "W10=", "headers": {"id": "m1", "x_actor": "ceo"}}'),
     )
-    append(store, entry(event("m1", "dead"), message=stored({**sent, "region": "mine"}).decode()))
-    drain(recorder(store, database, signatures=signatures))
-    assert headers_of(database) == sent
-
-
-@pytest.mark.parametrize("how", ["body", "header", "another", "odd"])
-def test_another_message_in_its_place(
-    store: Store, database: Database, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its letter has the arguments, which the worker has signed, and no message."""
-    signatures = signed_with(store, NEW)
-    body = b'[[], {"order": 7}, {}]'
-    sent = signatures.signed({"id": "m2" if how == "another" else "m1", "task": "Send", ACTOR: "u-42"}, *CONTENT, body)
-    if how == "header":
-        sent[ACTOR] = "ceo"
-    if how == "odd":
-        sent["timelimit"] = ["soon", None]
-    message = stored(sent, b'[[], {"order": 8}, {}]' if how == "body" else body)
-    append(store, entry(event("m1", "dead"), message=message.decode()))
-    drain(recorder(store, database, signatures=signatures))
+    drain(recorder(store, database))
     (letter,) = contents(database, DeadLetterRow)
-    assert (letter["message"], letter["arguments"]) == (None, {"user_id": 7})
-    assert "is not the one that died: id=m1" in caplog.text
+    assert (letter["message"] and json.loads(letter["message"]), letter["arguments"]) == (sent, {"user_id": 7})
 
 
-def test_the_message_of_a_program_that_cannot_sign(store: Store, database: Database) -> None:
-    """Its letter has what the worker believed: not the actor, the key and the batch that it names, which a redrive would sign."""
-    signatures = signed_with(store, NEW)
-    told = {"id": "m1", "task": "Send", "tenant": "t-1", ACTOR: "ceo", KEY: "another", BATCH: ["b-1", "chunk", 0, 1]}
-    died = event("m1", "dead", actor="unsigned", headers={ACTOR: "unsigned", KEY: "reckoned"})
-    append(store, entry(died, message=stored(told).decode()))
-    drain(recorder(store, database, signatures=signatures))
-    assert headers_of(database) == {"id": "m1", "task": "Send", "tenant": "t-1", ACTOR: "unsigned", KEY: "reckoned"}
+FUTURE = (b"4102444800000-0", b"18446744073709551614-0")  # 2100, and what no calendar has
+
+
+@pytest.mark.parametrize("id_", FUTURE)
+def test_an_entry_of_the_future(store: Store, database: Database, id_: bytes) -> None:
+    """Redis gives those after it the same time: they have the time that the script wrote, or the present one."""
+    signed_with(store, NEW)
+    began = datetime.now(UTC)
+    redis: Any = store.redis
+    redis.xadd(store.key("journal"), {"event": b'{"a": 1}'}, id=id_)
+    append(
+        store,
+        entry(event("m1"), at=int(began.timestamp() * 1000) - 5000),
+        entry(event("m2"), at=int(began.timestamp() * 1000) + 86_400_000),
+    )
+    Journal(store).note(AuditEntry("ann", "cancel", "m3"))
+    drain(recorder(store, database))
+    first, second = contents(database, ExecutionRow)
+    (deed,) = contents(database, AuditRow)
+    ages = [(one - began).total_seconds() for one in sorted([first["ended_at"], second["ended_at"]])]
+    assert ages[0] == pytest.approx(-5, abs=0.01)
+    assert 0 <= ages[1] < 60
+    assert 0 <= (deed["at"] - began).total_seconds() + 1 < 60
 
 
 def test_entries_of_a_release_that_does_not_sign(store: Store, database: Database) -> None:
@@ -142,53 +137,48 @@ def test_entries_of_a_release_that_does_not_sign(store: Store, database: Databas
     assert rejected(store) == []
 
 
-def run(recorder: Recorder, stop: threading.Event) -> threading.Thread:
-    """Let a recorder run beside the test."""
-    thread = threading.Thread(target=recorder.run, args=(stop.is_set,))
-    thread.start()
-    return thread
-
-
-def test_a_key_that_the_leading_recorder_does_not_have(valkey_url: str, store: Store, database: Database) -> None:
-    """It lets another one lead, which has it. Nothing is put aside."""
-    signed_with(store, OLD, patience=timedelta(minutes=5))
-    other = Store(valkey_url, store.prefix)
-    signed_with(other, NEW, OLD)
-    behind, ahead = recorder(store, database), recorder(other, database)
-    behind.name, ahead.name = "behind", "ahead"
-    for one in (behind, ahead):
-        one._new._name = one.name  # of one process, as two
-    stop = threading.Event()
-    threads = [run(behind, stop)]
-    try:
-        wait_until(lambda: behind.leads, 10)
-        Journal(store).append([event("m1")])
-        wait_until(lambda: len(contents(database, ExecutionRow)) == 1, 20)
-        Journal(other).append([event("m2")])
-        wait_until(lambda: not behind.leads, 20)
-        assert len(contents(database, ExecutionRow)) == 1
-        threads.append(run(ahead, stop))
-        wait_until(lambda: len(contents(database, ExecutionRow)) == 2, 90)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        other.redis.close()
-    assert rejected(store) == []
-
-
-def test_a_key_that_nobody_has(store: Store, database: Database) -> None:
-    """After a while its entry is put aside, and what is behind it is recorded."""
+def test_a_key_that_the_recorder_does_not_have(store: Store, database: Database) -> None:
+    """As while keys change: what is behind such an entry is recorded, and it is put aside until a recorder has the key."""
     signed_with(store, NEW)
-    Journal(store).append([event("m1")])
-    signed_with(store, OLD, patience=timedelta(seconds=2))
-    Journal(store).append([Event("m2", "purged")])
+    Journal(store).append([event("m1", "dead", message=SENT)])
+    Journal(store).note(AuditEntry("ann", "cancel", "m1"))
+    redis: Any = store.redis
+    ids = [id_ for id_, _ in redis.xrange(store.key("journal"))]
+    signed_with(store, OLD)
+    Journal(store).append([event("m2")])
+    redis.xadd(store.key("journal"), {"event": event("m3").encode(None)})
+    one = recorder(store, database)
+    assert drain(one) == [4]
+    assert [row["message_id"] for row in contents(database, ExecutionRow)] == ["m2"]
+    assert one.take_back() == 0
+    assert [found["fault"] for found in rejected(store)].count(
+        "ValueError: it is signed with a key that is not here"
+    ) == 2
+    signed_with(store, NEW, OLD)
+    assert (one.take_back(), one.take_back()) == (2, 0)
+    assert {row["message_id"] for row in contents(database, ExecutionRow)} == {"m1", "m2"}
+    (letter,), (deed,) = contents(database, DeadLetterRow), contents(database, AuditRow)
+    assert (json.loads(letter["message"]), deed["actor"]) == (SENT, "ann")
+    assert int(letter["last_failed_at"].timestamp() * 1000) == int(ids[0].partition(b"-")[0]), (
+        "when it died, not when it was recorded"
+    )
+    assert [found["fault"] for found in rejected(store)] == ["ValueError: it is not signed"]
+
+
+def test_the_recorder_looks_by_itself(store: Store, database: Database) -> None:
+    """Once it leads, and every minute."""
+    signed_with(store, NEW)
+    for number in range(3):
+        Journal(store).append([event(f"m{number}")])
+    signed_with(store, OLD)
+    drain(recorder(store, database))
+    signed_with(store, OLD, NEW)
     one, stop = recorder(store, database), threading.Event()
-    thread = run(one, stop)
+    thread = threading.Thread(target=one.run, args=(stop.is_set,))
+    thread.start()
     try:
-        wait_until(lambda: contents(database, ExecutionRow), 30)
+        wait_until(lambda: len(contents(database, ExecutionRow)) == 3, 30)
     finally:
         stop.set()
         thread.join()
-    assert [row["message_id"] for row in contents(database, ExecutionRow)] == ["m2"]
-    assert [found["fault"] for found in rejected(store)] == ["ValueError: it is signed with a key that is not here"]
+    assert rejected(store) == []

@@ -267,13 +267,6 @@ def test_the_stream_s_id_says_when() -> None:
     )
 
 
-def test_a_second_entry_for_an_event_has_its_id() -> None:
-    """Whatever stands beside it: the recorder stores one of them."""
-    again = read(EVENT, refused=b"1", fence=b"9", message=b"{}")
-    assert (again.event.kind, again.event_id) == ("superseded", EVENT.id)
-    assert read(EVENT).event_id == EVENT.id
-
-
 def test_events_are_appended_in_order_with_the_server_s_time(store: Store) -> None:
     """And counted until they are recorded; no event makes no stream."""
     journal = Journal(store)

@@ -11,6 +11,9 @@
 -- Returns for each job 'recorded', 'refused' (another holder has the claim), or 'missing' (recorded, but the message that
 -- should be tried again is gone)
 
+-- Whether a worker has signed an event. Then it brings the message of a dead job: what lies here may be another one by now.
+local function is_signed(event) return string.find(string.sub(event, -64), ',"signature":"', 1, true) end
+
 local function append(event, fence, refused, payload)
   if event == '' then return end
   local entry = {'event', event, 'fence', fence, 'at', integer(now)}
@@ -88,7 +91,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       'starts', 0, 'followed', '0', 'after', '')
     redis.call('PEXPIRE', key, keep)
   end
-  local payload = state == 'dead' and tag ~= '' and select(6, sent(tag))
+  local payload = state == 'dead' and tag ~= '' and not is_signed(event) and select(6, sent(tag))
   local answer = 'recorded'
   if action == 'retry' or action == 'park' then
     if tag ~= '' then answer = again(tag, queue, receipt, changes, next_attempt, tonumber(wait)) end
