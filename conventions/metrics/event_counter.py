@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,7 +17,6 @@ from redis.exceptions import ResponseError
 
 from conventions.core.error_text import clean
 from conventions.core.secrets_in_text import without_secrets
-from conventions.core.units import milliseconds
 from conventions.core.value_bounds import MOST_CHARACTERS
 from conventions.metrics.counts import BETWEEN, START
 from conventions.metrics.measures import Sums
@@ -80,7 +80,7 @@ class EventCounter:
         with self._lock:
             while True:
                 cursor = self._cursor()
-                new = [(id_, fields) for id_, fields in entries.items() if position_of(id_) > position_of(cursor)]
+                new = _behind(entries, cursor)
                 if not new and self._begins_anew(cursor):
                     continue
                 if not new:
@@ -173,7 +173,7 @@ class EventCounter:
                 if name in self._seen or name in unclaimed:
                     continue
                 unclaimed.add(name)
-            sums.add(entry.event, milliseconds(entry.at.timestamp()))
+            sums.add(entry.event, entry.at_ms)
         return sums, unclaimed
 
     def _keep(self, entry: JournalEntry | AuditJournalEntry, fields: Mapping[bytes, bytes]) -> None:
@@ -197,6 +197,12 @@ class EventCounter:
 
 def _name_of(event: Event) -> _Named:
     return event.message_id, event.generation, event.attempt, event.token, event.kind
+
+
+def _behind(entries: Mapping[bytes, dict[bytes, bytes]], cursor: bytes) -> _Entries:
+    """Those of entries in their order that come after the one that was counted last: mostly all of them."""
+    found, last = list(entries.items()), position_of(cursor)
+    return found[bisect_right(found, last, key=lambda one: position_of(one[0])) :]
 
 
 def position_of(id_: bytes) -> tuple[int, int]:

@@ -37,7 +37,7 @@ class NewEntries:
         self._store, self._name, self._counter = store, name, counter
         self._key = store.key("journal")
         self._lock = threading.Lock()
-        self._waiting: deque[Found] = deque()
+        self._waiting: deque[tuple[Found, int]] = deque()  # parts, each with its bytes
         self._bytes = 0
         self._is_recording = False
         self.is_lost = True  # a process of this name may have read entries before
@@ -70,13 +70,16 @@ class NewEntries:
 
     def _move(self, found: Found, limit: int) -> None:
         """Move what waits, up to the limit."""
-        part = self._waiting.popleft()
-        taken = list(part)[: limit - len(found)]
-        for id_ in taken:
+        part, size = self._waiting.popleft()
+        if len(part) <= limit - len(found):
+            found |= part
+            self._bytes -= size
+            return
+        for id_ in list(part)[: limit - len(found)]:
             found[id_] = part.pop(id_)
-            self._bytes -= _size(found[id_])
-        if part:
-            self._waiting.appendleft(part)
+        rest = _size(part)
+        self._bytes -= size - rest
+        self._waiting.appendleft((part, rest))
 
     def read_ahead(self) -> None:
         """Count what is there. It waits here for SQL, as long as there is room. Raises: RedisError: nothing is lost."""
@@ -98,14 +101,15 @@ class NewEntries:
         if not new:
             return 0
         part: Found = dict(new[0][1])
-        self._waiting.append(part)
-        self._bytes += sum(map(_size, part.values()))
+        size = _size(part)
+        self._waiting.append((part, size))
+        self._bytes += size
         self._counter.count(part)
         return len(part)
 
     def waits(self, id_: bytes) -> bool:
         """Whether an entry waits here. Only the thread that records may ask: it alone takes entries away."""
-        return any(id_ in part for part in list(self._waiting))
+        return any(id_ in part for part, _ in list(self._waiting))
 
     def forget(self) -> None:
         """Forget what waits, and read nothing ahead until the next `take`: the server gives it again to whoever records it."""
@@ -116,5 +120,5 @@ class NewEntries:
             self._is_recording = False
 
 
-def _size(fields: dict[bytes, bytes]) -> int:
-    return sum(map(len, fields.values()))
+def _size(part: Found) -> int:
+    return sum(sum(map(len, fields.values())) for fields in part.values())

@@ -21,7 +21,7 @@ from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
 from conventions.core.rounds import rest
-from conventions.metrics.event_counter import EventCounter, position_of
+from conventions.metrics.event_counter import EventCounter
 from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position
 from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
@@ -103,7 +103,7 @@ class Recorder:
             return 0
         self._unfinished = True
         entries = []
-        self.counter.count_up_to(max(found, key=position_of))
+        self.counter.count_up_to(next(reversed(found)))  # they are in order
         for id_, fields in found.items():
             try:
                 entries.append(self.counter.take(id_) or read_entry(id_, fields, self._store.entry_signatures))
@@ -232,11 +232,19 @@ class Recorder:
             if own and own[0][1]:
                 return _entries(own[0][1])
             self._unfinished = self._new.is_lost = False
+        return self._abandoned(limit) or self._new.take(limit, block)
+
+    def _abandoned(self, limit: int) -> Found:
+        """Entries that a dead consumer has left."""
+        redis: Any = self._store.redis
+        # Cheap, while a search for them looks at thousands of entries that wait here.
+        consumers = redis.xpending(self.journal.key, GROUP)["consumers"]
+        if all(one["name"] == self.name.encode() for one in consumers):
+            return {}
         idle = int(self._timings.abandoned_after * 1000)
-        abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
+        found = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
         # What waits here for long is among them.
-        others = {id_: fields for id_, fields in _entries(abandoned).items() if not self._new.waits(id_)}
-        return others or self._new.take(limit, block)
+        return {id_: fields for id_, fields in _entries(found).items() if not self._new.waits(id_)}
 
     def _record(
         self, entries: Sequence[JournalEntry | AuditJournalEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]

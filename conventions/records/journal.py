@@ -41,7 +41,7 @@ _NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # a change would reco
 _KIND_LENGTH = 32
 _LARGEST_INTEGER = 2**31 - 1  # of the columns
 _LARGEST_FENCE = 2**63 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 
 @dataclass(slots=True)  # not frozen: each job creates one, and a frozen one takes twice as long
@@ -98,8 +98,10 @@ class Event:
     def _as_json(self) -> bytes:
         # Most events are successes: text and numbers. In the key of a mapping pydantic would replace half a character.
         if self.failure is None and self.arguments is None and self.headers is None and self.message is None:
-            with suppress(ValueError):  # half a character
+            try:  # faster than `contextlib.suppress`
                 return _to_json(self, exclude_none=True, warnings=False)
+            except ValueError:  # half a character
+                pass
         values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if value is not None}
         for name in _MOMENTS & values.keys():
             if isinstance(values[name], datetime):
@@ -208,6 +210,11 @@ class JournalEntry:
     fence: int
     at: datetime
     message: bytes | None = None
+
+    @property
+    def at_ms(self) -> int:
+        """`at` in milliseconds since the epoch."""
+        return (self.at - _EPOCH) // _MILLISECOND
 
     @classmethod
     def read(
