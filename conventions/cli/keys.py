@@ -20,9 +20,10 @@ from conventions.core.errors import ConfigurationError
 from conventions.core.message_keys import NAME, MessageKeys, new_key, parse_revoked
 from conventions.core.units import moment_or_age
 from conventions.execution.change_selected import hold_signed
-from conventions.execution.purge import known_queues
+from conventions.execution.purge import PLACES, known_queues
 from conventions.execution.selection import Selection, found
 from conventions.now.at_workers import AT_WORKERS
+from conventions.records.audit_entry import AuditEntry
 
 COLUMNS = ("key", "use", "waiting")
 SETTING, REVOKED = "CONVENTIONS_MESSAGE_KEYS", "CONVENTIONS_REVOKED_KEYS"
@@ -87,7 +88,7 @@ def retire(context: click.Context, name: str) -> None:
     if waiting is None:
         say(f"{name} may still be needed: {ELSEWHERE}", err=True)
         context.exit(1)
-    if count := waiting[name]:
+    if count := waiting[name] or (_waiting(app) or waiting)[name]:  # twice, since what moves meanwhile may be missed
         say(
             f"{name} is still needed: {count:,} messages wait or run that it has signed; `messages list --signed-with {name}` lists them",
             err=True,
@@ -119,6 +120,10 @@ def revoke(context: click.Context, *, name: str, since: str, reason: str, yes: b
     at = _moment(app, since)
     line = f"{REVOKED}={_revoked_with(app, name, at)}"
     if not app.port.can.looks:
+        before = {"signed_with": name, "sent_since": at.isoformat()}
+        app.journal.note(AuditEntry(actor, "keys revoke", "all queues", reason, before))
+        if as_json:
+            print_json({"held": None, "queues": None, "left": None, "setting": line})
         say(f"set {line} for all workers: they hold what they get. {ELSEWHERE}", err=as_json)
         return
     app.loader.import_default_modules()
@@ -171,7 +176,7 @@ def _waiting(app: ConventionsApp) -> Counter[str] | None:
     if not app.port.can.looks:
         return None
     selection = Selection(tuple(known_queues(app)))
-    names = Counter(key_of(one.headers) for one in found(app, selection, places=("queue", "delayed", *AT_WORKERS)))
+    names = Counter(key_of(one.headers) for one in found(app, selection, places=(*PLACES, *AT_WORKERS)))
     counted: Counter[str] = Counter()
     for name, count in names.items():
         counted[name if not name or NAME.fullmatch(name) else ODD] += count
@@ -193,4 +198,6 @@ def _moment(app: ConventionsApp, text: str) -> datetime:
 
 def _revoked_with(app: ConventionsApp, name: str, at: datetime) -> str:
     revoked = parse_revoked(app.settings.revoked_keys) if app.settings.revoked_keys else {}
-    return ",".join(f"{one}@{moment.isoformat()}" for one, moment in {**revoked, name: at}.items())
+    return ",".join(
+        f"{one}@{moment.isoformat()}" for one, moment in {**revoked, name: min(at, revoked.get(name, at))}.items()
+    )

@@ -4,6 +4,7 @@ The signature is the last field of an entry's JSON, and signs all before it: an 
 """
 
 import hmac
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -17,6 +18,8 @@ VERSION = b"conventions journal 1"
 FIELD = b',"signature":"'
 END = b'"}'
 LONGEST = 64  # bytes of the field, with a name of 16 characters and a code of 24
+SIGNED = re.compile(rb',"signature":"([A-Za-z0-9_-]{1,16})\.[A-Za-z0-9+/]{24}"\}\Z')
+NOT_SIGNED = "it is not signed"
 KEY_NOT_HERE = "it is signed with a key that is not here"
 
 
@@ -52,7 +55,7 @@ class EntrySignatures:
         """Why an entry is not believed; empty: it is."""
         before, field, rest = entry.rpartition(FIELD)
         if not field or not rest.endswith(END):
-            return "" if self._is_early() else "it is not signed"
+            return "" if self._is_early() else NOT_SIGNED
         name, _, code = rest[: -len(END)].partition(b".")
         known = name.decode(errors="replace")
         if known not in self._keys:
@@ -63,13 +66,13 @@ class EntrySignatures:
     @staticmethod
     def is_signed(entry: bytes) -> bool:
         """Whether an entry has a signature, right or wrong."""
-        return FIELD in entry[-LONGEST:]
+        return SIGNED.search(entry[-LONGEST:]) is not None
 
     @staticmethod
     def key_of(entry: bytes) -> str:
         """The name of the key that an entry says it is signed with; empty: none."""
-        _, field, rest = entry[-LONGEST:].rpartition(FIELD)
-        return rest.partition(b".")[0].decode(errors="replace") if field else ""
+        found = SIGNED.search(entry[-LONGEST:])
+        return found[1].decode() if found else ""
 
     def _is_early(self) -> bool:
         return self._trusted_until is not None and self._now() < self._trusted_until

@@ -66,11 +66,13 @@ def envelope_of(request: Any) -> dict[str, Any]:
     embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
     body = in_base64(json_of_kombu([request.args, request.kwargs, embed]).encode())
     names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
-             "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers")  # fmt: skip
+             "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers", "argsrepr", "kwargsrepr")  # fmt: skip
     headers = {"lang": "py", "task": request.task} | {name: getattr(request, name, None) for name in names}
+    route = dict(request.delivery_info or {})
     properties = {
         "correlation_id": request.id,
         "reply_to": request.reply_to,
-        "delivery_info": dict(request.delivery_info or {}),
+        "priority": route.get("priority"),
+        "delivery_info": route,
     }
     return message_of(body, as_kombu_writes(headers | headers_to_go_on(request)), properties)

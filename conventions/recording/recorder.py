@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.core.chunking import batched
-from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
+from conventions.core.entry_signatures import KEY_NOT_HERE, NOT_SIGNED, EntrySignatures
 from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
 from conventions.core.rounds import rest
-from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.event_counter import ID, EventCounter
 from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position
 from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
@@ -40,7 +40,6 @@ HURRIES_AT = 5.0  # seconds: the longer the oldest event waits, the less the rec
 STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a recorder goes on recording when it stops
-LOOK_BACK_EVERY = 60.0  # seconds between two looks at what was put aside
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
 
 
@@ -80,7 +79,8 @@ class Recorder:
         self._new = NewEntries(store, self.name, self.counter)
         self._unfinished = False  # a batch that is not recorded, or not removed
         self._away_since: float | None = None
-        self._leads_until = self._looks_back_at = 0.0
+        self._leads_until = 0.0
+        self._has_looked_back = False
         # Called when the server has restarted since Redis was last compared with SQL. `None`: there is nothing to compare.
         self.compare: Callable[[], bool | None] | None = None
 
@@ -122,8 +122,9 @@ class Recorder:
                 leads = self.lead()
                 if not leads:
                     self._stand_by()
-                else:
-                    self._look_back()
+                elif not self._has_looked_back:
+                    self.take_back()
+                    self._has_looked_back = True
                 found = self._read(limit, BLOCK) if leads else {}
                 begun = time.monotonic()
                 recorded = self._take(found)
@@ -142,20 +143,17 @@ class Recorder:
                 rest(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
-    def _look_back(self) -> None:
-        if time.monotonic() >= self._looks_back_at:
-            self._looks_back_at = time.monotonic() + LOOK_BACK_EVERY
-            self.take_back()
-
     def take_back(self) -> int:
-        """Record what was put aside since its key was not here, and is by now, as while keys change. Returns how many entries.
+        """Record what others have put aside since they did not have its key, or did not believe what is not signed. Returns how many entries.
+
+        What this process cannot believe now it never can, so one look is enough while it leads.
 
         Raises:
             RedisError, SQLAlchemyError: what was recorded is put aside no more, or is recorded once more, which changes nothing.
         """
         redis: Any = self._store.redis
         taken, start = 0, 0
-        while some := redis.lrange(self.rejected, start, start + BATCH - 1):
+        while self.lead() and (some := redis.lrange(self.rejected, start, start + BATCH - 1)):
             found = [one for raw in some if (one := _put_aside(raw, self._store.entry_signatures)) is not None]
             if found:
                 self._record([one.entry for one in found], {one.entry.id: one.fields for one in found})
@@ -167,6 +165,7 @@ class Recorder:
 
     def _stand_by(self) -> None:
         """Another recorder leads: what was read and not recorded is left to it."""
+        self._has_looked_back = False
         self._new.forget()
         self.counter.forget()
 
@@ -345,10 +344,12 @@ class _PutAside(NamedTuple):
 
 
 def _put_aside(raw: bytes, signatures: EntrySignatures | None) -> _PutAside | None:
-    """An entry that `_reject` has put aside since its key was not here; `None`: for another reason, or it still is not."""
+    """An entry that was put aside, and is believed here; `None`: it is not, or was put aside for another reason."""
     try:
         found = json.loads(raw)
-        if KEY_NOT_HERE not in found["fault"]:
+        if not any(one in found["fault"] for one in (KEY_NOT_HERE, NOT_SIGNED)) or not ID.fullmatch(
+            _bytes(found["id"])
+        ):
             return None
         fields = {_bytes(name): _bytes(value) for name, value in found["fields"].items()}
         return _PutAside(raw, read_entry(found["id"].encode(), fields, signatures), fields)

@@ -19,7 +19,9 @@ How: TypeAlias = Literal["refuse", "warn", "ignore"]
 SETTING = "CONVENTIONS_FUNCTION_CREDENTIALS"
 
 
-def look_at(where: str, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], how: How) -> None:
+def look_at(
+    where: str, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], how: How, *, follows: bool = False
+) -> None:
     """Look at the arguments of a send, or of a step after it.
 
     Args:
@@ -28,6 +30,7 @@ def look_at(where: str, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any
         args: its positional arguments.
         kwargs: its arguments by name.
         how: what becomes of it.
+        follows: whether a result comes before its positional arguments.
 
     Raises:
         CredentialInPayload: it names the path, never the value.
@@ -35,6 +38,8 @@ def look_at(where: str, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any
     if how == "ignore":
         return
     names = _names(task.run) if task is not None else ()
+    if follows and len(args) < len(names):
+        names = names[1:]
     rest = list(args[len(names) :])
     values = dict(zip(names, args, strict=False)) | dict(kwargs) | ({"args": rest} if rest else {})
     if not _may_hold_one(values):

@@ -188,7 +188,7 @@ def refuse_step_data(where: str, task: Any, step: Mapping[str, Any], how: How = 
     if hasattr(task, "arguments"):
         _refuse_arguments(where, task, step, named)
     else:
-        look_at(where, task, step["args"], named, how)
+        look_at(where, task, step["args"], named, how, follows=not step.get("immutable"))
     for option in ("task_id", "idempotency_key", "actor", "group_id"):
         if isinstance(text := step["options"].get(option), str):
             refuse_in_text(where, option, text)

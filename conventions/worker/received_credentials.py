@@ -65,7 +65,7 @@ def _refuse(app: Application, headers: Mapping[str, Any], body: bytes) -> None:
         return
     refuse_step_data(name, task, {"args": args, "kwargs": kwargs, "options": {}, "immutable": True})
     for where, step in signatures_of(name, {_STEPS[one]: steps for one, steps in embed.items() if one in _STEPS}):
-        refuse_step_data(where, app.tasks.get(step["task"]), step)
+        refuse_step_data(where, app.tasks.get(step["task"]), step, app.settings.function_credentials)
 
 
 def _read(headers: Mapping[str, Any], body: bytes) -> tuple[str, Any, Any, Mapping[str, Any]]:

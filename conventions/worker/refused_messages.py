@@ -185,7 +185,8 @@ class Refusals:
             envelope, is_all = self._believed(envelope, held, error)
             whole = whole and is_all
         in_place = self._app.port.in_place(held) if whole else None
-        is_added = stored and in_place and self._app.sender_check is None  # by the settle script, as it lies in Redis
+        # Without keys the settle script adds the message of a dead letter, as it lies in Redis; other ends keep none of it.
+        is_added = stored and in_place and (self._app.sender_check is None or kind != "dead")
         event = _event(envelope, error, held, kind, None if is_added else _without_delivery(envelope))
         if begun is not None:
             event = _with_attempt(event, begun, self._app.release)

@@ -165,8 +165,30 @@ def test_a_key_that_the_recorder_does_not_have(store: Store, database: Database)
     assert [found["fault"] for found in rejected(store)] == ["ValueError: it is not signed"]
 
 
+def test_entries_that_were_not_trusted_in_time(store: Store, database: Database) -> None:
+    """Where somebody has forgotten the setting for the release before, a restart with it records what was put aside; an odd line of the list stays."""
+    signed_with(store, NEW)
+    redis: Any = store.redis
+    for number in range(3):
+        redis.xadd(store.key("journal"), {"event": event(f"m{number}", "dead").encode(None), "fence": 1})
+    drain(recorder(store, database))
+    assert len(rejected(store)) == 3
+    for odd in (
+        b"{",
+        b"[]",
+        b'{"id": "x", "fault": "it is not signed", "fields": {}}',
+        b'{"id": "1-1", "fault": "it is not signed", "fields": {"event": 7}}',
+    ):
+        redis.rpush(store.key("journal", "rejected"), odd)
+    signed_with(store, NEW, trusted_until=datetime.now(UTC) + timedelta(hours=1))
+    assert recorder(store, database).take_back() == 3
+    assert {row["message_id"] for row in contents(database, ExecutionRow)} == {"m0", "m1", "m2"}
+    assert len(contents(database, DeadLetterRow)) == 3
+    assert redis.llen(store.key("journal", "rejected")) == 4
+
+
 def test_the_recorder_looks_by_itself(store: Store, database: Database) -> None:
-    """Once it leads, and every minute."""
+    """Once it leads."""
     signed_with(store, NEW)
     for number in range(3):
         Journal(store).append([event(f"m{number}")])

@@ -1,7 +1,7 @@
 """Somebody exchanges a message in Redis while its job runs: a dead letter has what the worker has run, and so has its redrive (R20)."""
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +11,14 @@ from uuid import UUID, uuid4
 import pytest
 from celery import chain
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, RetryPolicy, acting_as
+from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import OURS, SIGNATURE
 from conventions.core.message_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
+from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_store import Target
 from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_until_empty
@@ -168,6 +170,27 @@ def test_the_message_of_before_an_edit(app: ConventionsApp) -> None:
     wait_until(lambda: paid(app), 20)
     wait_until_empty(app)
     assert paid(app) == ["o 1 by treasurer as None"]
+
+
+@pytest.mark.parametrize("priority", [Priority.LOW, Priority.URGENT])
+def test_what_a_redrive_keeps(app: ConventionsApp, priority: Priority) -> None:
+    """The priority of the send, what listings show of the arguments, and all that the message said of itself."""
+    with acting_as("treasurer"):
+        sent = Fragile.apply_async(kwargs={"order": "o", "amount": 7}, countdown=1, priority=priority)
+    before = json.loads(stored(app.store, sent.id)["payload"])
+    say(app, "go")
+    wait_until(lambda: letters(app), 30)
+    PauseActions(app.store).pause(Target("queue", "immediate"), "ann", "to look")
+    assert redrive(app, sent.id)
+    after = wait_until(lambda: json.loads(stored(app.store, sent.id).get("payload") or "null"), 20)
+    assert after["properties"]["priority"] == before["properties"]["priority"] == int(priority)
+    changed = {
+        name
+        for name in {**before["headers"], **after["headers"]}
+        if before["headers"].get(name) != after["headers"].get(name)
+    }
+    assert changed <= {"x_generation", "x_enqueued_at", "x_conventions_signature", "eta", "x_conventions_ready_at"}
+    assert b64decode(after["body"]) == b64decode(before["body"])
 
 
 ID = UUID("09cb8c79-0000-4000-8000-000000000002")

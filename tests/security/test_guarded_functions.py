@@ -11,13 +11,23 @@ from uuid import uuid4
 import pytest
 from celery import chain, shared_task, signature
 
-from conventions import CredentialInPayload
+from conventions import EVERY_ARGUMENT, CredentialInPayload, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.security import function_guard
+from conventions.worker.received_credentials import refuse_received
 from tests.workers import application, forget, messages
 
 TOKEN = "xoxb-" + "123456789012-abcdefghijklmnop"
 LOG = "conventions.security.function_guard"
+
+
+class Known(ImmediateTask):
+    """Of the application."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, note: str) -> None:
+        """Nothing runs here."""
 
 
 @pytest.fixture
@@ -39,6 +49,10 @@ def made(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -
                 name="shop.turn", allowed_credentials={"page": "of a test", "rows[].token": "says where it goes on"}
             )
             def turn(page: str, rows: list[dict[str, str]] | None = None) -> None:
+                """Nothing runs here."""
+
+            @app.task(name="shop.post")
+            def post(token: str, text: str = "") -> None:
                 """Nothing runs here."""
 
             yield app
@@ -120,3 +134,37 @@ def test_a_shared_task(made: Callable[..., Any]) -> None:
 
     with made() as app, pytest.raises(CredentialInPayload, match=r"shop\.shared: the argument api_key"):
         app.tasks["shop.shared"].delay("abc")
+
+
+def test_a_step_that_takes_a_result_first(made: Callable[..., Any]) -> None:
+    """Its own arguments come after that: their names are those of what follows."""
+    with made() as app:
+        issue, send, post = (app.tasks[f"shop.{name}"] for name in ("turn", "send", "post"))
+        chain(issue.s("1"), post.s("hello")).apply_async()
+        assert len(messages(app)) == 1
+        with pytest.raises(CredentialInPayload, match="the argument password looks like"):
+            chain(issue.s("1"), send.s("hunter2")).apply_async()
+        with pytest.raises(CredentialInPayload, match="the argument token looks like"):
+            chain(issue.s("1"), post.si("hello")).apply_async()
+
+
+@pytest.mark.parametrize("how", ["refuse", "warn", "ignore"])
+def test_a_worker_looks_at_steps_in_the_same_way(made: Callable[..., Any], how: str) -> None:
+    """At those of messages that nobody has signed: it refuses none that its own senders may send."""
+    step = {
+        "task": "shop.send",
+        "args": ["ann", "hunter2"],
+        "kwargs": {},
+        "options": {},
+        "immutable": True,
+        "subtask_type": None,
+    }
+    body = json.dumps([[], {"note": "pass"}, {"callbacks": [step]}]).encode()
+    with made(function_credentials=how) as app:
+        headers = {"task": str(Known.name), "id": "m1"}
+        assert headers["task"] in app.tasks
+        if how == "refuse":
+            with pytest.raises(CredentialInPayload, match="the argument password looks like"):
+                refuse_received(app, headers, body)
+        else:
+            refuse_received(app, headers, body)

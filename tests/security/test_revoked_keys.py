@@ -141,6 +141,8 @@ def test_what_waits_is_held_at_once(installation: Installation, app: Conventions
     assert [(one["key"], one["use"], one["waiting"]) for one in listed] == [
         ("new", "signs", 1), ("old", "verifies", 2), ("older", "verifies", 0),
     ]  # fmt: skip
+    later = run(app, "revoke", "old", "--since", "10m", "--reason", "once more", "--yes", "--json")
+    assert json.loads(later.stdout)["held"] == 0
     assert redrive(app, ids[1])
     with installation.worker(CONVENTIONS_REVOKED_KEYS=told["setting"].partition("=")[2]):
         wait_until(lambda: len(noted(app)) == 3, 20)

@@ -12,7 +12,7 @@
 -- should be tried again is gone)
 
 -- Whether a worker has signed an event. Then it brings the message of a dead job: what lies here may be another one by now.
-local function is_signed(event) return string.find(string.sub(event, -64), ',"signature":"', 1, true) end
+local function is_signed(event) return string.find(string.sub(event, -64), ',"signature":"[%w_-]+%.[%w+/]+"}$') end
 
 local function append(event, fence, refused, payload)
   if event == '' then return end
