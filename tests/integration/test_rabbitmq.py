@@ -186,7 +186,10 @@ def test_rabbitmq_drops_no_message_that_is_too_late(sender: Any) -> None:
 @pytest.mark.parametrize("exchange", ["nope", "amq.direct"])
 def test_an_exchange_that_leads_nowhere(sender: Any, exchange: str) -> None:
     """There is none of the name, or no queue is bound to it."""
-    with Deadline(patient(2.0)), pytest.raises(BrokerUnavailable) as one:  # a busy RabbitMQ may take a second for its answer
+    with (
+        Deadline(patient(2.0)),
+        pytest.raises(BrokerUnavailable) as one,
+    ):  # a busy RabbitMQ may take a second for its answer
         Number.apply_async((1,), exchange=exchange, routing_key="nowhere")
     assert not one.value.maybe_sent
 
