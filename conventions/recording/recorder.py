@@ -231,19 +231,12 @@ class Recorder:
             if own and own[0][1]:
                 return _entries(own[0][1])
             self._unfinished = self._new.is_lost = False
-        return self._abandoned(limit) or self._new.take(limit, block)
-
-    def _abandoned(self, limit: int) -> Found:
-        """Entries that a dead consumer has left."""
-        redis: Any = self._store.redis
-        # Cheap, while a search for them looks at thousands of entries that wait here.
-        consumers = redis.xpending(self.journal.key, GROUP)["consumers"]
-        if all(one["name"] == self.name.encode() for one in consumers):
-            return {}
         idle = int(self._timings.abandoned_after * 1000)
-        found = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
+        # Also its own that are not here: a server that comes back with an older state has forgotten what was acknowledged.
+        abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
         # What waits here for long is among them.
-        return {id_: fields for id_, fields in _entries(found).items() if not self._new.waits(id_)}
+        others = {id_: fields for id_, fields in _entries(abandoned).items() if not self._new.waits(id_)}
+        return others or self._new.take(limit, block)
 
     def _record(
         self, entries: Sequence[JournalEntry | AuditJournalEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]
