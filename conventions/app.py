@@ -575,13 +575,8 @@ class ConventionsApp(_Base):
     @functools.cached_property
     def signatures(self) -> Signatures | None:
         """Signs and verifies messages; `None`: there are no keys."""
-        return (
-            None
-            if self.message_keys is None
-            else Signatures(
-                self.message_keys, parse_revoked(revoked) if (revoked := self.settings.revoked_keys) else None
-            )
-        )
+        keys = self.message_keys
+        return None if keys is None else Signatures(keys, parse_revoked(self.settings.revoked_keys))
 
     @functools.cached_property
     def sender_check(self) -> SenderCheck | None:

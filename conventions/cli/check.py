@@ -113,7 +113,8 @@ def _rejected(app: ConventionsApp) -> None:
             [
                 (
                     f"{count:,} entries of the journal are put aside: SQL refuses them, or they are not signed as they "
-                    f"must be. They are kept whole in the list {key}, each with its fault; read them with `LRANGE {key} 0 -1`, and delete the list then; those of a key that was not here are recorded by a recorder that has it"
+                    f"must be. They are kept whole in the list {key}, each with its fault: read them with `LRANGE {key} 0 -1`, and "
+                    "delete the list then. A recorder that has the key records those whose key was not here"
                 )
             ]
         )

@@ -166,7 +166,7 @@ def _check_old(app: ConventionsApp, name: str) -> None:
 
 
 def _uses(app: ConventionsApp, known: MessageKeys) -> Mapping[str, str]:
-    revoked = parse_revoked(app.settings.revoked_keys) if app.settings.revoked_keys else {}
+    revoked = parse_revoked(app.settings.revoked_keys)
     said = {name: f"verifies; revoked since {at.isoformat()}" for name, at in revoked.items()}
     return {name: "signs" if name == known.signs_with else said.get(name, "verifies") for name in known}
 
@@ -197,7 +197,6 @@ def _moment(app: ConventionsApp, text: str) -> datetime:
 
 
 def _revoked_with(app: ConventionsApp, name: str, at: datetime) -> str:
-    revoked = parse_revoked(app.settings.revoked_keys) if app.settings.revoked_keys else {}
-    return ",".join(
-        f"{one}@{moment.isoformat()}" for one, moment in {**revoked, name: min(at, revoked.get(name, at))}.items()
-    )
+    revoked = parse_revoked(app.settings.revoked_keys)
+    revoked[name] = min(at, revoked.get(name, at))  # never less than before
+    return ",".join(f"{one}@{moment.isoformat()}" for one, moment in revoked.items())

@@ -15,10 +15,8 @@ Use: TypeAlias = Literal["event", "deed"]
 """The field of the stream that holds an entry: how an attempt ended, or the action of a person. One never passes for the other."""
 
 VERSION = b"conventions journal 1"
-FIELD = b',"signature":"'
-END = b'"}'
 LONGEST = 64  # bytes of the field, with a name of 16 characters and a code of 24
-SIGNED = re.compile(rb',"signature":"([A-Za-z0-9_-]{1,16})\.[A-Za-z0-9+/]{24}"\}\Z')
+SIGNED = re.compile(rb',"signature":"([A-Za-z0-9_-]{1,16})\.([A-Za-z0-9+/]{24})"\}\Z')
 NOT_SIGNED = "it is not signed"
 KEY_NOT_HERE = "it is signed with a key that is not here"
 
@@ -47,35 +45,38 @@ class EntrySignatures:
 
     def signed(self, entry: bytes, use: Use) -> bytes:
         """An entry with its signature; `entry`: JSON of a mapping with at least one field."""
-        return b"%b%b%b.%b%b" % (
-            entry[:-1], FIELD, self._keys.signs_with.encode(), self._keys.mac(_text(entry, use)).encode(), END,
-        )  # fmt: skip
+        code = self._keys.mac(_text(entry, use))
+        return b'%b,"signature":"%b.%b"}' % (entry[:-1], self._keys.signs_with.encode(), code.encode())
 
     def fault_of(self, entry: bytes, use: Use) -> str:
         """Why an entry is not believed; empty: it is."""
-        before, field, rest = entry.rpartition(FIELD)
-        if not field or not rest.endswith(END):
+        found = _field_of(entry)
+        if found is None:
             return "" if self._is_early() else NOT_SIGNED
-        name, _, code = rest[: -len(END)].partition(b".")
-        known = name.decode(errors="replace")
-        if known not in self._keys:
+        name = found[1].decode()
+        if name not in self._keys:
             return KEY_NOT_HERE
-        right = self._keys.mac(_text(before + b"}", use), known)
-        return "" if hmac.compare_digest(right.encode(), code) else "its signature does not fit it: it was altered"
+        right = self._keys.mac(_text(entry[: -len(found[0])] + b"}", use), name)
+        return "" if hmac.compare_digest(right.encode(), found[2]) else "its signature does not fit it: it was altered"
 
     @staticmethod
     def is_signed(entry: bytes) -> bool:
         """Whether an entry has a signature, right or wrong."""
-        return SIGNED.search(entry[-LONGEST:]) is not None
+        return _field_of(entry) is not None
 
     @staticmethod
     def key_of(entry: bytes) -> str:
         """The name of the key that an entry says it is signed with; empty: none."""
-        found = SIGNED.search(entry[-LONGEST:])
+        found = _field_of(entry)
         return found[1].decode() if found else ""
 
     def _is_early(self) -> bool:
         return self._trusted_until is not None and self._now() < self._trusted_until
+
+
+def _field_of(entry: bytes) -> re.Match[bytes] | None:
+    """The field of the signature, the name of the key, and the code."""
+    return SIGNED.search(entry[-LONGEST:])
 
 
 def _text(entry: bytes, use: Use) -> bytes:

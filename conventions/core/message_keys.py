@@ -65,10 +65,10 @@ class MessageKeys:
         return b2a_base64(begun.digest()[:MAC], newline=False).decode()
 
 
-def parse_revoked(text: str) -> dict[str, datetime]:
-    """The revoked keys, and since when: `name@moment`, separated by commas. Raises: ValueError."""
+def parse_revoked(text: str | None) -> dict[str, datetime]:
+    """The revoked keys, and since when, aware: `name@moment`, separated by commas; `None`: no key. Raises: ValueError."""
     found: dict[str, datetime] = {}
-    for part in text.split(","):
+    for part in () if text is None else text.split(","):
         name, at, since = part.strip().partition("@")
         if not at or not NAME.fullmatch(name) or name in found:
             raise ValueError(f"write {REVOKED_FORM}, each name once")

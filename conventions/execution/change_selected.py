@@ -142,14 +142,7 @@ def cancel_selected(
                 outcome.told += 1
         return sum(went)
 
-    change = _Change(app, selection, actor, reason, stops)
-    try:
-        change.run("messages cancel", step)
-    except JournalFull as error:
-        raise PurgeStopped(f"{change.outcome.total:,} messages are cancelled: {error}") from error
-    finally:
-        ends.follow_up()
-    return change.outcome
+    return _ended(_Change(app, selection, actor, reason, stops), ends, "messages cancel", step, "cancelled")
 
 
 def hold_signed(
@@ -175,11 +168,15 @@ def hold_signed(
         outcome.left += went.count(False)
         return sum(went)
 
-    change = _Change(app, selection, actor, reason, stops)
+    return _ended(_Change(app, selection, actor, reason, stops), ends, "keys revoke", step, "held")
+
+
+def _ended(change: _Change, ends: WaitingEnds, action: str, step: Step, done: str) -> Outcome:
+    """Run a change that ends messages; `done`: what they are then. Raises: PurgeStopped."""
     try:
-        change.run("keys revoke", step)
+        change.run(action, step)
     except JournalFull as error:
-        raise PurgeStopped(f"{change.outcome.total:,} messages are held: {error}") from error
+        raise PurgeStopped(f"{change.outcome.total:,} messages are {done}: {error}") from error
     finally:
         ends.follow_up()
     return change.outcome
