@@ -29,6 +29,7 @@ from conventions.core.settings import Settings
 from conventions.declare.class_rules import EVERY_ARGUMENT
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.jobs.job import Job
+from conventions.permission.authorizer import Authorizer
 from conventions.progress.reporter import Progress
 from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron
@@ -40,6 +41,7 @@ from conventions.tasks.job_classes import ImmediateTask, LongRunningTask, Schedu
 
 __all__ = [
     "EVERY_ARGUMENT",
+    "Authorizer",
     "BatchTask",
     "BrokerUnavailable",
     "BusinessError",

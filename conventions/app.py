@@ -61,6 +61,8 @@ from conventions.library_internals.celery import (
     is_place_free,
     put_in_place,
 )
+from conventions.permission.authorizer import load as load_authorizer
+from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name
@@ -197,10 +199,12 @@ class TaskLoader(AppLoader):
         """What is loaded stays: the collector need not look at it again, here and in every process of the pool.
 
         Raises:
-            ConfigurationError: the records are in PostgreSQL, and its driver is not installed.
+            ConfigurationError: the records are in PostgreSQL, and its driver is not installed; or a task requires a permission, and there is no
+                authorizer.
         """
         make_safe()
         self.app.check_driver()
+        self.app.check_authorizer()
         self.app.take_place_of(current_application())
         self.app.be_patient()
         self.app.take_fast_lane()
@@ -590,6 +594,16 @@ class ConventionsApp(_Base):
             settings.trust_unsigned_until,
             is_splitter=lambda name: getattr(self.tasks.get(name), "chunk_task", None) is not None,
         )
+
+    @functools.cached_property
+    def permissions(self) -> Permissions:
+        """Who may run what."""
+        return Permissions(functools.partial(load_authorizer, self.settings.authorizer, self))
+
+    def check_authorizer(self) -> None:
+        """Make the authorizer now, where a task requires a permission. Raises: ConfigurationError."""
+        if any(getattr(task, "requires", None) is not None for task in self.tasks.values()):
+            self.permissions.authorizer  # noqa: B018  # it is kept
 
     @functools.cached_property
     def refusals(self) -> Refusals:

@@ -44,6 +44,7 @@ OWN = (
     "now",
     "jobs",
     "messages",
+    "permissions",
     "pause",
     "resume",
     "alerts",

@@ -63,7 +63,7 @@ def retry_failed(app: BatchApplication, id: str, actor: str, reason: str | None 
     sent = 0
     for one in ids:
         try:
-            sent += redrive(app, one)
+            sent += redrive(app, one, actor)
         except PayloadError as error:
             logger.warning("not sent again: id=%s: %s", one, error)
         except BrokerUnavailable as error:

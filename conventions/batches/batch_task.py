@@ -13,10 +13,13 @@ from conventions.batches.item_splitter import SUMMARY_HERE, Splitter, run_here
 from conventions.batches.items_as_json import AFTER
 from conventions.broker.batch_membership import Member, Role
 from conventions.core.errors import BusinessError, DeclarationError, JobCancelled
+from conventions.permission.question import Question
 from conventions.tasks.job_classes import LongRunningTask
 
 if TYPE_CHECKING:
     from conventions.tasks.send_types import BatchOptions, BatchS, BatchStep, DelayBatch, EnqueueBatchIn
+
+AS_BATCH = "as its batch"  # what a part of a batch requires, where that depends on the arguments
 
 
 class BatchTask(LongRunningTask, abstract=True):
@@ -117,6 +120,12 @@ class BatchTask(LongRunningTask, abstract=True):
             case _:
                 return None  # a payload that does not fit belongs to no batch
 
+    def question(self, payload: Mapping[str, Any]) -> Question | None:
+        """Of the whole batch, with its own arguments: each of its messages asks the same."""
+        if self.requires is None or self.role == "splitter":
+            return super().question(payload)
+        return _splitter_of(self).question(payload.get("arguments") or {})
+
     def checkpoint(self, value: Any) -> None:
         """As in any job, in a chunk or a finish. Raises: BusinessError in `items`, which resumes by itself."""
         if self.role == "splitter":
@@ -167,6 +176,7 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
         "not_idempotent": None,
         # Its messages carry the arguments of the batch below this name.
         "allowed_credentials": {**allowed, **{f"arguments.{path}": why for path, why in allowed.items()}},
+        "requires": AS_BATCH if callable(batch.requires) else batch.requires,  # `question` asks for the batch
         "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),
         "payload_limit_setting": "chunk_payload_limit",
     }

@@ -8,6 +8,8 @@ ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_co
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
 # How often a worker did not know its task or its key, and since when.
 UNKNOWN, UNKNOWN_SINCE = PUT_OFF, "x_unknown_since"
+# Who has last edited its dead letter, or that of a job before it, and who has sent it again: see `permission/`.
+EDITED_BY, REDRIVEN_BY = "x_conventions_edited_by", "x_conventions_redriven_by"
 SCHEDULE = "x_schedule"  # the schedule's name
 TOGETHER = "x_conventions_together"  # one traced call sent it with others
 # The name of the key and the code; and the names of the caller's headers that it covers.
@@ -28,7 +30,7 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED),
+    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 TRACEPARENT = "traceparent"

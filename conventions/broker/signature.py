@@ -21,12 +21,14 @@ from kombu.utils.json import dumps, loads
 from conventions.broker.header_names import (
     ACTOR,
     BATCH,
+    EDITED_BY,
     ENQUEUED_AT,
     FINGERPRINT,
     GENERATION,
     KEY,
     OURS,
     PLANNED_AT,
+    REDRIVEN_BY,
     SCHEDULE,
     SIGNATURE,
     SIGNED,
@@ -39,8 +41,9 @@ _OF_CELERY = (
     "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id",
     "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers", "stamps", "task", "timelimit",
 )  # fmt: skip
-KNOWN = frozenset([*_OF_CELERY, *OURS, *TRACING])
-"""Headers that Celery or this platform reads. Others are of the caller."""
+LIKE_A_CALLERS = frozenset([EDITED_BY, REDRIVEN_BY])  # an earlier release, which knows them not, verifies them so
+KNOWN = frozenset([*_OF_CELERY, *OURS, *TRACING]) - LIKE_A_CALLERS
+"""Headers that Celery or this platform reads. Others are of the caller, or are signed as if they were."""
 OWN = ("id", KEY, FINGERPRINT, ACTOR, ENQUEUED_AT, PLANNED_AT, GENERATION, BATCH)
 """The signed headers that differ from message to message."""
 SIGNED_HEADERS = frozenset([*OWN, "task", "expires", "timelimit", "group", "group_index", SCHEDULE])

@@ -73,6 +73,8 @@ class _Headers(TypedDict):
     x_copy: NotRequired[ShortText]
     x_schedule: NotRequired[ShortText]
     x_conventions_together: NotRequired[Any]
+    x_conventions_edited_by: NotRequired[_Absent]
+    x_conventions_redriven_by: NotRequired[_Absent]
     x_conventions_signature: NotRequired[Any]
     x_conventions_signed: NotRequired[Any]
     traceparent: NotRequired[Any]  # these three: of any program, see `TraceContext`

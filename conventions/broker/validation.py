@@ -151,6 +151,8 @@ class Headers(TypedDict, total=False):
     x_generation: Count
     x_copy: Name
     x_schedule: Name
+    x_conventions_edited_by: Name
+    x_conventions_redriven_by: Name
 
 
 @with_config(_STRICT)

@@ -64,6 +64,7 @@ metrics = Lazy("metrics", "Show what the jobs of each task did, and serve metric
 alerts = Lazy("alerts", "Show what is wrong and who was told; test and silence alerts.")
 now = Lazy("now", "Show how things stand: what is wrong, queues, failures, workers.")
 keys = Lazy("keys", "Make, list and retire keys of messages; hold what a stolen one has signed.")
+permissions = Lazy("permissions", "Say which roles actors have, and which permissions roles have.")
 messages = Lazy("messages", "List messages that wait; cancel some of them, or move them.")
 pause = Lazy("pause", "Let workers begin nothing of a queue, of a task, or at one worker.")
 resume = Lazy("resume", "End a pause of a queue, a task or a worker.")

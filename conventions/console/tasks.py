@@ -116,6 +116,10 @@ def rules_of(task: Any) -> list[Rule]:
                 f"{policy.attempts} times at the most, {policy.network_attempts} after network errors; {first} to {most} between two",
             )
         )
+    if requires := getattr(task, "requires", None):
+        found.append(
+            Rule("requires", requires if isinstance(requires, str) else "a permission that depends on the arguments")
+        )
     for name, title in (
         ("soft_time_limit", "told to end after"),
         ("time_limit", "ended after"),

@@ -9,11 +9,16 @@ SYSTEM = "system"
 BEAT = "beat"
 UNSIGNED = "unsigned"  # of a message that nobody has signed; it may do nothing that needs a permission
 
-_actor: ContextVar[str] = ContextVar("conventions_actor", default=SYSTEM)
+_actor: ContextVar[str | None] = ContextVar("conventions_actor", default=None)
 
 
 def current_actor() -> str:
     """The actor of the running code: a user id, `beat`, or `system`."""
+    return _actor.get() or SYSTEM
+
+
+def named_actor() -> str | None:
+    """The same; `None`: nobody has named one."""
     return _actor.get()
 
 

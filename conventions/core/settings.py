@@ -26,6 +26,7 @@ from conventions.core.message_keys import MessageKeys, parse_revoked
 from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
+SQL_AUTHORIZER = "conventions.permission.sql_authorizer:SqlAuthorizer"
 DEFAULT_PREFIX = "conventions"
 DEFAULT_JOURNAL_LIMIT = 1_000_000
 LONGEST_TRUST = timedelta(days=31)  # for messages that nobody has signed
@@ -123,6 +124,12 @@ class Settings(BaseSettings):
         None,
         description="message keys that were stolen, and since when, name@moment, separated by commas: a message that one of them has signed since then "
         "is held as a dead letter",
+    )
+
+    authorizer: str = Field(
+        SQL_AUTHORIZER,
+        description="who says whether an actor has the permission that a task requires, as module:NAME of a class that is made with the application; "
+        "the default: roles in our SQL tables, see `celery permissions`",
     )
 
     function_credentials: Literal["refuse", "warn", "ignore"] = Field(
@@ -327,6 +334,14 @@ class Settings(BaseSettings):
     def _keys(cls, value: str | None) -> str | None:
         if value is not None:
             MessageKeys.parse(value)
+        return value
+
+    @field_validator("authorizer")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        module, _, name = value.partition(":")
+        if not all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
+            raise ValueError("write module:NAME, such as shop.permissions:MyAuthorizer")
         return value
 
     @field_validator("revoked_keys")

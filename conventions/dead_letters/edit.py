@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from conventions.broker.codec import UnreadableBody, read_body, with_arguments
-from conventions.broker.header_names import FINGERPRINT, KEY, PLANNED_AT
+from conventions.broker.header_names import EDITED_BY, FINGERPRINT, KEY, PLANNED_AT
+from conventions.core.error_text import cut
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments, digest
@@ -70,7 +71,7 @@ def edit(
         after = dict(task.checked((), arguments))
         changes = differences(before, after)
         if changes:
-            _rewrite(task, letter, before, after)
+            _rewrite(task, letter, before, after, actor)
             audit.record(session, AuditEntry(actor, "dead-letters edit", id, reason, before, after))
     return changes
 
@@ -143,9 +144,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
     return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
-def _rewrite(task: SendableTask, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any]) -> None:
+def _rewrite(
+    task: SendableTask, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any], actor: str
+) -> None:
     planned = letter.headers.get(PLANNED_AT)
-    headers = {FINGERPRINT: digest(after)}
+    headers = {
+        FINGERPRINT: digest(after),
+        EDITED_BY: cut(actor),
+    }  # who answers for the arguments, see `permission_check`
     key = letter.headers.get(KEY)
     # Whether it was made from the arguments.
     if key is not None and key == idempotency_key(task.idempotent_on, before, letter.id, planned):

@@ -240,7 +240,7 @@ class Redriver:
             deadline = time.monotonic() + STEP
             for letter in redrive_rows.taken(session, row):
                 try:
-                    outcomes[letter], why = self._send(session, letter, redrive_rows.priority_of(row))
+                    outcomes[letter], why = self._send(session, letter, row.actor, redrive_rows.priority_of(row))
                 except AWAY as error:
                     away = error
                     break
@@ -256,7 +256,7 @@ class Redriver:
         self._away = (0.0, 0.0)
         return len(outcomes)
 
-    def _send(self, session: "Session", id: str, priority: Priority | None) -> tuple[str, str | None]:  # noqa: A002  # the word of the glossary
+    def _send(self, session: "Session", id: str, by: str, priority: Priority | None) -> tuple[str, str | None]:  # noqa: A002  # the word of the glossary
         """Send one letter. Returns its outcome, and why it was left. Raises: errors that are not about this letter."""
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
@@ -269,7 +269,7 @@ class Redriver:
         task = letter.task
         try:
             # Whether its arguments fit, its worker says: during a deploy that may be one of another release.
-            outcome = send(self._app, session, letter, priority, fits=False)
+            outcome = send(self._app, session, letter, by, priority, fits=False)
         except (*AWAY, SQLAlchemyError):
             raise
         except Exception as error:

@@ -19,12 +19,14 @@ from conventions.broker.header_names import (
     KEY,
     PARKED,
     READY_AT,
+    REDRIVEN_BY,
     SIGNATURE,
     SIGNED,
     UNKNOWN,
     UNKNOWN_SINCE,
 )
 from conventions.broker.validation import CANVASES, fault_of
+from conventions.core.error_text import cut
 from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.core.priority import Priority
 from conventions.core.units import moment
@@ -39,10 +41,15 @@ from conventions.storage.tables import DeadLetterRow
 ANEW = {"retries": 0, "eta": None, "expires": None}
 
 
-def redrive(app: Application, id: str) -> bool:  # noqa: A002  # the word of the glossary
+def redrive(app: Application, id: str, by: str) -> bool:  # noqa: A002  # the word of the glossary
     """Send one dead letter again. False if it is no longer dead, or its task is not registered.
 
     The message is the same as before, with its chain and callbacks, one generation later.
+
+    Args:
+        app: the application.
+        id: of the letter.
+        by: who does it. Where its task requires a permission, he needs it, too.
 
     Raises:
         BrokerUnavailable: nothing was sent, and the letter stays dead.
@@ -53,7 +60,7 @@ def redrive(app: Application, id: str) -> bool:  # noqa: A002  # the word of the
         letter = session.get(DeadLetterRow, id, with_for_update=True)
         if letter is None or letter.state != "dead":
             return False
-        match send(app, session, letter):
+        match send(app, session, letter, by):
             case "unknown task":
                 return False
             case "happened":
@@ -65,7 +72,13 @@ def redrive(app: Application, id: str) -> bool:  # noqa: A002  # the word of the
 
 
 def send(
-    app: Application, session: Session, letter: DeadLetterRow, priority: Priority | None = None, *, fits: bool = True
+    app: Application,
+    session: Session,
+    letter: DeadLetterRow,
+    by: str,
+    priority: Priority | None = None,
+    *,
+    fits: bool = True,
 ) -> Literal["sent", "happened", "unknown task"]:
     """Send the message of a letter again. The letter itself does not change.
 
@@ -73,6 +86,7 @@ def send(
         app: the application.
         session: reads what has happened since.
         letter: what is sent.
+        by: who sends it again.
         priority: how urgent; `None`: as it was.
         fits: whether its arguments must fit the task as this process knows it. The worker that gets it may know another release.
 
@@ -96,19 +110,19 @@ def send(
             _check_arguments(task.arguments, letter)
     if not _has_follow_ups(letter) and _has_happened(app, session, letter):
         return "happened"
-    _send(app, letter, task, priority)
+    _send(app, letter, task, by, priority)
     return "sent"
 
 
 def _send(
-    app: Application, letter: DeadLetterRow, task: Any, priority: Priority | None
+    app: Application, letter: DeadLetterRow, task: Any, by: str, priority: Priority | None
 ) -> None:  # of Celery: a letter may be of a function
     app.store.redis.delete(app.claims.cancel_key(letter.id))  # an earlier cancel must not stop the new attempt
     message = dead_letters.message(letter)
     if message and "headers" in message:
-        _send_message(app, letter, message, priority)
+        _send_message(app, letter, message, by, priority)
     else:
-        headers = _headers(letter, letter.headers)
+        headers = _headers(letter, letter.headers, by)
         checked = AcceptedHeaders if KEY in headers else OwnHeaders
         more = {} if priority is None else {"priority": priority}
         task.apply_async(kwargs=letter.arguments, task_id=letter.id, headers=checked(headers), **more)
@@ -169,21 +183,22 @@ def _check(letter: DeadLetterRow) -> None:
     found = whole.get("headers") or letter.headers
     if not isinstance(found, dict):
         raise PayloadError(f"{letter.id}: its headers are not a mapping; send the job anew")
-    headers = _headers(letter, found) | ANEW
+    headers = _headers(letter, found, "") | ANEW
     if fault := fault_of(headers, whole.get("properties"), [], {}, None):
         raise PayloadError(f"{letter.id}: no worker would take it again ({fault}); send the job anew")
 
 
-def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any]:
+def _headers(letter: DeadLetterRow, headers: Mapping[str, Any], by: str) -> dict[str, Any]:
     anew = (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE, READY_AT, SIGNATURE, SIGNED)
     kept = {name: value for name, value in headers.items() if name not in anew}
-    return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
+    sent = {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat(), REDRIVEN_BY: cut(by)}
+    return kept | sent
 
 
 def _send_message(
-    app: Application, letter: DeadLetterRow, message: Mapping[str, Any], priority: Priority | None
+    app: Application, letter: DeadLetterRow, message: Mapping[str, Any], by: str, priority: Priority | None
 ) -> None:
-    headers = as_kombu_reads(_headers(letter, message["headers"]) | ANEW)  # as a sender has them, who signs them so
+    headers = as_kombu_reads(_headers(letter, message["headers"], by) | ANEW)  # as a sender has them, who signs them so
     properties = message.get("properties") or {}
     publish_written(
         app,

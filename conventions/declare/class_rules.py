@@ -13,6 +13,7 @@ from conventions.core.settings import Settings
 from conventions.core.value_bounds import fault_of_name
 from conventions.declare.faults import Faults
 from conventions.declare.payload import Arguments
+from conventions.declare.required_permission import check_requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.library_internals.celery import per_second
 from conventions.security.payload_guard import fault_of_allowed, named_so
@@ -46,6 +47,7 @@ class TaskClass(Protocol):
     not_idempotent: ClassVar[Any]
     queue_name: ClassVar[Any]
     rate_limit: Any
+    requires: ClassVar[Any]
     retry_policy: ClassVar[Any]
     serializer: Any
     soft_time_limit: Any
@@ -83,7 +85,6 @@ HOOK = "should_retry"
 MISSPELT = 0.82
 
 _NOT_BUILT = {
-    "requires": "permissions are not built yet; check them in run and raise BusinessError",
     "sensitive": "masking and encryption are not built yet; pass an id and look the value up in run",
 }
 
@@ -185,6 +186,7 @@ def check_task(cls: type[TaskClass], arguments: Arguments | None, defaults: tupl
         faults.check(arguments.check_types)
         faults.check(_check_idempotency, name, cls.idempotent_on, cls.not_idempotent, arguments.names)
         faults.check(_check_credentials, name, cls.allowed_credentials, arguments.names)
+        faults.check(check_requires, cls, arguments.names)
     for check in (_check_call, _check_retry_policy, _check_names, _check_form, _check_values):
         faults.check(check, cls)
     faults.check(_check_limits, cls, defaults)

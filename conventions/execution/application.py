@@ -25,6 +25,7 @@ from conventions.core.settings import Settings
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper
 from conventions.idempotency.process_pages import Pages
+from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store
@@ -205,6 +206,10 @@ class Application(Protocol):
     @property
     def pages(self) -> Pages:
         """What the processes of this worker's pool do just now."""
+
+    @property
+    def permissions(self) -> Permissions:
+        """Who may run what."""
 
     @property
     def batches(self) -> BatchStates:

@@ -15,6 +15,7 @@ from conventions.broker.header_names import (
     ACTOR,
     BATCH,
     COUNTS,
+    EDITED_BY,
     ENQUEUED_AT,
     FINGERPRINT,
     GENERATION,
@@ -22,6 +23,7 @@ from conventions.broker.header_names import (
     PARKED,
     PLANNED_AT,
     READY_AT,
+    REDRIVEN_BY,
     TOKEN,
 )
 from conventions.broker.redis_broker import HeldMessage
@@ -53,7 +55,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `reports`: it has asked for its `progress`; `log`: what its code logs; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
+    place in a batch; `edited_by`, `redriven_by`: who has changed it as a dead letter; `reports`: it has asked for its `progress`; `log`: what its code logs; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -75,6 +77,8 @@ class Attempt:
     held: HeldMessage | None = None
     member: Member | None = None
     horizon: timedelta = timedelta(days=8)
+    edited_by: str | None = None
+    redriven_by: str | None = None
     ended: bool = False
     reports: bool = False
     log: RunLog | None = None
@@ -152,6 +156,8 @@ class Attempt:
             member=Member.read(field(BATCH))
             or (None if field(ACTOR) == UNSIGNED else task.member_of(payload, message_id)),
             horizon=task.horizon,
+            edited_by=field(EDITED_BY) or None,
+            redriven_by=field(REDRIVEN_BY) or None,
             trace=TraceContext.read(field),
             token=field(TOKEN) or uuid4().hex,
             start=start or this_call(),

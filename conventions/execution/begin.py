@@ -11,15 +11,24 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions.broker.header_names import KEY
-from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
+from conventions.core.errors import (
+    IdempotencyConflict,
+    JobFailed,
+    PayloadError,
+    PermissionDenied,
+    TooManyStarts,
+    TooOldToTell,
+)
 from conventions.execution.attempt import Attempt
+from conventions.execution.failed_attempt import end_failed
 from conventions.execution.interrupted import record_interrupted
 from conventions.execution.next_attempt import put_back
 from conventions.execution.parked_copy import park
+from conventions.execution.permission_check import check_permission
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
@@ -52,7 +61,17 @@ from conventions.storage.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
+ENDINGS = (
+    Ignore,
+    Reject,
+    Retry,
+    PayloadError,
+    JobFailed,
+    IdempotencyConflict,
+    PermissionDenied,
+    TooManyStarts,
+    TooOldToTell,
+)
 
 
 Begun: TypeAlias = tuple[Attempt, dict[str, Any], Done | None]
@@ -172,6 +191,7 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
         return None
     match answer:
         case Done():
+            _check_before_result(task, job, answer)
             return _done_before(task, job, answer)
         case Parked():
             logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
@@ -196,6 +216,17 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
             told = tell_of_death(task, job, failed)
             raise told if told is not failed or tells_of_failure(task) else Ignore()
     raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
+
+
+def _check_before_result(task: RunnableTask, job: Attempt, done: Done) -> None:
+    """What a run of its key has returned is for those only who may run it. Raises what ends this delivery."""
+    if done.message_id == job.id and not job.generation:  # its own result, from when it had the permission
+        return
+    try:
+        check_permission(task, job)
+    except Exception as error:
+        ending = end_failed(task, job, error, claimed=False)
+        raise ending if isinstance(ending, ENDINGS) else PermissionDenied(str(error)) from error
 
 
 def _refusal(job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:

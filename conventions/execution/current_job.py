@@ -1,7 +1,7 @@
 """The job that runs in this thread: which actor its messages inherit, and whether it has ended."""
 
-from conventions.broker.header_names import ACTOR
-from conventions.core.actor import SYSTEM, current_actor
+from conventions.broker.header_names import ACTOR, EDITED_BY
+from conventions.core.actor import SYSTEM, current_actor, named_actor
 from conventions.execution.attempt import Attempt
 from conventions.library_internals.celery import current_task
 
@@ -30,6 +30,20 @@ def sends_them_again() -> bool:
 def inherited_actor() -> str:
     """The actor of the running code. After a job has ended, the actor of the job: the next step of a chain inherits it."""
     actor = current_actor()
-    if actor == SYSTEM and (task := current_task()) is not None:
-        return getattr(task.request, ACTOR, None) or SYSTEM
-    return actor
+    return actor if actor != SYSTEM else _actor_of_job() or SYSTEM
+
+
+def is_anybody_named() -> bool:
+    """Whether the running code, or the job around it, has an actor. Else its messages have the actor `system` by default."""
+    return named_actor() is not None or _actor_of_job() is not None
+
+
+def _actor_of_job() -> str | None:
+    task = current_task()
+    return None if task is None else getattr(task.request, ACTOR, None) or None
+
+
+def inherited_edit() -> dict[str, str]:
+    """The header that says who has edited the letter of the running job, if somebody has: what it sends is changed, too."""
+    job = current_job()
+    return {} if job is None or job.edited_by is None else {EDITED_BY: job.edited_by}

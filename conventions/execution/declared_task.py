@@ -7,8 +7,10 @@ from typing import Any, Protocol
 from conventions.broker.batch_membership import Member
 from conventions.declare.class_rules import IdempotentOn
 from conventions.declare.payload import Arguments
+from conventions.declare.required_permission import Requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.application import Application
+from conventions.permission.question import Question
 
 
 class DeclaredTask(Protocol):
@@ -33,6 +35,10 @@ class DeclaredTask(Protocol):
     @property
     def allowed_credentials(self) -> Mapping[str, str]:
         """Paths in its arguments that look like credentials and may be there, each with the reason."""
+
+    @property
+    def requires(self) -> Requires:
+        """The permission that an actor needs; `None`: none."""
 
     @property
     def arguments(self) -> Arguments:
@@ -80,6 +86,9 @@ class DeclaredTask(Protocol):
 
     def member_of(self, payload: Mapping[str, Any], message_id: str, /) -> Member | None:
         """The part in a batch that a message with these arguments has."""
+
+    def question(self, payload: Mapping[str, Any], /) -> Question | None:
+        """What to ask before a message with these arguments runs; `None`: nothing."""
 
     def shown(self, payload: Mapping[str, Any], /) -> str | None:
         """The text of large arguments for logs and Flower; `None` for Celery's own text."""

@@ -21,15 +21,17 @@ PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redi
 
 
 def end_retried(
-    task: RunnableTask, job: Attempt, error: Exception, wait: float, counts: Mapping[str, int]
+    task: RunnableTask, job: Attempt, error: Exception, wait: float, counts: Mapping[str, int], *, claimed: bool = True
 ) -> Exception:
-    """Let the message wait and be tried again. Returns what to raise."""
+    """Let the message wait and be tried again; `claimed`: whether the job holds its claim. Returns what to raise."""
     changes = {"retries": job.attempt, COUNTS: dict(counts), **_ready_in(wait), **_identity(job)}
     if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
-        if _is_lost(task, job):
+        if claimed and _is_lost(task, job):
             return superseded(job)
         publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts, anew=True)
-    answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
+    answer = settle(
+        task, job, "released", "retried", error=error, claimed=claimed, wait=wait, action="retry", changes=changes
+    )
     if answer == "missing":  # the broker lost it, as after a flush
         publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts, anew=True)
     if answer == "refused":

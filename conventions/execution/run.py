@@ -8,14 +8,11 @@ import functools
 import logging
 import os
 import random
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import celery
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
-from conventions.broker.header_names import COUNTS
 from conventions.core.actor import acting_as, resuming
 from conventions.core.error_text import text_of
 from conventions.core.errors import (
@@ -28,9 +25,10 @@ from conventions.core.forks import end_if_forked
 from conventions.declare.payload import encode_result
 from conventions.execution.attempt import Attempt
 from conventions.execution.begin import ENDINGS, Begun, begin
-from conventions.execution.failure_log import log_failure
+from conventions.execution.failed_attempt import end_failed
 from conventions.execution.follow_ups import send_follow_ups
-from conventions.execution.next_attempt import end_retried, end_waiting
+from conventions.execution.next_attempt import end_waiting
+from conventions.execution.permission_check import check_permission
 from conventions.execution.process_state import end_own_code, held
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
@@ -152,7 +150,7 @@ def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseExcep
         case TurnOver():
             ending = end_waiting(task, job, 0.0, "continued")
         case RetryAsked():
-            ending = _outcome(task, job, error.error, error.countdown)
+            ending = end_failed(task, job, error.error, error.countdown)
         case Reject():
             ending = _rejected(task, job, error)
         case Ignore():  # also of `self.replace`: another message goes on under this id
@@ -163,11 +161,11 @@ def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseExcep
         case SystemExit() if error.code in KILLED:
             ending = error
         case SystemExit():  # of a library: it must neither end the worker nor lose the job
-            ending = _outcome(task, job, _exited(error, f"the job called exit({error.code!r})"))
+            ending = end_failed(task, job, _exited(error, f"the job called exit({error.code!r})"))
         case Exception():
-            ending = _outcome(task, job, error)
+            ending = end_failed(task, job, error)
         case _:  # such as asyncio.CancelledError, which Celery does not take for a failure
-            ending = _outcome(task, job, _exited(error, f"the job raised {type(error).__name__}: {text_of(error)}"))
+            ending = end_failed(task, job, _exited(error, f"the job raised {type(error).__name__}: {text_of(error)}"))
     return ending
 
 
@@ -179,6 +177,7 @@ def _exited(cause: BaseException, text: str) -> JobExited:
 
 def _run(task: RunnableTask, request: Any, job: Attempt, values: dict[str, Any]) -> Any:
     if request.is_eager:
+        check_permission(task, job)
         with acting_as(job.actor):
             return task.run(**values)
     page = task.app.pages.mine
@@ -187,6 +186,7 @@ def _run(task: RunnableTask, request: Any, job: Attempt, values: dict[str, Any])
     log = job.log = None if logs is None else logs.begin(job.id, job.generation, job.attempt, job.token)
     try:
         with resuming(job.actor), held(task, job, page), watching(task, job.id):
+            check_permission(task, job)  # here, so that its claim is kept while somebody is asked
             return _run_here(task, request, values, page)
     finally:
         if log is not None:
@@ -264,40 +264,3 @@ def _rejected(task: RunnableTask, job: Attempt, rejected: Any) -> Exception:
         return end_released(task, job, None, rejected, keep=True)
     reason = rejected.reason
     return end_dead(task, job, reason if isinstance(reason, Exception) else JobRejected(f"the task said: {reason}"))
-
-
-def _outcome(task: RunnableTask, job: Attempt, error: Exception, countdown: float | None = None) -> Exception:
-    """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
-    try:
-        return _after_failure(task, job, error, countdown)
-    except (Retry, Ignore, Reject):
-        raise
-    except Exception as second:  # noqa: BLE001  # whatever it is, the job must end visibly
-        second.__context__ = error
-        return end_dead(task, job, second)
-
-
-def _after_failure(task: RunnableTask, job: Attempt, error: Exception, countdown: float | None = None) -> Exception:
-    """Send the next attempt, or end the message as dead. Returns what to raise: `Retry`, `Reject`, or the error."""
-    policy = task.retry_policy
-    kind = policy.kind_of(error)
-    counts = dict(job.counts)
-    counts[kind] = counts.get(kind, 0) + 1
-    overruled = task.should_retry(error, job.attempt) if task.overrules_retry else None
-    decision = policy.decide(error, counts, overruled=overruled)
-    if decision.wait is None:
-        return end_dead(task, job, error)
-    wait = decision.wait if countdown is None else policy.within_limits(countdown)
-    log_failure(job, error, f"next attempt in {wait:.1f} s")
-    if task.request.is_eager:
-        return _retry_eagerly(task, error, counts)
-    return end_retried(task, job, error, wait, counts)
-
-
-def _retry_eagerly(task: RunnableTask, error: Exception, counts: Mapping[str, int]) -> Exception:
-    """Run the next attempt of a task that runs by `apply`, without a wait. Returns what to raise."""
-    headers = (task.request.headers or {}) | {COUNTS: dict(counts)}
-    retried: Exception = celery.Task.retry(
-        task, exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers
-    )
-    return retried

@@ -14,7 +14,7 @@ from conventions.core.errors import ConventionError, CredentialInPayload, Payloa
 from conventions.core.priority import Priority
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application, may_pass
-from conventions.execution.current_job import current_job, inherited_actor
+from conventions.execution.current_job import current_job, inherited_actor, inherited_edit
 from conventions.execution.failure_log import log_unsendable
 from conventions.execution.step_ids import derived_id
 from conventions.library_internals.celery import listed, new_request
@@ -111,7 +111,8 @@ class UnsentStep:
         return ""
 
     def _own_headers(self) -> dict[str, Any]:
-        return {name: self.headers[name] for name in (KEY, FINGERPRINT, PLANNED_AT) if name in self.headers}
+        own = {name: self.headers[name] for name in (KEY, FINGERPRINT, PLANNED_AT) if name in self.headers}
+        return own | inherited_edit()
 
     def _shown(self) -> dict[str, Any]:
         named = (

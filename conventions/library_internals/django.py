@@ -23,3 +23,8 @@ def tests_run() -> bool:
     """Whether Django's test runner, or pytest-django, has set up its environment."""
     utils: Any = sys.modules.get("django.test.utils")
     return utils is not None and hasattr(utils._TestState, "saved_data")  # noqa: SLF001
+
+
+def manager_of(model: Any) -> Any:
+    """By which Django itself looks up a model, such as that of its users. Its name begins with an underscore, and is documented."""
+    return model._default_manager  # noqa: SLF001

@@ -24,6 +24,7 @@ from conventions.core.rounds import rest
 from conventions.metrics.event_counter import ID, EventCounter
 from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position
+from conventions.records.denials import denials
 from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 
@@ -280,6 +281,7 @@ class Recorder:
             fresh = [entry for entry in entries if entry.event.id in new] if new else []
             record_letters.antedate(session, fresh)
             resent_letters.note_answers(session, fresh)
+            audit.record_once(session, denials(fresh))
             return journal_position.count(session, self._store.prefix)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:

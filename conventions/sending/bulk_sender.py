@@ -23,6 +23,7 @@ from conventions.security.payload_guard import refuse_credentials
 from conventions.sending.callbacks import list_callbacks
 from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
+from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.options import CONNECTIONS, check_options
 from conventions.sending.publish import unavailable
 from conventions.sending.sendable_task import SendableTask
@@ -65,7 +66,7 @@ class Bulk:
         sure: how many messages the broker has for certain.
 
     Raises:
-        TypeError, ValueError: as `apply_async`; or an option that fits one message only.
+        TypeError, ValueError, PermissionDenied: as `apply_async`; or an option that fits one message only.
     """
 
     def __init__(self, task: SendableTask, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
@@ -78,6 +79,7 @@ class Bulk:
         self._limit = getattr(self._app.settings, limit_setting or task.payload_limit_setting)
         self._given = self._options.pop("headers", None) or {}
         self._how = {name: self._options.pop(name, None) for name in ("actor", "planned_at")}
+        refuse_nobody(task, self._options, self._how["actor"])
         self._producer = self._producer_of(*(self._options.pop(name, None) for name in CONNECTIONS))
         self._sent: tuple[UnderWay, int] | None = None
         self._traced, self._span = ExitStack(), NOT_TRACED

@@ -19,6 +19,7 @@ from conventions.library_internals.celery import current_task
 from conventions.security.function_guard import look_at
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import check_text, common_headers
+from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
 from conventions.sending.send import refuse_no_arguments
@@ -64,6 +65,7 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
             freeze_callbacks(task, str(task_id), options)
             _check_arguments(task, args, kwargs)
             look_at(task.name, None, args or (), kwargs or {}, task.app.settings.function_credentials)
+        refuse_nobody(task, options, how["actor"])
         check_text(task, "task_id", task_id)
         check_text(task, "idempotency_key", how["key"])
         given = options.get("headers") or {}

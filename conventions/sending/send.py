@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conventions.broker.caller_headers import AcceptedHeaders
+from conventions.broker.header_names import ACTOR
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
 from conventions.execution.current_job import sends_follow_ups
@@ -15,6 +16,7 @@ from conventions.sending.application import SendingApplication
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import headers_for
+from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.options import check_options
 from conventions.sending.publish import publish
 from conventions.sending.sendable_task import SendableTask
@@ -88,7 +90,7 @@ def checked_send(
         how: `actor`, `key` and `planned_at`, as `headers_for` takes them.
 
     Raises:
-        TypeError, ValueError, PayloadError: as `apply_async`.
+        TypeError, ValueError, PayloadError, PermissionDenied: as `apply_async`.
     """
     try:
         settings = task.app.settings
@@ -98,6 +100,7 @@ def checked_send(
         given = options.get("headers") or {}
         if isinstance(given, AcceptedHeaders):  # a retry, for example: it was checked before
             return payload_of(task, args, kwargs, None)[0], dict(given)
+        refuse_nobody(task, options, how.get("actor") or given.get(ACTOR))
         payload, written = payload_of(task, args, kwargs, getattr(settings, task.payload_limit_setting))
         return payload, headers_for(task, payload, written, message_id, given, **how)
     except (TypeError, ValueError, PayloadError) as error:

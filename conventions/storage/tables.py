@@ -207,6 +207,24 @@ class MarkRow(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ActorRoleRow(Base):
+    """An actor has a role; see `permission/roles.py`."""
+
+    __tablename__ = "conventions_actor_roles"
+
+    actor: Mapped[str] = mapped_column(String(255), primary_key=True)
+    role: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
+class RolePermissionRow(Base):
+    """A role has a permission."""
+
+    __tablename__ = "conventions_role_permissions"
+
+    role: Mapped[str] = mapped_column(String(255), primary_key=True)
+    permission: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
 class AuditRow(Base):
     """One action of a person: who, what, on which target, when, why, and what it changed. It never changes."""
 

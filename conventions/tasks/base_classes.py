@@ -24,6 +24,7 @@ from conventions.declare.class_rules import (
 )
 from conventions.declare.faults import Faults
 from conventions.declare.payload import Arguments, Returned, check_size
+from conventions.declare.required_permission import Requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
 from conventions.outbox.send_options import (
@@ -61,6 +62,8 @@ class ConventionTask(RunningTask):
         not_idempotent: in place of `idempotent_on`: the reason why running twice does no harm.
         retry_policy: which failures are retried, and when.
         allowed_credentials: paths in the arguments, such as `rows[].token`, that look like credentials, each with the reason why they may be there.
+        requires: the permission that the actor needs when the job runs, such as `report:read`, or a method that returns it. It takes those arguments of
+            `run` that it names: `def requires(self, report_id: int) -> str`.
         aliases: old names under which messages may still arrive.
         fast_lane: whether short jobs may go to a process in groups. It only changes their speed.
     """
@@ -70,6 +73,7 @@ class ConventionTask(RunningTask):
     not_idempotent: ClassVar[str | None] = None
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     allowed_credentials: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    requires: ClassVar[Requires] = None
     aliases: ClassVar[tuple[str, ...]] = ()
     fast_lane: ClassVar[bool] = True
 

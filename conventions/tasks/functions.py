@@ -25,6 +25,7 @@ OURS = (
     "idempotent_on",
     "not_idempotent",
     "queue_name",
+    "requires",
     "retry_policy",
     "stall_after",
 )

@@ -16,6 +16,7 @@ from conventions.broker.batch_membership import Member
 from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRefused, TransactionRepeated
 from conventions.declare.class_rules import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
+from conventions.declare.required_permission import Requires, permission_of
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.django.project_settings import is_configured
 from conventions.execution.attempt import Attempt, horizon_of
@@ -23,6 +24,7 @@ from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.execution.steps_within import every_task
 from conventions.library_internals.celery import LocalStack, result_is_ignored
+from conventions.permission.question import Question
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
 from conventions.sending.application import SendingApplication
 
@@ -65,6 +67,7 @@ class RunningTask(celery.Task):
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     arguments: ClassVar[Arguments]
     allowed_credentials: ClassVar[Mapping[str, str]]
+    requires: ClassVar[Requires]
     returned: ClassVar[Returned]
 
     def _application(self) -> SendingApplication:
@@ -91,6 +94,13 @@ class RunningTask(celery.Task):
     def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:  # noqa: ARG002
         """The part in a batch that a message with this payload has."""
         return None
+
+    def question(self, payload: Mapping[str, Any]) -> Question | None:
+        """What to ask before a message with this payload runs; `None`: nothing. Raises: PermissionDenied; PayloadError: the payload does not fit."""
+        if self.requires is None:
+            return None
+        values = self.arguments.load((), payload) if callable(self.requires) else {}
+        return Question(permission_of(self.name, self.requires, values), self.name, payload)
 
     def shown(self, payload: Mapping[str, Any]) -> str | None:  # noqa: ARG002
         """The text of a large payload for logs and Flower; `None` for Celery's own text."""

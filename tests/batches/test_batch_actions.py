@@ -99,7 +99,7 @@ def test_a_broker_that_is_away_ends_it(app: ConventionsApp, monkeypatch: pytest.
     begin(app, dead=3)
     asked: list[str] = []
 
-    def once(_: Any, id_: str) -> bool:
+    def once(_: Any, id_: str, _by: str) -> bool:
         asked.append(id_)
         if len(asked) == 2:
             raise BrokerUnavailable("away")

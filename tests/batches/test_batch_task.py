@@ -275,7 +275,7 @@ def test_redriven_chunks_correct_the_summary(live_app: ConventionsApp, diary: Pa
     diary.with_name("mended").touch()
     for index in summary.failed_chunks:
         wait_for_letter(live_app, chunk_id(batch.id, index))
-        assert redrive(live_app, chunk_id(batch.id, index))
+        assert redrive(live_app, chunk_id(batch.id, index), "ann")
     wait_until(lambda: "recovered 45+0/45 of 45" in diary.read_text(), description="the last recovered")
     lines = diary.read_text().splitlines()
     assert [line for line in lines if line.startswith("finish")] == ["finish 25+20/45 5 of 45"]

@@ -13,6 +13,7 @@ from conventions.broker.header_names import (
     ACTOR,
     BATCH,
     COUNTS,
+    EDITED_BY,
     ENQUEUED_AT,
     FINGERPRINT,
     GENERATION,
@@ -25,7 +26,7 @@ from conventions.broker.header_names import (
     SIGNATURE,
     SIGNED,
 )
-from conventions.broker.signature import ALTERED, KNOWN, Signatures, without_unsigned
+from conventions.broker.signature import ALTERED, KNOWN, LIKE_A_CALLERS, Signatures, without_unsigned
 from conventions.core.message_keys import MessageKeys, new_key
 from conventions.library_internals.celery import REQUEST_FIELDS
 
@@ -107,8 +108,20 @@ def test_each_known_header_is_signed_or_changes() -> None:
     }
     traces = {"traceparent", "tracestate", "baggage"}
     assert {*SIGNED_ONES, *CHANGING, "x_unknown", "x_unknown_since", *shown, *of_itself, *traces} == KNOWN
-    assert set(OURS) <= KNOWN
+    assert set(OURS) - LIKE_A_CALLERS <= KNOWN
+    assert not LIKE_A_CALLERS & KNOWN
     assert {"id", "task"} & set(REQUEST_FIELDS) <= KNOWN
+
+
+def test_who_has_changed_a_letter() -> None:
+    """It is signed as a header of a caller is, since an earlier release takes it for one; and it is gone where somebody else has added it."""
+    headers = signed(**{EDITED_BY: "bob"})
+    assert headers[SIGNED] == [EDITED_BY]
+    assert fault(headers) == ""
+    assert fault({**headers, EDITED_BY: "ann"}) == ALTERED
+    assert fault({name: one for name, one in headers.items() if name != EDITED_BY}) == ALTERED
+    assert fault({name: one for name, one in headers.items() if name not in {EDITED_BY, SIGNED}}) == ALTERED
+    assert without_unsigned({**signed(), EDITED_BY: "bob"}) == signed()
 
 
 def test_headers_of_a_caller() -> None:

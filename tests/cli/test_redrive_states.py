@@ -179,7 +179,7 @@ def test_a_letter_that_no_worker_would_take_is_not_sent(
     bury("odd", **values)
     bury("fine")
     with pytest.raises(PayloadError, match=r"odd: .*send the job anew"):
-        redrive(commands_app, "odd")
+        redrive(commands_app, "odd", "ann")
     Drive(commands_app, started(run, "--all")).step()
     assert [one.id for one in sent(commands_app)] == ["fine"]
     assert letter(commands_app, "odd").state == "dead"

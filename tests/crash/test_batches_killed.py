@@ -170,13 +170,13 @@ def test_a_thousand_chunks_in_a_storm(
 
     dead = {chunk_id(batch.id, index) for index in DEAD}
     wait_for_dead(app, dead, generation=0)
-    assert all(redrive(app, id_) for id_ in dead)
+    assert all(redrive(app, id_, "ann") for id_ in dead)
     wait_for_dead(app, dead, generation=1)  # too early, so they died again, which changes nothing
     check_summary(app, batch.id, failed=DEAD)
     assert trace.calls("recovered") == []
 
     (trace.folder / "mended").touch()
-    assert all(redrive(app, id_) for id_ in dead)
+    assert all(redrive(app, id_, "ann") for id_ in dead)
     wait_until(lambda: (calls := trace.calls("recovered")) and calls[-1]["failed"] == 0, 30, "it has recovered")
     wait_until_empty(app, 30, servers)
     assert trace.calls("recovered")[-1]["done"] == STORM_ITEMS

@@ -305,7 +305,7 @@ def test_arguments_of_another_release(app: ConventionsApp) -> None:
         executions.record(session, [letter])
         record_letters.record(session, [letter])
     with pytest.raises(PayloadError, match="bill"):
-        redrive(app, "m1")  # who sends one letter from here hears at once
+        redrive(app, "m1", "ann")  # who sends one letter from here hears at once
     id_ = begin(app, RedriveOrder(Filter(), "u-9"))
     step(app, id_)
     assert (row(app, id_).sent, row(app, id_).failed) == (1, 0)

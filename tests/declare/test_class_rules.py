@@ -337,7 +337,6 @@ def test_misspelt_should_retry() -> None:
 @pytest.mark.parametrize(
     ("written", "line"),
     [
-        ("requires", "permissions are not built yet; check them in run and raise BusinessError"),
         ("sensitive", "masking and encryption are not built yet; pass an id and look the value up in run"),
     ],
 )

@@ -205,7 +205,7 @@ def test_a_letter_that_was_sent_again_and_purged_is_dead_again(app: ConventionsA
     Journal(app.store).append([failed])
     record(app)
     for _ in range(2):
-        assert redrive(app, "m1")
+        assert redrive(app, "m1", "ann")
         assert letters(app, state="redriving")
         assert purge(app, ["immediate"]) == {"immediate": 1}
         record(app)

@@ -14,6 +14,7 @@ from conventions.broker.header_names import (
     BATCH,
     COPY,
     COUNTS,
+    EDITED_BY,
     ENQUEUED_AT,
     FINGERPRINT,
     GENERATION,
@@ -22,6 +23,7 @@ from conventions.broker.header_names import (
     PARKED,
     PLANNED_AT,
     READY_AT,
+    REDRIVEN_BY,
     SCHEDULE,
     SIGNATURE,
     SIGNED,
@@ -62,6 +64,8 @@ ABSENT = {
     TOKEN,
     FORM,
     READY_AT,
+    EDITED_BY,
+    REDRIVEN_BY,
 }  # with another value than that of a first attempt, a message is not plain; TOKEN is no header of a message
 
 

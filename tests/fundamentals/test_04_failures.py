@@ -129,6 +129,6 @@ def test_a_dead_letter_is_sent_again_once_its_cause_is_mended(live_app: Conventi
     message = Deliver.delay(folder)
     wait_for_letter(live_app, message.id)
     folder.mkdir()
-    assert redrive(live_app, message.id)
+    assert redrive(live_app, message.id, "ann")
     wait_until((folder / "delivered").exists, description="delivered")
     wait_until(lambda: wait_for_letter(live_app, message.id).state == "redriven", description="its success is recorded")

@@ -89,7 +89,7 @@ def test_a_mended_chunk_corrects_the_batch(live_app: ConventionsApp, file: Path)
     wait_until(lambda: live_app.batches.state(batch.id) == "done", description="done")
     file.with_name("mended").touch()
     letter = wait_for_letter(live_app, chunk_id(batch.id, 0))
-    assert redrive(live_app, letter.id)
+    assert redrive(live_app, letter.id, "ann")
     path = file.with_name("recovered")
     wait_until(lambda: path.exists() and path.read_text(), description="recovered was called")
     assert path.read_text() == "25 done, 0 failed"

@@ -301,7 +301,7 @@ def test_a_dead_letter(app: ConventionsApp, worker: Worker, tmp_path: Path) -> N
     letter = wait_for_letter(app, sent.id)
     assert Die.cancel(sent.id) == "too late"
     (tmp_path / "works").touch()
-    redrive(app, letter.id)
+    redrive(app, letter.id, "ann")
     wait_until(lambda: ends(app, sent.id) == ["dead", "succeeded"], 15, f"{ends(app, sent.id)}")
     assert (tmp_path / "runs").read_text() == "ran\nran\n"
 
@@ -311,7 +311,7 @@ def test_a_redrive_may_be_cancelled(app: ConventionsApp, installation: Installat
     with installation.worker(*WORKER):
         sent = Die.delay(tmp_path)
         wait_for_letter(app, sent.id)
-    redrive(app, sent.id)
+    redrive(app, sent.id, "ann")
     assert Die.cancel(sent.id) == "queued"
     with installation.worker(*WORKER):
         wait_until(lambda: ends(app, sent.id) == ["dead", "cancelled"], 15, f"{ends(app, sent.id)}")

@@ -229,7 +229,7 @@ def test_those_who_wait_for_a_step_that_can_never_be_sent_hear_of_it(others: Ins
         assert notes(tmp_path) == ["ran", "sum 5"]
         letter = wait_for_letter(app, result.parent.id)
         (tmp_path / "steps cannot be sent").unlink()
-        assert redrive(app, letter.id)
+        assert redrive(app, letter.id, "ann")
         wait_until(lambda: "sum 7" in notes(tmp_path), description="the rest of the chain has run")
         assert notes(tmp_path) == ["ran", "sum 5", "after a success", "sum 7"]
 

@@ -299,7 +299,7 @@ def test_a_message_that_is_too_large_is_not_read(app: ConventionsApp, worker: Wo
     assert (b64decode(kept["base64"]).decode(), kept["bytes"]) == (text[: 64 * 1024], len(text))
     assert memory_of(worker) < before + 5 * len(text)
     with pytest.raises(PayloadError, match="was not kept in full"):
-        redrive(app, message_id)
+        redrive(app, message_id, "ann")
 
 
 def test_half_a_character_in_an_argument_is_kept(app: ConventionsApp) -> None:

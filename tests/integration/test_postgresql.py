@@ -101,7 +101,7 @@ def test_a_worker_on_postgresql(app: ConventionsApp, installation: Installation,
         assert (letter.error, letter.error_message) == ("BusinessError", "あいう 'quoted'")
         assert letter.arguments == {"file": str(file), "text": "あいう 'quoted'"}
         file.touch()
-        assert redrive(app, message.id)
+        assert redrive(app, message.id, "ann")
         wait_until(file.with_name("delivered").exists, description="the redriven job ran")
 
 

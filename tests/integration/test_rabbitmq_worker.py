@@ -239,7 +239,7 @@ def test_a_letter_that_is_sent_again(installation: Installation, app: Convention
     with installation.worker("--concurrency=1", "-Q", "immediate"):
         sent = Fails.delay(1, times=3).id
         wait_for_letter(app, sent)
-        assert redrive(app, sent)
+        assert redrive(app, sent, "ann")
         wait_until(lambda: len(numbers(installation.folder, "tries")) == 6, 30, "three more attempts")
         wait_until(lambda: [one.generation for one in letters(app)] == [1], 20, "it is a letter again")
 
@@ -449,7 +449,7 @@ def test_a_message_that_is_too_large_is_not_read(
     kept = stored(letter)
     assert (b64decode(kept["base64"]), kept["bytes"]) == (body[: 64 * 1024], len(body))
     with pytest.raises(PayloadError, match="was not kept in full"):
-        redrive(app, sent)
+        redrive(app, sent, "ann")
 
 
 def test_our_own_senders_are_refused_what_no_worker_reads(app: ConventionsApp) -> None:

@@ -200,7 +200,7 @@ def test_a_failure_until_its_end(live_app: ConventionsApp, tmp_path: Path) -> No
     assert "LookupError" in live_app.AsyncResult(sent.id).traceback
     wait_for_letter(live_app, sent.id)
     (tmp_path / "mended").touch()
-    assert redrive(live_app, sent.id)
+    assert redrive(live_app, sent.id, "ann")
     job = wait_until(lambda: one if (one := Job.of(sent.id)).state == "succeeded" else None)
     assert (job.redrives, job.attempts, job.result, job.error) == (1, 1, "mended", None)
     assert wait_until(lambda: state(live_app, sent.id) == "SUCCESS")

@@ -121,7 +121,7 @@ def test_of_a_redrive_and_a_batch_that_may_have_sent_it_neither_is_named(app: Co
     begin(app, RedriveOrder(Filter(task="Pay"), "ann", "all of them", canary=1, stop_at=100))
     with app.database.session() as session:
         audit.record(session, AuditEntry("bob", "batch retry-failed", "b1", "the batch", None, {"letters": 1}))
-    assert redrive(app, "c1")
+    assert redrive(app, "c1", "ann")
     assert [actor for actor, *_ in of(app, "c1")] == ["bob"], "the letter says that no redrive has sent it"
     fail(app, "c1", "again")
     assert of(app, "c1") == []
@@ -135,7 +135,7 @@ def test_a_chunk_that_was_sent_with_its_batch(app: ConventionsApp) -> None:
         audit.record(session, AuditEntry("u-1", "batch retry-failed", "b1", "it is back", None, {"letters": 1}))
         audit.record(session, AuditEntry("u-1", "batch retry-failed", "b2", "another", None, {"letters": 1}))
     assert Job.of("c1", app).actions() == ()
-    assert redrive(app, "c1")
+    assert redrive(app, "c1", "ann")
     (found,) = Job.of("c1", app).actions()
     assert found == JobAction(found.at, "u-1", "batch retry-failed", "it is back", None, {"letters": 1})
     fail(app, "c1", "again")

@@ -100,7 +100,7 @@ def test_a_redriven_job_goes_on_too(live_app: ConventionsApp, tmp_path: Path) ->
     wait_for_letter(live_app, walk.id)
     assert Progress.of(walk.id).ended == "dead"
     (tmp_path / "went on").touch()
-    assert redrive(live_app, walk.id)
+    assert redrive(live_app, walk.id, "ann")
     wait_until(lambda: Progress.of(walk.id).ended == "done", 20, "the walk has ended")
     assert (tmp_path / "steps").read_text() == "0 1 2 3 4 3 4 3 4 5 6 7 "
 

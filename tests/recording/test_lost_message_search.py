@@ -166,7 +166,7 @@ def test_a_letter_that_was_lost_on_its_way_is_dead_again(app: ConventionsApp, lo
     """As often as that happens; one whose end is not recorded yet is left."""
     bury(app)
     for _ in range(2):
-        assert redrive(app, "m1")
+        assert redrive(app, "m1", "ann")
         looks.round()
         assert looks.round()["jobs"] == 0
         delete(app, "message", "m1")
@@ -174,7 +174,7 @@ def test_a_letter_that_was_lost_on_its_way_is_dead_again(app: ConventionsApp, lo
         assert looks.round()["jobs"] == 1
         record(app)
         assert [one.id for one in letters(app)] == ["m1"]
-    assert redrive(app, "m1")
+    assert redrive(app, "m1", "ann")
     delete(app, "message", "m1")
     looks.round()
     Journal(app.store).append([Event("m1", "succeeded", task=Count.name, generation=1, attempt=1, token="t2")])
@@ -186,7 +186,7 @@ def test_a_letter_that_was_lost_on_its_way_is_dead_again(app: ConventionsApp, lo
 def test_a_letter_whose_job_was_taken_over_goes_on(app: ConventionsApp) -> None:
     """By another worker, in which it failed: it will be tried again."""
     bury(app)
-    assert redrive(app, "m1")
+    assert redrive(app, "m1", "ann")
     now = datetime.now(UTC)
     for token, kind in (("t1", "superseded"), ("t2", "retried")):
         event = Event(
@@ -201,7 +201,7 @@ def test_a_letter_whose_job_was_taken_over_goes_on(app: ConventionsApp) -> None:
 def test_a_letter_whose_job_was_replaced_is_not_lost(app: ConventionsApp, looks: LostMessages, ran: bool) -> None:
     """It ran, and `self.replace` has put another job in its place; a copy that never ran says nothing of it."""
     bury(app)
-    assert redrive(app, "m1")
+    assert redrive(app, "m1", "ann")
     started = datetime.now(UTC) if ran else None
     superseded = Event("m1", "superseded", task=Count.name, generation=1, attempt=1, token="t1", started_at=started)
     Journal(app.store).append([superseded])

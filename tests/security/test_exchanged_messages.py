@@ -145,7 +145,7 @@ def test_another_message(app: ConventionsApp, task: Any) -> None:
     say(app, "go")
     (letter,) = wait_until(lambda: letters(app), 30)
     say(app, "mended")
-    assert redrive(app, letter.id)
+    assert redrive(app, letter.id, "ann")
     wait_until(lambda: paid(app), 20)
     wait_until_empty(app)
     assert paid(app) == [f"o 7 by {'unsigned' if task is Foreign else 'treasurer'} as None"]
@@ -160,13 +160,13 @@ def test_the_message_of_before_an_edit(app: ConventionsApp) -> None:
     wait_until(lambda: letters(app), 30)
     edit(app, sent.id, {"order": "o", "amount": 1}, "ann")
     app.store.redis.delete(app.store.key("go"), app.store.key("runs"))
-    assert redrive(app, sent.id)
+    assert redrive(app, sent.id, "ann")
     wait_until_it_runs(app)
     exchange(app, sent.id, lambda _: first)
     say(app, "go")
     wait_until(lambda: [one for one in letters(app) if one.generation == 1], 30)
     say(app, "mended")
-    assert redrive(app, sent.id)
+    assert redrive(app, sent.id, "ann")
     wait_until(lambda: paid(app), 20)
     wait_until_empty(app)
     assert paid(app) == ["o 1 by treasurer as None"]
@@ -181,7 +181,7 @@ def test_what_a_redrive_keeps(app: ConventionsApp, priority: Priority) -> None:
     say(app, "go")
     wait_until(lambda: letters(app), 30)
     PauseActions(app.store).pause(Target("queue", "immediate"), "ann", "to look")
-    assert redrive(app, sent.id)
+    assert redrive(app, sent.id, "ann")
     after = wait_until(lambda: json.loads(stored(app.store, sent.id).get("payload") or "null"), 20)
     assert after["properties"]["priority"] == before["properties"]["priority"] == int(priority)
     changed = {
@@ -189,7 +189,9 @@ def test_what_a_redrive_keeps(app: ConventionsApp, priority: Priority) -> None:
         for name in {**before["headers"], **after["headers"]}
         if before["headers"].get(name) != after["headers"].get(name)
     }
-    assert changed <= {"x_generation", "x_enqueued_at", "x_conventions_signature", "eta", "x_conventions_ready_at"}
+    assert changed <= {
+        "x_generation", "x_enqueued_at", "x_conventions_signature", "x_conventions_signed", "x_conventions_redriven_by", "eta", "x_conventions_ready_at",
+    }  # fmt: skip
     assert b64decode(after["body"]) == b64decode(before["body"])
 
 
@@ -206,7 +208,7 @@ def test_headers_of_other_types(app: ConventionsApp, tenant: Any) -> None:
     say(app, "go")
     (letter,) = wait_until(lambda: letters(app), 30)
     say(app, "mended")
-    assert redrive(app, letter.id)
+    assert redrive(app, letter.id, "ann")
     wait_until(lambda: len(paid(app)) == 2, 20)
     wait_until_empty(app)
     assert paid(app) == [f"o 7 by treasurer as {tenant!r}", "next 8 by treasurer"]

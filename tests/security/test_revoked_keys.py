@@ -99,7 +99,7 @@ def test_a_worker_holds_what_a_stolen_key_has_signed(installation: Installation,
         wait_until(lambda: noted(app), 20)
         wait_until_empty(app)
         assert noted(app) == ["before the theft by u-1"]
-        assert redrive(app, held)
+        assert redrive(app, held, "ann")
         wait_until(lambda: len(noted(app)) == 3, 20)
         wait_until_empty(app)
     assert noted(app)[1:] == ["first by u-1", "second by u-1"]
@@ -143,7 +143,7 @@ def test_what_waits_is_held_at_once(installation: Installation, app: Conventions
     ]  # fmt: skip
     later = run(app, "revoke", "old", "--since", "10m", "--reason", "once more", "--yes", "--json")
     assert json.loads(later.stdout)["held"] == 0
-    assert redrive(app, ids[1])
+    assert redrive(app, ids[1], "ann")
     with installation.worker(CONVENTIONS_REVOKED_KEYS=told["setting"].partition("=")[2]):
         wait_until(lambda: len(noted(app)) == 3, 20)
         wait_until_empty(app)

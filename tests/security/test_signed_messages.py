@@ -264,7 +264,7 @@ def test_a_job_of_others_that_dies_and_is_redriven(live_app: ConventionsApp, wor
     put(live_app, publication, message)
     (letter,) = wait_until(lambda: [one for one in letters(live_app) if one.error == "ValueError"], 20)
     live_app.store.redis.set(live_app.store.key("mended"), 1)
-    assert redrive(live_app, letter.id)
+    assert redrive(live_app, letter.id, "ann")
     (ran,) = wait_until(lambda: paid(live_app, "of others"), 20)
     assert ran.startswith("unsigned as t-1 under ")
     assert not ran.endswith("another")
@@ -294,7 +294,7 @@ def test_a_letter_that_is_redriven(live_app: ConventionsApp, worker: Worker) -> 
     letter = wait_until(
         lambda: next((one for one in letters(live_app) if (one.arguments or {}).get("order") == "redriven"), None), 20
     )
-    assert redrive(live_app, letter.id)
+    assert redrive(live_app, letter.id, "ann")
     assert wait_until(lambda: paid(live_app, "redriven"), 20) == ["7 by unsigned as t-1"]
 
 
@@ -435,7 +435,7 @@ def test_a_refused_letter_that_is_redriven_and_fails(live_app: ConventionsApp, w
     (letter,) = wait_until(
         lambda: [one for one in letters(live_app) if (one.arguments or {}).get("name") == "again"], 20
     )
-    assert redrive(live_app, letter.id)
+    assert redrive(live_app, letter.id, "ann")
     assert wait_until(lambda: paid(live_app, "again"), 30) == ["unsigned"]
 
 
@@ -526,9 +526,9 @@ def test_a_letter_from_which_something_was_left_out(live_app: ConventionsApp, wo
     put(live_app, publication, message)
     (letter,) = wait_until(lambda: [one for one in letters(live_app, state=None) if one.id not in before], 20)
     with pytest.raises(PayloadError, match="was left out of it: edit its arguments first"):
-        redrive(live_app, letter.id)
+        redrive(live_app, letter.id, "ann")
     assert edit(live_app, letter.id, {"name": "edited"}, "ann")
-    assert redrive(live_app, letter.id)
+    assert redrive(live_app, letter.id, "ann")
     (ran,) = wait_until(lambda: paid(live_app, "edited"), 30)
     assert ran.startswith("3 by unsigned")
 

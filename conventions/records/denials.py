@@ -1,0 +1,34 @@
+"""A job whose actor had no permission is in the audit, beside its dead letter (R20, R22)."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID, uuid5
+
+from conventions.core.errors import PermissionDenied
+from conventions.records.audit_entry import AuditEntry
+from conventions.records.journal import JournalEntry
+
+ACTION = "permission denied"
+
+_NAMESPACE = UUID("7c1f2a5e-8f0a-5a3b-9a53-2f6f0f1f1a77")  # a change would record old denials a second time
+
+
+def denials(entries: Iterable[JournalEntry]) -> list[tuple[AuditEntry, datetime]]:
+    """The rows of those that died for want of a permission, with their times. The same event has the same row, however often it is read."""
+    return [
+        (
+            AuditEntry(
+                event.actor,
+                ACTION,
+                event.message_id,
+                event.failure.error_message,
+                after={"task": event.task, "generation": event.generation, "attempt": event.attempt},
+                id=str(uuid5(_NAMESPACE, event.id)),
+            ),
+            entry.at,
+        )
+        for entry in entries
+        if (event := entry.event).kind == "dead"
+        and event.failure is not None
+        and event.failure.error == PermissionDenied.__name__
+    ]

