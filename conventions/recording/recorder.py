@@ -38,6 +38,7 @@ BLOCK = 0.25  # seconds that one read waits for events; a worker that stops may 
 GATHER = 0.1  # seconds in which events collect: one transaction for each event would cost more than the jobs
 FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
 HURRIES_AT = 5.0  # seconds: the longer the oldest event waits, the less the recorder rests; from this age on not at all
+LOOK_FOR_LEFT_EVERY = 1.0  # seconds between two looks for what dead recorders have left
 STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a recorder goes on recording when it stops
@@ -78,6 +79,7 @@ class Recorder:
         self._rest = rest
         self.counter = counter or EventCounter(store)
         self._new = NewEntries(store, self.name, self.counter)
+        self._looks_for_left_at = 0.0  # when it looks again for what dead recorders have left, on the monotonic clock
         self._unfinished = False  # a batch that is not recorded, or not removed
         self._away_since: float | None = None
         self._leads_until = 0.0
@@ -166,7 +168,7 @@ class Recorder:
 
     def _stand_by(self) -> None:
         """Another recorder leads: what was read and not recorded is left to it."""
-        self._has_looked_back = False
+        self._has_looked_back, self._looks_for_left_at = False, 0.0
         self._new.forget()
         self.counter.forget()
 
@@ -232,12 +234,21 @@ class Recorder:
             if own and own[0][1]:
                 return _entries(own[0][1])
             self._unfinished = self._new.is_lost = False
+        return self._left(limit) or self._new.take(limit, block)
+
+    def _left(self, limit: int) -> Found:
+        """Entries that a dead consumer has left. It looks for them once a second: the server passes all that waits here each time."""
+        if time.monotonic() < self._looks_for_left_at:
+            return {}
+        redis: Any = self._store.redis
         idle = int(self._timings.abandoned_after * 1000)
         # Also its own that are not here: a server that comes back with an older state has forgotten what was acknowledged.
         abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
         # What waits here for long is among them.
         others = {id_: fields for id_, fields in _entries(abandoned).items() if not self._new.waits(id_)}
-        return others or self._new.take(limit, block)
+        if not others:
+            self._looks_for_left_at = time.monotonic() + LOOK_FOR_LEFT_EVERY
+        return others
 
     def _record(
         self, entries: Sequence[JournalEntry | AuditJournalEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]
