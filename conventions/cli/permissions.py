@@ -11,6 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, print_json, say
 from conventions.cli.shared_options import JSON, REASON
+from conventions.core.error_text import first_line
 from conventions.core.errors import PermissionDenied
 from conventions.core.settings import SQL_AUTHORIZER
 from conventions.permission import roles
@@ -109,8 +110,10 @@ def ask(context: click.Context, name: str, permission: str, as_json: bool) -> No
     why = ""
     try:
         app.permissions.check([name], Question(permission, ASKED, {}))
-    except (PermissionDenied, NoAnswer) as error:
-        why = str(error)
+    except PermissionDenied:
+        why = f"{name} has not {permission}"
+    except NoAnswer as error:
+        why = f"nobody can say whether {name} has {permission}: {first_line(error.cause)}"
     if as_json:
         print_json({"actor": name, "permission": permission, "allowed": not why, "why": why or None})
     else:

@@ -192,9 +192,15 @@ class PurgeStopped(ConventionError):
 
 
 class PermissionDenied(ConventionError):
-    """The actor who caused the message may not run this task."""
+    """The actor who caused the message, or who has changed it as a dead letter, may not run this task.
+
+    Attributes:
+        lacked_by: who lacks the permission, where it was asked for before a job; `None` of an error that a job raises itself.
+    """
 
     __module__ = "conventions"
+
+    lacked_by: str | None = None
 
 
 class BrokerUnavailable(ConventionError, ConnectionError):

@@ -28,7 +28,7 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.trace_context import TraceContext
-from conventions.core.actor import SYSTEM, UNSIGNED
+from conventions.core.actor import SYSTEM, UNSIGNED, current_actor
 from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claims import ClaimRequest
@@ -125,7 +125,10 @@ class Attempt:
         def read(name: str) -> Any:
             return getattr(request, name, None) or headers.get(name)
 
-        return cls.read(task, payload, read)
+        found = cls.read(task, payload, read)
+        if request.is_eager and not read(ACTOR):  # it runs here, in the name of whom this code runs for
+            found.actor = current_actor()
+        return found
 
     @classmethod
     def read(

@@ -5,6 +5,7 @@ from typing import Any
 from conventions.broker.codec import as_kombu_writes, in_base64, json_of_kombu, message_of
 from conventions.broker.header_names import LATER, ON_REQUEST, OURS, SIGNATURE, SIGNED, TOKEN
 from conventions.core import error_text
+from conventions.core.errors import PermissionDenied
 from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import RABBITMQ_HEADERS
@@ -19,6 +20,7 @@ _STAY = frozenset(
 def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException | None = None) -> Event:
     """What the journal says of the current attempt."""
     dead = kind == "dead"
+    denied = error.lacked_by if dead and isinstance(error, PermissionDenied) else None
     return Event(
         message_id=job.id,
         kind=kind,
@@ -36,6 +38,7 @@ def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException |
         release=task.app.release,
         runtime=job.ran,
         failure=error_text.describe(job.task, error) if error is not None else None,
+        denied=denied,
         arguments=dict(job.payload) if dead else None,
         headers=own_headers(task.request) if dead else None,
         # Without keys the settle script adds the message itself, where it has it.

@@ -57,6 +57,7 @@ from conventions.idempotency.claim_answers import (
     conflict,
 )
 from conventions.library_internals.celery import result_is_ignored
+from conventions.permission.decisions import NoAnswer
 from conventions.storage.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
         return None
     match answer:
         case Done():
-            _check_before_result(task, job, answer)
+            _check_unclaimed(task, job)
             return _done_before(task, job, answer)
         case Parked():
             logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
@@ -215,23 +216,25 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
             failed = JobFailed(answer.error or "its dead letter says how")
             told = tell_of_death(task, job, failed)
             raise told if told is not failed or tells_of_failure(task) else Ignore()
-    raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
+    raise end_dead(task, job, _refusal(task, job, answer), claimed=isinstance(answer, Poison))
 
 
-def _check_before_result(task: RunnableTask, job: Attempt, done: Done) -> None:
-    """What a run of its key has returned is for those only who may run it. Raises what ends this delivery."""
-    if done.message_id == job.id and not job.generation:  # its own result, from when it had the permission
-        return
+def _check_unclaimed(task: RunnableTask, job: Attempt) -> None:
+    """What becomes of another job with its key is for those only who may run it. Raises what ends this delivery.
+
+    Also where the key was used under this very id: its sender may have chosen that.
+    """
     try:
         check_permission(task, job)
-    except Exception as error:
+    except (PayloadError, PermissionDenied, NoAnswer) as error:
         ending = end_failed(task, job, error, claimed=False)
         raise ending if isinstance(ending, ENDINGS) else PermissionDenied(str(error)) from error
 
 
-def _refusal(job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:
+def _refusal(task: RunnableTask, job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:
     match answer:
         case Conflict():
+            _check_unclaimed(task, job)
             return conflict(job.task, job.key, answer.message_id)
         case Poison():
             return TooManyStarts(

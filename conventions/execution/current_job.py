@@ -45,5 +45,9 @@ def _actor_of_job() -> str | None:
 
 def inherited_edit() -> dict[str, str]:
     """The header that says who has edited the letter of the running job, if somebody has: what it sends is changed, too."""
-    job = current_job()
-    return {} if job is None or job.edited_by is None else {EDITED_BY: job.edited_by}
+    task = current_task()
+    if task is None:
+        return {}
+    job: Attempt | None = getattr(task.request, "job", None)
+    editor = getattr(task.request, EDITED_BY, None) if job is None else job.edited_by
+    return {EDITED_BY: editor} if editor else {}

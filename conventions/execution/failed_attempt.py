@@ -45,8 +45,9 @@ def _after_failure(
 ) -> Exception:
     policy, final = task.retry_policy, error
     if isinstance(error, NoAnswer):  # it is tried again as for what the authorizer met, and denied in the end
-        error, final = error.cause, PermissionDenied(str(error)).with_traceback(error.__traceback__)
-        final.__cause__ = error
+        denied = PermissionDenied(str(error)).with_traceback(error.__traceback__)
+        denied.lacked_by, denied.__cause__ = error.lacked_by or job.actor, error
+        error, final = error.cause, denied
     kind = policy.kind_of(error)
     counts = dict(job.counts)
     counts[kind] = counts.get(kind, 0) + 1

@@ -1,12 +1,17 @@
 """`Permissions`: asks the authorizer, and remembers its answers for some seconds (R20)."""
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
+from types import MappingProxyType
 from typing import TypeAlias
 
 from conventions.core.actor import UNSIGNED
-from conventions.core.errors import PermissionDenied
+from conventions.core.error_text import first_line
+from conventions.core.errors import JobExited, PermissionDenied
+from conventions.core.forks import call_in_child
 from conventions.declare.payload import digest
+from conventions.library_internals.billiard import KILLED
 from conventions.permission.authorizer import Authorizer
 from conventions.permission.question import Question
 
@@ -17,11 +22,15 @@ _Answer: TypeAlias = tuple[float, bool]  # until when it counts, by the monotoni
 
 
 class NoAnswer(Exception):
-    """The authorizer cannot answer. `cause` says why."""
+    """The authorizer cannot answer. `cause` says why.
 
-    def __init__(self, text: str, cause: Exception) -> None:
-        super().__init__(text, cause)
-        self.cause = cause
+    Attributes:
+        lacked_by: whom it was asked for; `None`: it was not asked.
+    """
+
+    def __init__(self, text: str, cause: Exception, lacked_by: str | None = None) -> None:
+        super().__init__(text, cause, lacked_by)
+        self.cause, self.lacked_by = cause, lacked_by
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -37,14 +46,22 @@ class Permissions:
 
     def __init__(self, make: Callable[[], Authorizer], clock: Callable[[], float] = time.monotonic) -> None:
         self._make, self._clock = make, clock
+        self._forget()
+        call_in_child(self._forget)
+
+    def _forget(self) -> None:
+        """A process that was forked has an authorizer of its own: one that is shared may read the answers of the other's questions."""
         self._authorizer: Authorizer | None = None
         self._answers: dict[Hashable, _Answer] = {}
+        self._making = threading.Lock()
 
     @property
     def authorizer(self) -> Authorizer:
-        """It is made at first use. Raises: ConfigurationError."""
+        """It is made at first use in each process. Raises: ConfigurationError."""
         if self._authorizer is None:
-            self._authorizer = self._make()
+            with self._making:
+                if self._authorizer is None:
+                    self._authorizer = self._make()
         return self._authorizer
 
     def check(self, actors: Iterable[str], question: Question) -> None:
@@ -56,11 +73,11 @@ class Permissions:
         """
         for actor in dict.fromkeys(actors):
             if actor == UNSIGNED:
-                raise PermissionDenied(
-                    f"{question.task}: it needs {question.permission}, and nobody has signed the message"
+                raise _denied(
+                    f"{question.task}: it requires {question.permission}, and nobody has signed the message", actor
                 )
             if not self._allows(actor, question):
-                raise PermissionDenied(f"{question.task}: {actor} may not run it: it needs {question.permission}")
+                raise _denied(f"{question.task}: {actor} may not run it: it requires {question.permission}", actor)
 
     def _allows(self, actor: str, question: Question) -> bool:
         try:
@@ -70,14 +87,32 @@ class Permissions:
             known = self._answers.get(key)
             if known is not None and known[0] > asked_at:
                 return known[1]
-            answer = _checked(authorizer.allows(actor, question.permission, question.task, question.arguments))
-        except Exception as error:
-            text = f"{question.task}: nobody can say whether {actor} may run it, which needs {question.permission}: {type(error).__name__}: {error}"
-            raise NoAnswer(text, error) from error
+            arguments = MappingProxyType(dict(question.arguments))
+            answer = _checked(authorizer.allows(actor, question.permission, question.task, arguments))
+        except BaseException as raised:
+            if isinstance(raised, SystemExit) and raised.code in KILLED:  # this process is to end
+                raise
+            text = f"{question.task}: nobody can say whether {actor} may run it, which requires {question.permission}: {first_line(raised)}"
+            raise NoAnswer(text, cause_of(raised), actor) from raised
         if len(self._answers) >= MOST:
             self._answers.clear()
         self._answers[key] = (asked_at + REMEMBERED, answer)
         return answer
+
+
+def cause_of(raised: BaseException) -> Exception:
+    """What a retry policy judges: what is no `Exception`, such as asyncio.CancelledError, as a job that exits."""
+    if isinstance(raised, Exception):
+        return raised
+    return JobExited(f"{type(raised).__name__} was raised while permission was asked").with_traceback(
+        raised.__traceback__
+    )
+
+
+def _denied(text: str, actor: str) -> PermissionDenied:
+    denied = PermissionDenied(text)
+    denied.lacked_by = actor
+    return denied
 
 
 def _checked(answer: object) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID, uuid5
 
-from conventions.core.errors import PermissionDenied
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import JournalEntry
 
@@ -14,21 +13,24 @@ _NAMESPACE = UUID("7c1f2a5e-8f0a-5a3b-9a53-2f6f0f1f1a77")  # a change would reco
 
 
 def denials(entries: Iterable[JournalEntry]) -> list[tuple[AuditEntry, datetime]]:
-    """The rows of those that died for want of a permission, with their times. The same event has the same row, however often it is read."""
+    """The rows of those that died for want of a permission, each in the name of who lacks it, with their times. The same event has the same row, however often it is read."""
     return [
         (
             AuditEntry(
-                event.actor,
+                event.denied,
                 ACTION,
                 event.message_id,
                 event.failure.error_message,
-                after={"task": event.task, "generation": event.generation, "attempt": event.attempt},
+                after={
+                    "task": event.task,
+                    "actor": event.actor,
+                    "generation": event.generation,
+                    "attempt": event.attempt,
+                },
                 id=str(uuid5(_NAMESPACE, event.id)),
             ),
             entry.at,
         )
         for entry in entries
-        if (event := entry.event).kind == "dead"
-        and event.failure is not None
-        and event.failure.error == PermissionDenied.__name__
+        if (event := entry.event).denied is not None and event.failure is not None
     ]

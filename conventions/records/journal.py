@@ -60,6 +60,7 @@ class Event:
         wait: seconds from the moment in which it was ready to its start.
         release: of the team's code that the worker ran.
         runtime: seconds.
+        denied: who lacks the permission for which it died.
         message: the broker's envelope of a dead message, where the settle script does not have it, or may not be believed.
     """
 
@@ -82,6 +83,7 @@ class Event:
     arguments: dict[str, Any] | None = None
     headers: dict[str, Any] | None = None
     message: dict[str, Any] | None = None
+    denied: str | None = None
 
     @property
     def id(self) -> str:
@@ -153,6 +155,7 @@ class _Success(TypedDict):
     arguments: NotRequired[None]
     headers: NotRequired[None]
     message: NotRequired[None]
+    denied: NotRequired[None]
 
 
 _read: Any = TypeAdapter(_Success).validator.validate_json
@@ -173,7 +176,7 @@ _NAMES = tuple(field.name for field in fields(Event))
 _values = attrgetter(*_NAMES)
 _FAILURE = tuple(field.name for field in fields(FailureText))
 _MOMENTS = {"enqueued_at", "started_at"}
-_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at", "release")
+_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at", "release", "denied")
 
 
 def _check(event: Event) -> None:

@@ -36,11 +36,18 @@ def starmapped(task: SendableTask, items: Iterable[Sequence[Any]]) -> Signature:
 
 
 def in_chunks(task: SendableTask, items: Iterable[Sequence[Any]], size: int) -> Signature:
-    """Messages that run the task for `size` tuples each. Checks each tuple. Raises: TypeError, PayloadError.
+    """Messages that run the task for `size` tuples each. Checks each tuple.
 
     Such a message belongs to Celery's own task, not to a job of ours: its items share one outcome, and have no own
     claim, retry or dead letter. Use `starmap` or a `BatchTask` where you need them.
+
+    Raises:
+        TypeError, PayloadError: as a send; TypeError also for a task that requires a permission.
     """
+    if task.requires is not None:
+        raise TypeError(
+            f"{task.name}: chunks runs it within a task of Celery, which asks nobody for the permission that it requires; use starmap, or a BatchTask"
+        )
     checked = _positional(task, items)
     for start in range(0, len(checked), size):
         _check_size(task, checked[start : start + size])

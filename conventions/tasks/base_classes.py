@@ -15,6 +15,7 @@ from celery import uuid
 
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.core.actor import current_actor
+from conventions.core.errors import DeclarationError
 from conventions.declare.class_rules import (
     IdempotentOn,
     check_attributes,
@@ -24,6 +25,7 @@ from conventions.declare.class_rules import (
 )
 from conventions.declare.faults import Faults
 from conventions.declare.payload import Arguments, Returned, check_size
+from conventions.declare.required_permission import OPTION as REQUIRES
 from conventions.declare.required_permission import Requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
@@ -129,6 +131,10 @@ class ConventionTask(RunningTask):
         """Take from Celery's `task_annotations` what is said of this task by name. What is said of all (`*`) is of functions."""
         for annotation in cls.app.annotations:
             for name, value in (annotation.annotate(cls) or {}).items():
+                if name == REQUIRES:
+                    raise DeclarationError(
+                        f"{cls.name}: task_annotations cannot say what it requires; the class says it"
+                    )
                 setattr(cls, name, value)
 
     @classmethod

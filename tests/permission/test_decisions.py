@@ -60,7 +60,7 @@ def test_each_of_them_needs_it() -> None:
     permissions = Permissions(lambda: book)
     assert allowed(permissions, "u-1", "ann", "u-1")
     assert [actor for actor, *_ in book.asked] == ["u-1", "ann"], "once each"
-    with pytest.raises(PermissionDenied, match=r"mine\.Read: bob may not run it: it needs report:read"):
+    with pytest.raises(PermissionDenied, match=r"mine\.Read: bob may not run it: it requires report:read"):
         permissions.check(["u-1", "bob"], READ)
 
 
@@ -123,7 +123,7 @@ def test_no_answer_is_no_permission(answer: Any) -> None:
     permissions = Permissions(lambda: book)
     for _ in range(2):
         with pytest.raises(
-            NoAnswer, match=r"mine\.Read: nobody can say whether u-1 may run it, which needs report:read"
+            NoAnswer, match=r"mine\.Read: nobody can say whether u-1 may run it, which requires report:read"
         ):
             permissions.check(["u-1"], READ)
     assert len(book.asked) == (0 if answer is None else 2)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import celery
 import pytest
 from celery import chain, chord, group
 
@@ -127,6 +128,26 @@ def test_a_function_of_celery_requires_nothing(app: ConventionsApp) -> None:
             """Do nothing."""
 
 
+def test_a_class_of_celery_requires_nothing(app: ConventionsApp) -> None:
+    """The same, where a base class says it."""
+
+    class Based(celery.Task):
+        requires = "report:read"
+
+    with pytest.raises(DeclarationError, match="requires has no effect on a task of Celery, which asks nobody"):
+
+        @app.task(base=Based, lazy=False)
+        def read() -> None:
+            """Do nothing."""
+
+
+def test_annotations_of_celery_take_no_permission_away(app: ConventionsApp) -> None:
+    """Nor do they add one, which would be checked by nobody."""
+    app.conf.task_annotations = {ReadReport.name: {"requires": None}}
+    with pytest.raises(DeclarationError, match="task_annotations cannot say what it requires"):
+        ReadReport.annotate()
+
+
 def test_a_job_of_a_function_requires_what_it_says(app: ConventionsApp) -> None:
     """As a class does."""
 
@@ -202,6 +223,18 @@ def test_who_names_somebody_in_the_send(app: ConventionsApp) -> None:
     app.send_task(ReadReport.name, kwargs={"report": 4}, actor="u-4")
     assert sorted(one.headers["x_actor"] for one in messages(app)) == ["u-1", "u-2", "u-3", "u-4"]
     Harmless.delay(number=1)
+
+
+def test_chunks_of_celery_ask_nobody(app: ConventionsApp) -> None:
+    """They would run the task within one of Celery's, so they are refused; its own `starmap` sends jobs."""
+    del app
+    with acting_as("u-1"):
+        with pytest.raises(
+            TypeError, match="chunks runs it within a task of Celery, which asks nobody for the permission"
+        ):
+            ReadReport.chunks([(1,), (2,)], 2)
+        assert len(ReadReport.starmap([(1,), (2,)]).tasks) == 2
+        Harmless.chunks([(1,)], 1)
 
 
 class Team(ImmediateTask, abstract=True):
