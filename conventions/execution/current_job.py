@@ -43,6 +43,14 @@ def _actor_of_job() -> str | None:
     return None if task is None else getattr(task.request, ACTOR, None) or None
 
 
+def inherited_headers(actor: str | None) -> dict[str, str]:
+    """The headers that a message has of the running code: its actor, unless one is named here, and who has edited the job around it."""
+    task = current_task()
+    if task is None:
+        return {ACTOR: actor or current_actor()}
+    return {ACTOR: actor or inherited_actor()} | inherited_edit()
+
+
 def inherited_edit() -> dict[str, str]:
     """The header that says who has edited the letter of the running job, if somebody has: what it sends is changed, too."""
     task = current_task()

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
+from conventions.broker.header_names import BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
 from conventions.core.value_bounds import fault_of_name
 from conventions.declare.payload import digest_of_json
-from conventions.execution.current_job import inherited_actor, inherited_edit
+from conventions.execution.current_job import inherited_headers
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.key import idempotency_key
 from conventions.security.payload_guard import refuse_in_options, refuse_in_text
@@ -54,7 +54,7 @@ def common_headers(
     if given:
         refuse_in_options(task.name, {"headers": given})
     planned = _planned(planned_at)
-    headers = {ACTOR: actor or inherited_actor(), ENQUEUED_AT: datetime.now(UTC).isoformat(), **inherited_edit()}
+    headers = inherited_headers(actor) | {ENQUEUED_AT: datetime.now(UTC).isoformat()}
     return headers | ({PLANNED_AT: planned} if planned else {}) | dict(given)
 
 

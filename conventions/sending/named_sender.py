@@ -24,11 +24,12 @@ def refuse_nobody(task: DeclaredTask | NamedTask | celery.Task, options: Mapping
     Raises:
         PermissionDenied: nothing is sent.
     """
-    if actor is not None or is_anybody_named():
+    itself, alone = _requires(task), STEPS.isdisjoint(options)
+    if (alone and not itself) or actor is not None or is_anybody_named():
         return
-    if _requires(task):
+    if itself:
         raise _nobody(task.name)
-    if STEPS.isdisjoint(options):
+    if alone:
         return
     for where, step in signatures_of(task.name, options):
         if _requires(task.app.tasks.get(step["task"])) and not step["options"].get("actor"):
