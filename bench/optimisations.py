@@ -94,9 +94,6 @@ OPTIMISATIONS = {
         {"conventions.outbox.relay:send_together": _always(frozenset())},
     ),
     "freeze": Optimisation("the garbage collector looks at all that was loaded", {"gc:freeze": _always(None)}),
-    "seldom": Optimisation(
-        "the garbage collector looks as often as in the processes of the pool", {"gc:set_threshold": _always(None)}
-    ),
 }
 
 

@@ -31,7 +31,6 @@ from conventions.console.flower_start import prepare_command
 from conventions.core import extras
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError, TaskModuleError
-from conventions.core.garbage import look_as_before
 from conventions.core.lease_timings import Timings
 from conventions.core.message_keys import MessageKeys, parse_revoked
 from conventions.core.release import commit_here
@@ -109,7 +108,6 @@ STEPS = (
     "conventions.worker.functions_step:FunctionsStep",
     "conventions.worker.report_step:ReportStep",
     "conventions.worker.preloading:Preloading",
-    "conventions.worker.garbage_step:GarbageStep",
     "conventions.worker.log_step:LogStep",
     "conventions.recording.recorder_step:RecorderStep",
     "conventions.batches.sweep:BatchSweep",
@@ -214,7 +212,6 @@ class TaskLoader(AppLoader):
 
     def on_worker_process_init(self) -> None:
         """Also in a process of the pool that was not forked."""
-        look_as_before()
         self.app.be_patient()
         if self.app.attempt_logs is not None and (level := os.environ.get(LOG_LEVEL, "")).isdecimal():
             attach(int(level))

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
 
-from conventions.core.garbage import look_seldom
 from conventions.library_internals.celery import after_fork
 from conventions.library_internals.kombu import forget_connections
 from conventions.recording.leader_duties import begin_duties, counter_of
@@ -123,7 +122,6 @@ def _loaded(app: SendingApplication) -> Any:
     database = app.database
     database.engine  # noqa: B018  # loads the dialect and the driver, and connects to nothing
     gc.freeze()
-    look_seldom()
     return database
 
 
