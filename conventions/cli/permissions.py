@@ -22,6 +22,11 @@ COLUMNS = ("role", "permissions", "actors")
 ASKED = "by `permissions ask`"  # in place of a task
 
 
+def changes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What each command has that changes something."""
+    return REASON(actor_option(click.pass_context(one_line_errors(function))))
+
+
 @click.group()
 def permissions() -> None:
     """Say which roles actors have, and which permissions roles have. Workers follow within 5 seconds."""
@@ -30,10 +35,7 @@ def permissions() -> None:
 @permissions.command(cls=CeleryCommand)
 @click.argument("role")
 @click.argument("permission")
-@REASON
-@actor_option
-@click.pass_context
-@one_line_errors
+@changes
 def grant(context: click.Context, *, role: str, permission: str, reason: str | None, actor: str) -> None:
     """Give a permission to a role. `*` stands for every permission."""
     _change(context, lambda session: roles.grant(session, role, permission, actor, reason), f"{role} has {permission}")
@@ -42,10 +44,7 @@ def grant(context: click.Context, *, role: str, permission: str, reason: str | N
 @permissions.command(cls=CeleryCommand)
 @click.argument("role")
 @click.argument("permission")
-@REASON
-@actor_option
-@click.pass_context
-@one_line_errors
+@changes
 def revoke(context: click.Context, *, role: str, permission: str, reason: str | None, actor: str) -> None:
     """Take a permission from a role."""
     _change(
@@ -56,10 +55,7 @@ def revoke(context: click.Context, *, role: str, permission: str, reason: str | 
 @permissions.command(cls=CeleryCommand)
 @click.argument("name")
 @click.argument("role")
-@REASON
-@actor_option
-@click.pass_context
-@one_line_errors
+@changes
 def assign(context: click.Context, *, name: str, role: str, reason: str | None, actor: str) -> None:
     """Give a role to an actor: a user id, the login of who redrives, `system`, `beat`."""
     _change(context, lambda session: roles.assign(session, name, role, actor, reason), f"{name} has the role {role}")
@@ -68,10 +64,7 @@ def assign(context: click.Context, *, name: str, role: str, reason: str | None, 
 @permissions.command(cls=CeleryCommand)
 @click.argument("name")
 @click.argument("role")
-@REASON
-@actor_option
-@click.pass_context
-@one_line_errors
+@changes
 def unassign(context: click.Context, *, name: str, role: str, reason: str | None, actor: str) -> None:
     """Take a role from an actor."""
     _change(

@@ -10,6 +10,7 @@ BEAT = "beat"
 UNSIGNED = "unsigned"  # of a message that nobody has signed; it may do nothing that needs a permission
 
 _actor: ContextVar[str | None] = ContextVar("conventions_actor", default=None)
+_editor: ContextVar[str | None] = ContextVar("conventions_editor", default=None)
 
 
 def current_actor() -> str:
@@ -22,19 +23,27 @@ def named_actor() -> str | None:
     return _actor.get()
 
 
-class resuming(ContextDecorator):  # noqa: N801  # used like a function
-    """Run the block in the name of a message's actor. It checks nothing: the actor was checked when the message arrived."""
+def current_editor() -> str | None:
+    """Who has edited, as a dead letter, the job that runs, or one before it; `None`: nobody."""
+    return _editor.get()
 
-    def __init__(self, actor: str) -> None:
-        self._actor = actor
+
+class resuming(ContextDecorator):  # noqa: N801  # used like a function
+    """Run the block in the name of a message's actor, and of who has edited it. It checks nothing: they were checked when the message arrived."""
+
+    def __init__(self, actor: str, editor: str | None = None) -> None:
+        self._actor, self._editor = actor, editor
 
     def __enter__(self) -> None:
-        """Set the actor."""
+        """Set them."""
         self._token = _actor.set(self._actor)
+        self._editor_token = None if self._editor is None else _editor.set(self._editor)
 
     def __exit__(self, *_: object) -> None:
-        """Restore the actor of the code around the block."""
+        """Restore those of the code around the block."""
         _actor.reset(self._token)
+        if self._editor_token is not None:
+            _editor.reset(self._editor_token)
 
 
 class acting_as(resuming):  # noqa: N801  # used like a function

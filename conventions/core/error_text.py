@@ -72,7 +72,7 @@ def first_line(error: BaseException) -> str:
     Where a table of ours is missing, it says what makes it.
     """
     cause = getattr(error, "orig", None) or error
-    text = str(cause).strip()
+    text = text_of(cause).strip()
     line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
     is_missing = "no such table: " in line or type(cause).__name__ == "UndefinedTable"  # of SQLite, of psycopg
     return f"{line}; `celery -A <app> db upgrade` makes it" if is_missing and "conventions_" in line else line

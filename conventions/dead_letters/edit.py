@@ -148,10 +148,8 @@ def _rewrite(
     task: SendableTask, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any], actor: str
 ) -> None:
     planned = letter.headers.get(PLANNED_AT)
-    headers = {
-        FINGERPRINT: digest(after),
-        EDITED_BY: cut(actor),
-    }  # who answers for the arguments, see `permission_check`
+    # `EDITED_BY` answers for the arguments, see `permission_check`.
+    headers = {FINGERPRINT: digest(after), EDITED_BY: cut(actor)}
     key = letter.headers.get(KEY)
     # Whether it was made from the arguments.
     if key is not None and key == idempotency_key(task.idempotent_on, before, letter.id, planned):

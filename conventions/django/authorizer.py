@@ -28,11 +28,12 @@ class DjangoAuthorizer:
         if actor in {SYSTEM, BEAT}:
             return self._roles.allows(actor, permission, task, arguments)
         from django.contrib.auth import get_user_model  # noqa: PLC0415  # only with the settings of the project
+        from django.core.exceptions import ValidationError  # noqa: PLC0415  # the same
 
         users: Any = get_user_model()
         try:
             user = manager_of(users).get(**{self.field: actor})
-        except (users.DoesNotExist, ValueError, TypeError):  # no such user, or a text that is no key
+        except (users.DoesNotExist, ValidationError, ValueError, TypeError):  # no such user, or a text that is no key
             return False
         # Where a database takes upper for lower case, another one may have been found.
         same = str(getattr(user, self.field)) == actor

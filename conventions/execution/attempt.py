@@ -28,7 +28,7 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.trace_context import TraceContext
-from conventions.core.actor import SYSTEM, UNSIGNED, current_actor
+from conventions.core.actor import SYSTEM, UNSIGNED, current_actor, current_editor
 from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claims import ClaimRequest
@@ -126,8 +126,9 @@ class Attempt:
             return getattr(request, name, None) or headers.get(name)
 
         found = cls.read(task, payload, read)
-        if request.is_eager and not read(ACTOR):  # it runs here, in the name of whom this code runs for
-            found.actor = current_actor()
+        if request.is_eager:  # it runs here, in the name of whom this code runs for
+            found.actor = read(ACTOR) or current_actor()
+            found.edited_by = found.edited_by or current_editor()
         return found
 
     @classmethod

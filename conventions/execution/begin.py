@@ -57,7 +57,6 @@ from conventions.idempotency.claim_answers import (
     conflict,
 )
 from conventions.library_internals.celery import result_is_ignored
-from conventions.permission.decisions import NoAnswer
 from conventions.storage.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
@@ -226,7 +225,7 @@ def _check_unclaimed(task: RunnableTask, job: Attempt) -> None:
     """
     try:
         check_permission(task, job)
-    except (PayloadError, PermissionDenied, NoAnswer) as error:
+    except Exception as error:
         ending = end_failed(task, job, error, claimed=False)
         raise ending if isinstance(ending, ENDINGS) else PermissionDenied(str(error)) from error
 

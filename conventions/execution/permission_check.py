@@ -1,11 +1,9 @@
 """Before a job runs, or is told what an earlier run of its key returned, ask whether its actor may do this, and who changed it as a dead letter (R20)."""
 
-from conventions.core.error_text import first_line
 from conventions.core.errors import PayloadError, PermissionDenied
 from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
-from conventions.library_internals.billiard import KILLED
-from conventions.permission.decisions import NoAnswer, cause_of
+from conventions.permission.decisions import no_answer
 
 
 def check_permission(task: DeclaredTask, job: Attempt) -> None:
@@ -26,11 +24,7 @@ def check_permission(task: DeclaredTask, job: Attempt) -> None:
         denied.lacked_by = job.actor
         raise
     except BaseException as raised:
-        if isinstance(raised, SystemExit) and raised.code in KILLED:  # this process is to end
-            raise
-        raise NoAnswer(
-            f"{job.task}: nobody can say what it requires: {first_line(raised)}", cause_of(raised)
-        ) from raised
+        raise no_answer(f"{job.task}: nobody can say what it requires", raised) from raised
     if question is not None:
         behind = (job.actor, job.edited_by, job.redriven_by)
         task.app.permissions.check([one for one in behind if one is not None], question)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
-from conventions.core.actor import acting_as, resuming
+from conventions.core.actor import resuming
 from conventions.core.error_text import text_of
 from conventions.core.errors import (
     JobCancelled,
@@ -178,14 +178,14 @@ def _exited(cause: BaseException, text: str) -> JobExited:
 def _run(task: RunnableTask, request: Any, job: Attempt, values: dict[str, Any]) -> Any:
     if request.is_eager:
         check_permission(task, job)
-        with acting_as(job.actor):
+        with resuming(job.actor, job.edited_by):
             return task.run(**values)
     page = task.app.pages.mine
     job.reports = job.reports or getattr(request, "reporter", None) is not None  # somebody asked before the job began
     logs = task.app.attempt_logs
     log = job.log = None if logs is None else logs.begin(job.id, job.generation, job.attempt, job.token)
     try:
-        with resuming(job.actor), held(task, job, page), watching(task, job.id):
+        with resuming(job.actor, job.edited_by), held(task, job, page), watching(task, job.id):
             check_permission(task, job)  # here, so that its claim is kept while somebody is asked
             return _run_here(task, request, values, page)
     finally:

@@ -90,23 +90,32 @@ class Permissions:
             arguments = MappingProxyType(dict(question.arguments))
             answer = _checked(authorizer.allows(actor, question.permission, question.task, arguments))
         except BaseException as raised:
-            if isinstance(raised, SystemExit) and raised.code in KILLED:  # this process is to end
-                raise
-            text = f"{question.task}: nobody can say whether {actor} may run it, which requires {question.permission}: {first_line(raised)}"
-            raise NoAnswer(text, cause_of(raised), actor) from raised
+            text = f"{question.task}: nobody can say whether {actor} may run it, which requires {question.permission}"
+            raise no_answer(text, raised, actor) from raised
         if len(self._answers) >= MOST:
             self._answers.clear()
         self._answers[key] = (asked_at + REMEMBERED, answer)
         return answer
 
 
-def cause_of(raised: BaseException) -> Exception:
-    """What a retry policy judges: what is no `Exception`, such as asyncio.CancelledError, as a job that exits."""
+def no_answer(text: str, raised: BaseException, asked_for: str | None = None) -> NoAnswer:
+    """What to raise in place of an error, also of one that is no `Exception`, such as asyncio.CancelledError.
+
+    Args:
+        text: what nobody can say.
+        raised: the error.
+        asked_for: see `NoAnswer.lacked_by`.
+
+    Raises:
+        SystemExit: the same, where it says that this process is to end.
+    """
+    if isinstance(raised, SystemExit) and raised.code in KILLED:
+        raise raised
     if isinstance(raised, Exception):
-        return raised
-    return JobExited(f"{type(raised).__name__} was raised while permission was asked").with_traceback(
-        raised.__traceback__
-    )
+        cause: Exception = raised
+    else:
+        cause = JobExited(f"{type(raised).__name__} was raised while permission was asked")
+    return NoAnswer(f"{text}: {first_line(raised)}", cause, asked_for)
 
 
 def _denied(text: str, actor: str) -> PermissionDenied:

@@ -13,7 +13,10 @@ _NAMESPACE = UUID("7c1f2a5e-8f0a-5a3b-9a53-2f6f0f1f1a77")  # a change would reco
 
 
 def denials(entries: Iterable[JournalEntry]) -> list[tuple[AuditEntry, datetime]]:
-    """The rows of those that died for want of a permission, each in the name of who lacks it, with their times. The same event has the same row, however often it is read."""
+    """The rows of jobs that died for want of a permission, each with the time of its death.
+
+    A row is in the name of who lacks the permission. An event that is read twice has the same row.
+    """
     return [
         (
             AuditEntry(

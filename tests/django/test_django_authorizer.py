@@ -44,6 +44,9 @@ from conventions.django.authorizer import DjangoAuthorizer
 class ByName(DjangoAuthorizer):
     field = "username"
 
+class ByMoment(DjangoAuthorizer):
+    field = "date_joined"  # as a UUID, it takes some texts only
+
 for one in ({kind}(app),):
     print(json.dumps([one.allows(actor, "orders.view_order", "t", {{}}) for actor in {actors!r}]))
 """
@@ -69,6 +72,7 @@ def test_who_may_is_what_django_says(guarded: DjangoProject) -> None:
     assert json.loads(guarded.python(ASK.format(kind="DjangoAuthorizer", actors=actors))) == expected
     names = ["may", "of_group", "boss", "inactive", "may_not", "MAY", str(users["may"]), "system"]
     assert json.loads(guarded.python(ASK.format(kind="ByName", actors=names))) == [True, True, True, *[False] * 5]
+    assert json.loads(guarded.python(ASK.format(kind="ByMoment", actors=["bob"]))) == [False]
     for command in (["grant", "robots", "orders.view_order"], ["assign", "beat", "robots"]):
         assert guarded.run("permissions", *command, app="shop").returncode == 0
     found = guarded.python(ASK.format(kind="DjangoAuthorizer", actors=["beat", "system", "robots"]))

@@ -34,6 +34,13 @@ from tests.workers import Installation, acting_through, forget, letters, wait_fo
 ONCE = RetryPolicy(attempts=1, network_attempts=1)
 
 
+class Unreadable(Exception):
+    """An error that has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 class Listed:
     """An authorizer whose list is in Redis; it counts its questions, and fails while it is told to."""
 
@@ -53,6 +60,8 @@ class Listed:
                 raise asyncio.CancelledError
             case b"exit":
                 raise SystemExit(3)
+            case b"unreadable":
+                raise Unreadable
             case bytes():
                 raise ConnectionError("the list cannot be read")
         return bool(redis.sismember(self._store.key("may"), f"{actor} {permission}"))
@@ -115,6 +124,19 @@ class Applies(Noting):
     def run(self, report: int) -> str:
         found: Any = Read.apply(kwargs={"report": report})
         return str(found.state)
+
+
+class EditedApplies(Noting):
+    """Fail until it is mended; then run and send others from here."""
+
+    idempotent_on = ("report",)
+    retry_policy = ONCE
+
+    def run(self, report: int) -> None:
+        if not self.app.store.redis.exists(self.app.store.key("mended")):
+            raise ValueError("broken")
+        Read.apply(kwargs={"report": report})
+        Fetch.apply(kwargs={"report": report + 1}, link=Read.s())
 
 
 class Raises(Noting):
@@ -351,6 +373,21 @@ def test_what_an_edited_job_sends_was_edited_too(app: ConventionsApp) -> None:
     wait_until(lambda: sorted(done(app)) == ["12 by u-1", "2 by u-1", "3 by u-1"], 30)
 
 
+def test_what_an_edited_job_applies_was_edited_too(app: ConventionsApp) -> None:
+    """A job that it runs within itself, and what follows such a one."""
+    let(app, "u-1")
+    with acting_as("u-1"):
+        first = EditedApplies.delay(report=1)
+    wait_for_letter(app, first.id)
+    app.store.redis.set(app.store.key("mended"), 1)
+    edit(app, first.id, {"report": 50}, "bob")
+    assert redrive(app, first.id, "ann")
+    (letter,) = wait_until(lambda: letters(app, error="PermissionDenied"), 30)
+    assert (letter.task, letter.arguments["report"]) == (Read.name, 51)
+    assert "bob may not run it" in letter.error_message
+    assert done(app) == ["fetched 51 by u-1"]
+
+
 def test_a_function_after_an_edited_job_passes_it_on(app: ConventionsApp) -> None:
     """What it sends, and what follows it, was edited too."""
     let(app, "u-1")
@@ -475,7 +512,7 @@ def test_a_key_that_somebody_else_has_used(app: ConventionsApp) -> None:
     assert wait_for_letter(app, conflict.id, 30).error == "IdempotencyConflict"
 
 
-@pytest.mark.parametrize("odd", ["cancelled", "exit"])
+@pytest.mark.parametrize("odd", ["cancelled", "exit", "unreadable"])
 def test_an_authorizer_that_raises_what_is_no_exception(app: ConventionsApp, odd: str) -> None:
     """Of a first job and of a duplicate: neither is lost, and no process ends for it."""
     let(app, "u-1")
