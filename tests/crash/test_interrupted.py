@@ -86,7 +86,7 @@ def test_of_a_killed_worker(installation: Installation, app: ConventionsApp) -> 
         assert ((lost.worker or "").partition("@")[0], (ended.worker or "").partition("@")[0]) == ("worker0", "second")
         assert (lost.attempt, ended.attempt, lost.release, ended.release) == (1, 1, "r1", "r2")
         assert lost.started_at < lost.ended_at <= ended.ended_at  # type: ignore[operator]  # all are known
-        wait_until(lambda: listed(installation, "--id", job.id), 20, "it is in SQL")
+        wait_until(lambda: len(listed(installation, "--id", job.id)) == 2, 20, "both attempts are in SQL")
         (line,) = listed(installation, "--worker", lost.worker or "")
         assert (line["id"], line["actor"], line["outcome"], line["release"]) == (job.id, "ada", "interrupted", "r1")
         assert [one["outcome"] for one in listed(installation, "--worker", ended.worker or "")] == ["succeeded"]
