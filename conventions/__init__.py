@@ -17,6 +17,8 @@ from conventions.core.chunking import chunked
 from conventions.core.errors import (
     BrokerUnavailable,
     BusinessError,
+    CannotOpen,
+    CannotSeal,
     ConventionError,
     CredentialInPayload,
     IdempotencyConflict,
@@ -45,6 +47,8 @@ __all__ = [
     "BatchTask",
     "BrokerUnavailable",
     "BusinessError",
+    "CannotOpen",
+    "CannotSeal",
     "ConventionError",
     "ConventionTask",
     "CredentialInPayload",

@@ -65,6 +65,9 @@ from conventions.permission.authorizer import load as load_authorizer
 from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
+from conventions.sealing.outgoing import Outgoing
+from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.sealed_body import open_with
 from conventions.sending.by_name import name_positions, send_by_name
 from conventions.sending.ignored_result import ignored_result
 from conventions.sending.templates import Templates
@@ -203,6 +206,7 @@ class TaskLoader(AppLoader):
                 authorizer.
         """
         make_safe()
+        open_with(self.app.payload_keys)
         self.app.check_driver()
         self.app.check_authorizer()
         self.app.take_place_of(current_application())
@@ -212,6 +216,7 @@ class TaskLoader(AppLoader):
 
     def on_worker_process_init(self) -> None:
         """Also in a process of the pool that was not forked."""
+        open_with(self.app.payload_keys)
         self.app.be_patient()
         if self.app.attempt_logs is not None and (level := os.environ.get(LOG_LEVEL, "")).isdecimal():
             attach(int(level))
@@ -583,6 +588,19 @@ class ConventionsApp(_Base):
         return None if keys is None else Signatures(keys, parse_revoked(self.settings.revoked_keys))
 
     @functools.cached_property
+    def payload_keys(self) -> PayloadKeys | None:
+        """Seal and open what jobs hold; `None`: there are no keys."""
+        keys = self.settings.payload_keys
+        return None if keys is None else PayloadKeys.parse(keys)
+
+    @functools.cached_property
+    def outgoing(self) -> Outgoing | None:
+        """The last step of each send; `None`: there are no keys."""
+        if self.signatures is None and self.payload_keys is None:
+            return None
+        return Outgoing(self.signatures, self.payload_keys)
+
+    @functools.cached_property
     def sender_check(self) -> SenderCheck | None:
         """Whom a worker believes; `None`: everybody, since there are no keys."""
         settings = self.settings
@@ -662,7 +680,9 @@ class ConventionsApp(_Base):
     @functools.cached_property
     def batches(self) -> Batches:
         """The state of batches, kept as long as a chunk may be on its way, or a dead one is redriven."""
-        return Batches(self.store, max(self.settings.keep_result_for, self.settings.max_delay + REDRIVE_WINDOW))
+        return Batches(
+            self.store, max(self.settings.keep_result_for, self.settings.max_delay + REDRIVE_WINDOW), self.payload_keys
+        )
 
     @functools.cached_property
     def broker_errors(self) -> tuple[type[Exception], ...]:

@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions import Settings, create_app
 from conventions.app import ConventionsApp
-from conventions.core.message_keys import new_key
+from conventions.core.named_keys import new_key
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.storage import redis_store

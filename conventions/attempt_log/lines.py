@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from conventions.core.error_text import clean
 from conventions.core.secrets_in_text import without_secrets
 
 MOST_CHARACTERS = 8000  # of a message, and of an exception: one line must not take the place of all others
-LEFT_OUT = "left_out"
+LEFT_OUT, SEALED = "left_out", "sealed"
 _FIELDS = ("time", "level", "logger", "message", "exception")
 
 
@@ -110,8 +110,12 @@ class Lines:
         return self.take()
 
 
-def encode(line: LogLine, most: int) -> bytes:
-    """A line as JSON, without secrets, of at most so many bytes where that can be reached by shorter texts."""
+def encode(line: LogLine, most: int, seals: Callable[[str], str] | None = None) -> bytes:
+    """A line as JSON, without secrets, of at most so many bytes where that can be reached by shorter texts; of a sealed job as `seals` makes it."""
+    if seals is not None:
+        return json.dumps(
+            {SEALED: seals(encode(line, most * 3 // 4 - 200).decode())}
+        ).encode()  # base64 takes a third more
     logger, level = clean(line.logger)[:255], clean(line.level)[:50]
     message = clean(without_secrets(line.message))
     exception = clean(without_secrets(line.exception)) if line.exception else None
@@ -146,14 +150,16 @@ def joined(kept: Iterable[tuple[int, bytes]]) -> tuple[str, int]:
     return "\n".join(parts), left_out
 
 
-def read(text: str) -> tuple[LogLine, ...]:
-    """The lines of such a text. What cannot be read is shown as it is."""
-    return tuple(_read(one) for one in text.split("\n") if one)
+def read(text: str, opens: Callable[[str], str] = str) -> tuple[LogLine, ...]:
+    """The lines of such a text. What cannot be read is shown as it is; `opens` opens one that is sealed, and says so where it cannot."""
+    return tuple(_read(one, opens) for one in text.split("\n") if one)
 
 
-def _read(text: str) -> LogLine:
+def _read(text: str, opens: Callable[[str], str]) -> LogLine:
     try:
         found = json.loads(text)
+        if isinstance(sealed := found.get(SEALED), str):
+            return _read(opens(sealed), str)
         if isinstance(left_out := found.get(LEFT_OUT), int):
             return LogLine("", "", "", f"… {left_out:,} lines were left out …", left_out=left_out)
         return LogLine(*_texts([found.get(name) for name in _FIELDS]))

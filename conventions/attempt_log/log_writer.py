@@ -56,9 +56,11 @@ class AttemptLogs:
         running.set(None)  # a process that a job forks has no log
         self._reset()
 
-    def begin(self, message_id: str, generation: int, attempt: int, token: str) -> RunLog:
-        """Collect the lines of this context from now on, until its `end`."""
-        run = RunLog((message_id, generation, attempt, token), self)
+    def begin(
+        self, message_id: str, generation: int, attempt: int, token: str, seals: Callable[[str], str] | None = None
+    ) -> RunLog:
+        """Collect the lines of this context from now on, until its `end`; `seals`: what each is kept as, of a sealed job."""
+        run = RunLog((message_id, generation, attempt, token), self, seals)
         running.set(run)
         return run
 

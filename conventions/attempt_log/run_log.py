@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -75,6 +76,7 @@ class RunLog:
         "_kept",
         "_lines",
         "_name",
+        "_seals",
         "_waiting",
         "began",
         "is_open",
@@ -86,8 +88,10 @@ class RunLog:
 
     lock: threading.Lock
 
-    def __init__(self, name: tuple[str, int, int, str], keeper: Keeper) -> None:
-        self._name = name
+    def __init__(
+        self, name: tuple[str, int, int, str], keeper: Keeper, seals: Callable[[str], str] | None = None
+    ) -> None:
+        self._name, self._seals = name, seals
         self.began = time.monotonic()
         self.is_open = True
         self._keeper = keeper
@@ -130,7 +134,7 @@ class RunLog:
                 line = waiting.popleft()
             except IndexError:  # another thread was quicker
                 break
-            self._lines.add(encode(line.line(), self._keeper.limit // 2))
+            self._lines.add(encode(line.line(), self._keeper.limit // 2, self._seals))
         return self._lines
 
     def end(self) -> None:

@@ -18,11 +18,15 @@ from conventions.core.chunking import batched
 from conventions.core.errors import BusinessError
 from conventions.core.units import milliseconds
 from conventions.progress.reporter import Progress
+from conventions.progress.sealed_notes import with_open_note
+from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.sealed_text import RESULT, chunk_owner, open_json, open_text, seal_text
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
 STATES = ("splitting", "running", "done", "dead", "cancelled")
+ARGUMENTS, CURSOR = "arguments of a batch", "cursor of a batch"  # what a sealed text is
 LIVE_STATES = frozenset({"splitting", "running"})
 LOOKED_THROUGH = 1000  # the newest batches that a search for one state reads
 
@@ -90,10 +94,11 @@ class Batches:
     Args:
         store: where they are kept.
         keep: how long a batch is kept after its last change: as long as its messages may be on their way.
+        keys: seal what sealed batches hold; `None`: there are none.
     """
 
-    def __init__(self, store: Store, keep: timedelta) -> None:
-        self._store = store
+    def __init__(self, store: Store, keep: timedelta, keys: PayloadKeys | None = None) -> None:
+        self._store, self._keys = store, keys
         self.keep = keep
 
     def _key(self, id: str, *parts: str) -> str:  # noqa: A002  # the word of the glossary
@@ -111,6 +116,7 @@ class Batches:
         *,
         claim: str = "",
         stall_after: float = 600,
+        sealed: bool = False,
     ) -> None:
         """Begin a batch. A second call changes nothing, unless cutting it had failed.
 
@@ -120,13 +126,15 @@ class Batches:
             total: the number of items, if known.
             claim: of its splitter; it is released if the batch ends while it is cut.
             stall_after: seconds without an outcome after which the batch counts as stalled.
+            sealed: whether its arguments are sealed, as its message is.
         """
         batch, progress = self._key(id), self._store.key("progress", id)
         now = time.time()
         state, chunks = self._store.redis.hmget(batch, "state", "chunks")
         with self._store.redis.pipeline() as pipe:
             pipe.hsetnx(batch, "created_at", str(now))
-            more = {"arguments": json.dumps(origin.arguments), "options": json.dumps(origin.options), "claim": claim}
+            arguments = self._written(json.dumps(origin.arguments), ARGUMENTS, id, sealed=sealed)
+            more = {"arguments": arguments, "options": json.dumps(origin.options), "claim": claim}
             described: dict[Any, Any] = {"task": origin.task, "actor": origin.actor, **more}
             pipe.hset(batch, mapping=described)
             if state is None or (state == b"dead" and chunks is None):
@@ -159,12 +167,19 @@ class Batches:
     def cursor(self, id: str) -> Cursor | None:  # noqa: A002
         """Where the splitter resumes. `None` if it has not begun."""
         raw: Any = self._store.redis.hget(self._key(id), "cursor")
-        return Cursor.read(raw) if raw else None
+        return Cursor.read(self._read_text(raw, CURSOR, id)) if raw else None
 
-    def save_cursor(self, id: str, cursor: Cursor) -> None:  # noqa: A002
-        """Write where the splitter resumes if it dies now."""
+    def _written(self, text: str, what: str, id: str, *, sealed: bool) -> str:  # noqa: A002
+        return seal_text(self._keys, text, what, id) if sealed and self._keys is not None else text
+
+    def _read_text(self, raw: bytes, what: str, id: str) -> str:  # noqa: A002
+        return open_text(self._keys, raw.decode(), what, id)
+
+    def save_cursor(self, id: str, cursor: Cursor, *, sealed: bool = False) -> None:  # noqa: A002
+        """Write where the splitter resumes if it dies now; `sealed`: it holds an item, as the message of the batch does."""
+        text = self._written(cursor.encode(), CURSOR, id, sealed=sealed)
         with self._store.redis.pipeline(transaction=False) as pipe:
-            pipe.hset(self._key(id), "cursor", cursor.encode())
+            pipe.hset(self._key(id), "cursor", text)
             pipe.pexpire(self._key(id), self.keep)
             pipe.execute()
 
@@ -210,12 +225,14 @@ class Batches:
         return self._read(ids, returns=False) if ids else []
 
     def origin(self, id: str) -> Origin | None:  # noqa: A002
-        """How a batch was sent. `None` if there is no such batch."""
+        """How a batch was sent. `None` if there is no such batch. Raises: CannotOpen: its arguments are sealed, and its key is not here."""
         fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor", "options")
         task, arguments, actor, options = fields
         if task is None:
             return None
-        return Origin(task.decode(), json.loads(arguments), actor.decode(), json.loads(options))
+        return Origin(
+            task.decode(), json.loads(self._read_text(arguments, ARGUMENTS, id)), actor.decode(), json.loads(options)
+        )
 
     def is_reported(self, id: str, repairs: int) -> bool:  # noqa: A002
         """Whether a later `recovered` has already reported this many repairs."""
@@ -267,12 +284,12 @@ class Batches:
                 if returns:
                     pipe.hgetall(self._key(id_, "returns"))
             read = batched(pipe.execute(), 5 if returns else 4)
-            return [_readable(id_, *found) for id_, found in zip(ids, read, strict=True)]
+            return [_readable(id_, self._keys, *found) for id_, found in zip(ids, read, strict=True)]
 
 
-def _readable(id: str, *found: Any) -> BatchSummary | None:  # noqa: A002
+def _readable(id: str, keys: PayloadKeys | None, *found: Any) -> BatchSummary | None:  # noqa: A002
     try:
-        return _summary(id, *found)
+        return _summary(id, keys, found)
     except (
         ArithmeticError,
         LookupError,
@@ -283,10 +300,12 @@ def _readable(id: str, *found: Any) -> BatchSummary | None:  # noqa: A002
         return None
 
 
-def _summary(id: str, fields: Any, counts: Any, failed: Any, ended: int, returns: Any = ()) -> BatchSummary | None:  # noqa: A002, PLR0917
+def _summary(id: str, keys: PayloadKeys | None, found: tuple[Any, ...]) -> BatchSummary | None:  # noqa: A002
+    fields, counts, failed, ended, *more = found
+    returns: dict[bytes, bytes] = more[0] if more else {}
     if b"state" not in fields:
         return None
-    progress = Progress.read(id, counts)
+    progress = with_open_note(keys, Progress.read(id, counts))
     return BatchSummary(
         id=id,
         task=fields[b"task"].decode(),
@@ -301,7 +320,10 @@ def _summary(id: str, fields: Any, counts: Any, failed: Any, ended: int, returns
         created_at=float(fields[b"created_at"]),
         progress=progress,
         ended_chunks=ended,
-        returns=[json.loads(returns[index]) for index in sorted(returns, key=int)],
+        returns=[
+            open_json(keys, json.loads(returns[index]), RESULT, chunk_owner(id, int(index)))
+            for index in sorted(returns, key=int)
+        ],
     )
 
 

@@ -42,7 +42,7 @@ class Splitter:
         self._task, self._arguments = task, arguments
         self._batches = task.app.batches
         self._id = task.request.id
-        self._payload = task.arguments.bind((), arguments)
+        self._payload, self._sealed = task.arguments.bind((), arguments), task.job.sealed
         self._options = options_of(task.request.delivery_info or {}, task.queue_name)
         self._sent = self._ahead = (
             Cut()
@@ -66,7 +66,7 @@ class Splitter:
                 for part in self._parts(self._new_chunks(items)):
                     self._send(bulk, part, total_chunks)
             except TurnOver as turn_over:  # raised below: to whoever traces the send it is no failure
-                self._batches.save_cursor(self._id, Cursor(self._sent, self._sent))
+                self._batches.save_cursor(self._id, Cursor(self._sent, self._sent), sealed=self._sealed)
                 over = turn_over
         if over is not None:
             raise over
@@ -83,7 +83,9 @@ class Splitter:
         task = self._task
         cursor = self._batches.cursor(self._id)
         origin = Origin(task.name, dict(self._payload), task.actor, {**self._options})
-        self._batches.create(self._id, origin, claim=task.job.claim.claim, stall_after=task.stalls_after)
+        self._batches.create(
+            self._id, origin, claim=task.job.claim.claim, stall_after=task.stalls_after, sealed=self._sealed
+        )
         self._refuse_cancelled()
         if cursor:
             self._sent, self._ahead = cursor.sent, cursor.intended
@@ -143,7 +145,7 @@ class Splitter:
         if resumes and (self._ahead.chunks, self._ahead.digest) != (cut.chunks, cut.digest):
             raise self._changed(f"[{self._sent.items}] to [{cut.items - 1}] differ from those that were cut")
         self._task.extend_lease(self._task.app.settings.lease)  # raises LeaseLost before anything is sent twice
-        self._batches.save_cursor(self._id, Cursor(self._sent, cut))
+        self._batches.save_cursor(self._id, Cursor(self._sent, cut), sealed=self._sealed)
         self._refuse_cancelled()
         bulk.send(messages)
         bulk.flush()

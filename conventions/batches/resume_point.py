@@ -30,7 +30,7 @@ class Cursor:
     intended: Cut = Cut()
 
     @classmethod
-    def read(cls, text: bytes) -> Self:
+    def read(cls, text: str | bytes) -> Self:
         """Read JSON."""
         found = json.loads(text)
         return cls(Cut(**found["sent"]), Cut(**found["intended"]))

@@ -27,7 +27,8 @@ _BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/]*={0,2})')  # as kombu writes it
 FORM = "x_form"  # names the form of a message; the first form has no name
 # Since when a message lacks nothing but a free worker, where that is not when it was sent: the end of its delay, or of a retry's wait.
 READY_AT = "x_conventions_ready_at"
-FORMS = (None, 1)  # those that this release reads
+SEALED_FORM = 2  # of a message whose body is sealed
+FORMS = (None, 1, SEALED_FORM)  # those that this release reads
 DELIVERY = "conventions"  # a property of a received message, for the process that holds it
 
 DIGESTED = ("task", "retries", "x_copy")  # headers that tell two requests with one id apart
@@ -35,6 +36,7 @@ PUT_OFF = "x_unknown"  # how often a worker did not know the task
 # So do these, where they count something. The second one: how often `self.replace` was called.
 DIGESTED_WHERE_SET = (PUT_OFF, "replaced_task_nesting")
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
+SEALED_TYPE, SEALED_ENCODING = "application/x-conventions-sealed", "binary"  # see `sealing/`
 
 ENCODINGS = frozenset(
     ["utf-8", "utf8", "us-ascii", "ascii", "binary", "base64", ""]

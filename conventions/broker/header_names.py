@@ -14,6 +14,8 @@ SCHEDULE = "x_schedule"  # the schedule's name
 TOGETHER = "x_conventions_together"  # one traced call sent it with others
 # The name of the key and the code; and the names of the caller's headers that it covers.
 SIGNATURE, SIGNED = "x_conventions_signature", "x_conventions_signed"
+# What the message holds is sealed: what follows the job, such as `chain`; `-`: nothing. See `sealing/`.
+SEALED = "x_conventions_sealed"
 OURS = (
     *(
         ACTOR,
@@ -30,7 +32,7 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY),
+    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY, SEALED),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 TRACEPARENT = "traceparent"

@@ -30,6 +30,7 @@ from conventions.broker.header_names import (
     PLANNED_AT,
     REDRIVEN_BY,
     SCHEDULE,
+    SEALED,
     SIGNATURE,
     SIGNED,
     TRACING,
@@ -41,7 +42,9 @@ _OF_CELERY = (
     "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id",
     "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers", "stamps", "task", "timelimit",
 )  # fmt: skip
-LIKE_A_CALLERS = frozenset([EDITED_BY, REDRIVEN_BY])  # an earlier release, which knows them not, verifies them so
+LIKE_A_CALLERS = frozenset(
+    [EDITED_BY, REDRIVEN_BY, SEALED]
+)  # an earlier release, which knows them not, verifies them so
 KNOWN = frozenset([*_OF_CELERY, *OURS, *TRACING]) - LIKE_A_CALLERS
 """Headers that Celery or this platform reads. Others are of the caller, or are signed as if they were."""
 OWN = ("id", KEY, FINGERPRINT, ACTOR, ENQUEUED_AT, PLANNED_AT, GENERATION, BATCH)
@@ -67,13 +70,22 @@ class Signatures:
         self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes
     ) -> dict[str, Any]:
         """The headers of a new message, with its signature."""
-        names = sorted(headers.keys() - KNOWN)  # of the caller
-        found = {**headers, **({SIGNED: names} if names else {})}
+        found = self.with_names(headers)
         return {**found, SIGNATURE: self.like(found, content_type, content_encoding).signature(found, body)}
+
+    @staticmethod
+    def with_names(headers: Mapping[str, Any]) -> dict[str, Any]:
+        """The headers of a new message, with the names of those of the caller, which are signed, too."""
+        names = sorted(headers.keys() - KNOWN)
+        return {**headers, **({SIGNED: names} if names else {})}
 
     def like(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> "SignatureForm":
         """What signs messages like one with these headers: of the same task, with the same options and the same names of the caller's headers."""
-        return SignatureForm(self._keys, headers, content_type, content_encoding)
+        return self.signing(SignedText(headers, content_type, content_encoding))
+
+    def signing(self, text: "SignedText") -> "SignatureForm":
+        """What signs messages of which this is signed."""
+        return SignatureForm(self._keys, text)
 
     def fault_of(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes) -> str:
         """What is wrong with the signature of a message; empty: nothing."""
@@ -85,7 +97,7 @@ class Signatures:
             return "it is signed with a key that this worker does not have"
         if not _are_names(headers.get(SIGNED) or ()):
             return ALTERED
-        right = self._keys.mac(self.like(headers, content_type, content_encoding).text(headers, body), name)
+        right = self._keys.mac(SignedText(headers, content_type, content_encoding).of(headers, body), name)
         return "" if hmac.compare_digest(right.encode(), _bytes(code)) else ALTERED
 
     def fault_of_key(self, headers: Mapping[str, Any]) -> str:
@@ -106,37 +118,51 @@ def key_of(headers: Mapping[str, Any]) -> str:
     return signature.partition(".")[0] if isinstance(signature, str) else ""
 
 
-class SignatureForm:
-    """What is signed of messages that are alike; see `Signatures.like`.
+class SignedText:
+    """What is signed of messages that are alike, as one text.
 
     Args:
-        keys: the keys.
         headers: of one of them.
         content_type: of its body.
         content_encoding: of its body.
     """
 
-    def __init__(self, keys: MessageKeys, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> None:
+    def __init__(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> None:
         get = headers.get
-        self._keys, self._names = keys, get(SIGNED) or ()
-        self._headers = headers
+        self._headers, self._names = headers, get(SIGNED) or ()
         self._head = _parts(
             VERSION, get("task"), content_type, content_encoding, get("expires"), _limits(get("timelimit")), get("group"), get("group_index"),
             get(SCHEDULE),
         )  # fmt: skip
 
-    def signature(self, headers: Mapping[str, Any], body: bytes) -> str:
-        """The name of the key and the code, for a message that has these headers in the place of those of the first one."""
-        return f"{self._keys.signs_with}.{self._keys.mac(self.text(headers, body))}"
-
-    def text(self, headers: Mapping[str, Any], body: bytes) -> bytes:
-        """All that is signed of it."""
+    def of_headers(self, headers: Mapping[str, Any]) -> str:
+        """All but the body, of a message that has these headers in the place of those of the first one."""
         *values, generation, batch = [headers[name] if name in headers else self._headers.get(name) for name in OWN]
         values.append(None if type(generation) is int and not generation else generation)
         values.append(None if batch is None else _json(batch))
         callers = [[name, headers[name] if name in headers else self._headers.get(name)] for name in self._names]
         values.append(_json(callers) if callers else None)
-        return _bytes(f"{self._head}{_parts(*values)}{len(body)}:") + body
+        return f"{self._head}{_parts(*values)}"
+
+    def of(self, headers: Mapping[str, Any], body: bytes) -> bytes:
+        """All of it."""
+        return _bytes(f"{self.of_headers(headers)}{len(body)}:") + body
+
+
+class SignatureForm:
+    """Signs messages that are alike; see `Signatures.like`.
+
+    Args:
+        keys: the keys.
+        text: what is signed of them.
+    """
+
+    def __init__(self, keys: MessageKeys, text: SignedText) -> None:
+        self._keys, self.text = keys, text
+
+    def signature(self, headers: Mapping[str, Any], body: bytes) -> str:
+        """The name of the key and the code, for a message that has these headers in the place of those of the first one."""
+        return f"{self._keys.signs_with}.{self._keys.mac(self.text.of(headers, body))}"
 
 
 def is_sent_since(headers: Mapping[str, Any], since: datetime) -> bool:
@@ -163,6 +189,11 @@ def without_unsigned(headers: Mapping[str, Any], others: Collection[str] = ()) -
     """The headers of a signed message without those of a caller that its signature does not cover; `others` stay."""
     signed = headers.get(SIGNED) or ()
     return {name: one for name, one in headers.items() if name in KNOWN or name in signed or name in others}
+
+
+def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that were signed: without those that differ in this delivery."""
+    return {**headers, **(delivery.get("sent") or {})}
 
 
 def _parts(*values: Any) -> str:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
-from conventions.broker.codec import bytes_of
+from conventions.broker.codec import SEALED_ENCODING, SEALED_TYPE, bytes_of, headers_in
 from conventions.broker.header_names import (
     ACTOR,
     BATCH,
@@ -22,6 +22,8 @@ from conventions.broker.header_names import (
     KEY,
     PARKED,
     PLANNED_AT,
+    SEALED,
+    SIGNED,
     TOGETHER,
     TRACING,
 )
@@ -69,12 +71,13 @@ class _Headers(TypedDict):
     x_parked: NotRequired[_Zero]
     x_counts: NotRequired[dict[ShortText, Count]]
     x_batch: NotRequired[Any]
-    x_form: NotRequired[Literal[1]]  # see `codec.check_form`
+    x_form: NotRequired[Literal[1, 2]]  # see `codec.check_form`
     x_copy: NotRequired[ShortText]
     x_schedule: NotRequired[ShortText]
     x_conventions_together: NotRequired[Any]
     x_conventions_edited_by: NotRequired[_Absent]
     x_conventions_redriven_by: NotRequired[_Absent]
+    x_conventions_sealed: NotRequired[Literal["-"]]
     x_conventions_signature: NotRequired[Any]
     x_conventions_signed: NotRequired[Any]
     traceparent: NotRequired[Any]  # these three: of any program, see `TraceContext`
@@ -93,8 +96,10 @@ class _Properties(TypedDict):
 
 @with_config(_STRICT)
 class _Message(TypedDict):
-    content_type: Annotated[Literal["application/json"], Field(alias="content-type")]
-    content_encoding: Annotated[Literal["utf-8"], Field(alias="content-encoding")]
+    content_type: Annotated[
+        Literal["application/json", "application/x-conventions-sealed"], Field(alias="content-type")
+    ]
+    content_encoding: Annotated[Literal["utf-8", "binary"], Field(alias="content-encoding")]
     headers: _Headers
     properties: _Properties
     body: str
@@ -113,8 +118,10 @@ class PlainMessage(NamedTuple):
     Attributes:
         time_limits: its own hard and soft limits, in seconds; see Celery's `time_limits`.
         shown_args, shown_kwargs: the arguments as logs show them.
-        kwargs: its arguments.
+        kwargs: its arguments; of a sealed one none are known here.
         told: the values of the headers `TOLD`; `None` for a missing header.
+        sealed: its body, where that is sealed; else empty.
+        headers: those that this file declares.
     """
 
     id: str
@@ -125,6 +132,8 @@ class PlainMessage(NamedTuple):
     shown_kwargs: str
     kwargs: dict[str, Any]
     told: tuple[Any, ...]
+    sealed: bytes
+    headers: dict[str, Any]
 
 
 Believes: TypeAlias = Callable[[dict[str, Any], dict[str, Any], bytes, bytes], bool]
@@ -138,16 +147,18 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None 
     try:
         message = _read(payload)
         body = bytes_of(message["body"])
-        args, kwargs, following = from_json(body)
+        is_sealed = message["content_type"] == SEALED_TYPE
+        args, kwargs, following = ([], {}, _NOTHING) if is_sealed else from_json(body)
     except (ValueError, TypeError, RecursionError):  # pydantic's and binascii's are ValueErrors
         return None
-    if args != [] or type(kwargs) is not dict or following != _NOTHING or not message["headers"]["ignore_result"]:
+    headers: Any = message["headers"]
+    if args != [] or type(kwargs) is not dict or following != _NOTHING or not headers["ignore_result"]:
+        return None
+    if is_sealed != (SEALED in headers) or is_sealed != (message["content_encoding"] == SEALED_ENCODING):
         return None
     # Kombu's own types need kombu; SQL refuses NUL in a name.
-    if KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload:
-        return None
-    headers: Any = message["headers"]
-    if believes is not None and not believes(headers, kwargs, body, payload):
+    is_odd = KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload
+    if is_odd or (believes is not None and not believes(headers, kwargs, body, payload)):
         return None
     return PlainMessage(
         headers["id"],
@@ -158,4 +169,11 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None 
         headers["kwargsrepr"],
         kwargs,
         tuple(map(headers.get, TOLD)),
+        body if is_sealed else b"",
+        headers,
     )
+
+
+def all_signed(headers: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    """The headers of a simple message with all that are signed. Of those of a caller nobody else needs more than the names."""
+    return headers_in(payload) if headers.get(SIGNED) not in (None, [SEALED]) else headers

@@ -17,7 +17,8 @@ from conventions.cli.dead_letter_options import confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.cli.stopping import stop_between_steps
 from conventions.core.errors import ConfigurationError
-from conventions.core.message_keys import NAME, MessageKeys, new_key, parse_revoked
+from conventions.core.message_keys import MessageKeys, parse_revoked
+from conventions.core.named_keys import NAME, new_key
 from conventions.core.units import moment_or_age
 from conventions.execution.change_selected import hold_signed
 from conventions.execution.purge import PLACES, known_queues

@@ -17,9 +17,11 @@ from conventions.console import display
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.durations import duration
+from conventions.core.errors import CannotOpen
 from conventions.core.units import local_time
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
+from conventions.sealing.sealed_text import SHOWN
 
 MOST_LISTED = 50
 MOST_CHUNKS, AUDIT_LIMIT = 100, 50
@@ -162,9 +164,13 @@ class BatchDetail(BatchPage):
         )  # fmt: skip
 
     def _more(self, id_: str) -> tuple[Any, list[Any]]:
-        origin = self.capp.batches.origin(id_)
+        try:
+            origin = self.capp.batches.origin(id_)
+            arguments: Any = origin.arguments if origin else {}
+        except CannotOpen:
+            arguments = SHOWN
         with self.reading() as session:
-            return origin.arguments if origin else {}, list(audit.listing(session, AUDIT_LIMIT, target=id_))
+            return arguments, list(audit.listing(session, AUDIT_LIMIT, target=id_))
 
     def _all_letters(self, summary: BatchSummary) -> str:
         words = {"task": f"{summary.task}.chunk"}

@@ -3,11 +3,25 @@
 import traceback as tracebacks
 from dataclasses import dataclass
 
+from conventions.core.errors import (
+    CannotOpen,
+    IdempotencyConflict,
+    LeaseLost,
+    PermissionDenied,
+    TooManyStarts,
+    TooOldToTell,
+)
 from conventions.core.failure_cause import fingerprint
 from conventions.core.secrets_in_text import without_secrets
 
 NAME_LENGTH = 255  # of every name in SQL
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: the text of an error may repeat its whole input
+
+
+SEALED = "(sealed)"
+MOST_CAUSES = 100  # of one error; a chain may go in a circle
+SAYS_NOTHING = (CannotOpen, IdempotencyConflict, LeaseLost, PermissionDenied, TooManyStarts, TooOldToTell)
+"""Errors whose text is ours, and repeats nothing of what a job holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +41,45 @@ class FailureText:
     fingerprint: str
 
 
-def describe(task: str | None, error: BaseException) -> FailureText:
-    """Any error as text that every database can store."""
+def describe(task: str | None, error: BaseException, *, sealed: bool = False) -> FailureText:
+    """Any error as text that every database can store.
+
+    Args:
+        task: the name of its task.
+        error: what was raised.
+        sealed: whether its text is left out, since it may repeat what is sealed: its class and its places in the code stay.
+    """
+    if sealed and not isinstance(error, SAYS_NOTHING):
+        return FailureText(
+            error=cut(type(error).__name__),
+            error_message=SEALED,
+            traceback=_shortened(clean(_places(error)), TRACEBACK_LENGTH),
+            fingerprint=fingerprint(task, error),
+        )
     return FailureText(
         error=cut(type(error).__name__),
         error_message=text_of(error),
         traceback=_shortened(clean(without_secrets("".join(tracebacks.format_exception(error)))), TRACEBACK_LENGTH),
         fingerprint=fingerprint(task, error),
     )
+
+
+def text_for(error: BaseException, *, sealed: bool) -> str:
+    """The text of an error; of that of a sealed job only where it repeats nothing of it."""
+    return SEALED if sealed and not isinstance(error, SAYS_NOTHING) else text_of(error)
+
+
+def _places(error: BaseException) -> str:
+    """A traceback without the texts of errors: the places of each, the cause first."""
+    blocks: list[str] = []
+    one: BaseException | None = error
+    for _ in range(MOST_CAUSES):
+        if one is None:
+            break
+        places = "".join(tracebacks.format_tb(one.__traceback__))
+        blocks.append(f"Traceback (most recent call last):\n{places}{type(one).__name__}: {SEALED}\n")
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return "\nDuring handling of the above exception, another exception occurred:\n\n".join(reversed(blocks))
 
 
 def clean(text: str) -> str:

@@ -17,7 +17,9 @@
         │       └── KeyRevoked       somebody has sent it who may have stolen the key
         ├── UnknownForm              a later release wrote the message in a new form; it stays where it is
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
-        │   └── CredentialInPayload  an argument that looks like a credential
+        │   ├── CredentialInPayload  an argument that looks like a credential
+        │   └── CannotOpen           what a message holds is sealed, and cannot be opened here
+        ├── CannotSeal               what a message holds is to be sealed, and there is no key; nothing was sent
         ├── IdempotencyConflict      one key, two different payloads
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
         ├── TransactionRefused       a transaction whose record and writes would not be committed together
@@ -143,6 +145,18 @@ class PayloadError(ConventionError, ValueError):
 
 class CredentialInPayload(PayloadError):
     """An argument looks like a credential; the message names its path, never its value."""
+
+    __module__ = "conventions"
+
+
+class CannotOpen(PayloadError):
+    """What a message holds is sealed, and cannot be opened here: its key is not here, or it was altered."""
+
+    __module__ = "conventions"
+
+
+class CannotSeal(ConventionError):
+    """What a message holds is to be sealed, and this process has no key for it. Nothing was sent."""
 
     __module__ = "conventions"
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 Extra: TypeAlias = Literal[
-    "apprise", "flower", "holidays", "prometheus-client", "psycopg", "watchfiles"
+    "apprise", "cryptography", "flower", "holidays", "prometheus-client", "psycopg", "watchfiles"
 ]  # each has the name of the package it brings
 
 

@@ -23,6 +23,7 @@ from conventions.core.alert_thresholds import Thresholds
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
 from conventions.core.message_keys import MessageKeys, parse_revoked
+from conventions.core.named_keys import parse_keys
 from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
@@ -124,6 +125,13 @@ class Settings(BaseSettings):
         None,
         description="message keys that were stolen, and since when, name@moment, separated by commas: a message that one of them has signed since then "
         "is held as a dead letter",
+    )
+
+    payload_keys: str | None = Field(
+        None,
+        repr=False,
+        description="keys that seal what jobs hold, name:key, separated by commas; the first one seals, each opens; no task can say yet that its "
+        "messages are sealed",
     )
 
     authorizer: str = Field(
@@ -334,6 +342,13 @@ class Settings(BaseSettings):
     def _keys(cls, value: str | None) -> str | None:
         if value is not None:
             MessageKeys.parse(value)
+        return value
+
+    @field_validator("payload_keys")
+    @classmethod
+    def _keys_of_payloads(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_keys(value)
         return value
 
     @field_validator("authorizer")

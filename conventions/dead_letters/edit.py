@@ -16,6 +16,7 @@ from conventions.execution.application import Application
 from conventions.idempotency.key import idempotency_key
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
+from conventions.sealing.kept_message import sealed_in
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_arguments
 from conventions.storage.tables import DeadLetterRow
@@ -128,6 +129,8 @@ def editable(app: Application, letter: DeadLetterRow | None, id: str) -> Sendabl
             f"{id}: its task {letter.task!r} is not registered here, so nothing could check its arguments"
         )
     message = dead_letters.message(letter)
+    if sealed_in(message) is not None:
+        raise LetterNotEditable(f"{id}: what it holds is sealed; send the job anew with other arguments")
     try:
         if message is not None:
             read_body(message)
@@ -158,5 +161,5 @@ def _rewrite(
     letter.headers = letter.headers | headers
     message = dead_letters.message(letter)
     if message is not None:
-        shown = shown_arguments(task, after, {})
+        shown = shown_arguments(task, after, {}, letter.headers)
         letter.message = json.dumps(with_arguments(message, after, headers | shown))

@@ -9,7 +9,15 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from conventions.broker.caller_headers import AcceptedHeaders, OwnHeaders
-from conventions.broker.codec import UnreadableBody, as_kombu_reads, bytes_of, read_body
+from conventions.broker.codec import (
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    UnreadableBody,
+    as_kombu_reads,
+    bytes_of,
+    json_of_kombu,
+    read_body,
+)
 from conventions.broker.header_names import (
     COPY,
     COUNTS,
@@ -34,6 +42,8 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
+from conventions.sealing.kept_message import sealed_in
+from conventions.sealing.sealed_body import follows
 from conventions.security.credentials import LEFT_OUT
 from conventions.sending.publish import publish_written
 from conventions.storage.tables import DeadLetterRow
@@ -53,7 +63,7 @@ def redrive(app: Application, id: str, by: str) -> bool:  # noqa: A002  # the wo
 
     Raises:
         BrokerUnavailable: nothing was sent, and the letter stays dead.
-        PayloadError: its arguments no longer fit the task.
+        PayloadError: its arguments no longer fit the task; or they are sealed, and cannot be opened here.
     """
     with app.database.session() as session:
         # The row stays locked until the message is sent, so a second redrive at the same time sends nothing.
@@ -107,7 +117,7 @@ def send(
     if hasattr(task, "arguments"):
         _check(letter)
         if fits or not _is_whole(letter):  # else its message is made here
-            _check_arguments(task.arguments, letter)
+            _check_arguments(app, task.arguments, letter)
     if not _has_follow_ups(letter) and _has_happened(app, session, letter):
         return "happened"
     _send(app, letter, task, by, priority)
@@ -142,6 +152,8 @@ def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> 
 def _has_follow_ups(letter: DeadLetterRow) -> bool:
     """Whether callbacks, a chain or a chord wait for the job. Then it is sent, and its claim answers with the result."""
     message = dead_letters.message(letter)
+    if sealed_in(message) is not None:
+        return bool(follows(message["headers"]) - {"errbacks"})
     try:
         embed = read_body(message).options
     except UnreadableBody:
@@ -154,9 +166,11 @@ def _is_whole(letter: DeadLetterRow) -> bool:
     return bool(message and "headers" in message)
 
 
-def _check_arguments(arguments: Arguments, letter: DeadLetterRow) -> None:
+def _check_arguments(app: Application, arguments: Arguments, letter: DeadLetterRow) -> None:
+    sealed = sealed_in(dead_letters.message(letter))
+    args, kwargs = ((), letter.arguments) if sealed is None else sealed.opened(app.payload_keys)[:2]
     try:
-        arguments.bind((), letter.arguments)
+        arguments.bind(args, kwargs)
     except TypeError as error:
         raise PayloadError(str(error)) from error
 
@@ -200,12 +214,15 @@ def _send_message(
 ) -> None:
     headers = as_kombu_reads(_headers(letter, message["headers"], by) | ANEW)  # as a sender has them, who signs them so
     properties = message.get("properties") or {}
+    body, content = bytes_of(message["body"]), (message["content-type"], message["content-encoding"])
+    if (sealed := sealed_in(message)) is not None:  # the channel seals it for its new headers
+        body, content = json_of_kombu(sealed.opened(app.payload_keys)).encode(), (CONTENT_TYPE, CONTENT_ENCODING)
     publish_written(
         app,
         letter.id,
         letter.queue,
-        bytes_of(message["body"]),
-        content=(message["content-type"], message["content-encoding"]),
+        body,
+        content=content,
         headers=headers,
         properties=properties,
         priority=properties.get("priority") if priority is None else int(priority),

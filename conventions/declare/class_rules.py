@@ -85,6 +85,7 @@ HOOK = "should_retry"
 MISSPELT = 0.82
 
 _NOT_BUILT = {
+    "encrypt": "encryption is not built yet; pass an id and look the value up in run",
     "sensitive": "masking and encryption are not built yet; pass an id and look the value up in run",
 }
 

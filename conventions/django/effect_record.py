@@ -53,7 +53,13 @@ class _Mark:
 
 
 @contextmanager
-def transaction(using: str, database: Database, request: ClaimRequest, result_limit: int) -> Iterator[EffectRecord]:
+def transaction(
+    using: str,
+    database: Database,
+    request: ClaimRequest,
+    result_limit: int,
+    kept_as: Callable[[Any], Any] = lambda value: value,
+) -> Iterator[EffectRecord]:
     """Record the key first, let the block write by Django's connection, commit both; roll both back when the block raises.
 
     Args:
@@ -61,6 +67,7 @@ def transaction(using: str, database: Database, request: ClaimRequest, result_li
         database: where our tables are.
         request: the claim of the job.
         result_limit: bytes of JSON.
+        kept_as: what the result is stored as.
 
     Raises:
         TransactionRefused: the record cannot be committed with the block's writes; nothing is committed.
@@ -89,7 +96,7 @@ def transaction(using: str, database: Database, request: ClaimRequest, result_li
             raise
         end_if_forked(process, None)
         if not connection.needs_rollback and not connection.closed_in_transaction:
-            _write_result(connection, request, record.result, result_limit, begun)
+            _write_result(connection, request, kept_as(record.result), result_limit, begun)
     # In a TestCase nothing is committed, but what waits for the commit shows whether the block's savepoint was rolled back.
     kept = in_testcase and waits_for_commit(connection, mark)
     if in_testcase:

@@ -28,6 +28,8 @@ from conventions.idempotency.process_pages import Pages
 from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
+from conventions.sealing.outgoing import Outgoing
+from conventions.sealing.payload_keys import PayloadKeys
 from conventions.storage.redis_store import Store
 from conventions.tracing.spans import Tracing
 
@@ -138,6 +140,14 @@ class Application(Protocol):
     @property
     def signatures(self) -> Signatures | None:
         """Signs and verifies messages; `None`: there are no keys."""
+
+    @property
+    def payload_keys(self) -> PayloadKeys | None:
+        """Seal and open what jobs hold; `None`: there are no keys."""
+
+    @property
+    def outgoing(self) -> Outgoing | None:
+        """The last step of each send; `None`: there are no keys."""
 
     @property
     def release(self) -> str | None:

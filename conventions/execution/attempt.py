@@ -33,6 +33,7 @@ from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claims import ClaimRequest
 from conventions.idempotency.key import idempotency_key
+from conventions.sealing.sealed_body import SEALED_BODY
 from conventions.tracing.spans import JobSpan
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
@@ -55,7 +56,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `edited_by`, `redriven_by`: who has changed it as a dead letter; `reports`: it has asked for its `progress`; `log`: what its code logs; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
+    place in a batch; `edited_by`, `redriven_by`: who has changed it as a dead letter; `reports`: it has asked for its `progress`; `log`: what its code logs; `sealed`: what it writes is sealed, as its message was; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Attempt:
     log: RunLog | None = None
     trace: TraceContext | None = None
     span: JobSpan | None = None
+    sealed: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
     start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for
@@ -163,6 +165,7 @@ class Attempt:
             edited_by=field(EDITED_BY) or None,
             redriven_by=field(REDRIVEN_BY) or None,
             trace=TraceContext.read(field),
+            sealed=field(SEALED_BODY) is not None,
             token=field(TOKEN) or uuid4().hex,
             start=start or this_call(),
         )

@@ -10,6 +10,8 @@ from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import RABBITMQ_HEADERS
 from conventions.records.journal import Event
+from conventions.sealing.kept_message import sealed_message
+from conventions.sealing.sealed_body import SEALED_BODY, SealedBody
 
 _OF_ONE = (TOKEN, SIGNATURE, SIGNED)  # of one message alone: what goes on in its place is signed anew
 _STAY = frozenset(
@@ -37,13 +39,19 @@ def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException |
         wait=job.waited,
         release=task.app.release,
         runtime=job.ran,
-        failure=error_text.describe(job.task, error) if error is not None else None,
+        failure=error_text.describe(job.task, error, sealed=job.sealed) if error is not None else None,
         denied=denied,
-        arguments=dict(job.payload) if dead else None,
+        arguments=dict(job.payload) if dead and sealed_body(task.request) is None else None,
         headers=own_headers(task.request) if dead else None,
         # Without keys the settle script adds the message itself, where it has it.
         message=envelope_of(task.request) if dead and (job.held is None or task.app.signatures is not None) else None,
     )
+
+
+def sealed_body(request: Any) -> SealedBody | None:
+    """The body of the message of a request as it came, where it was sealed."""
+    found = getattr(request, SEALED_BODY, None)
+    return found if isinstance(found, SealedBody) else None
 
 
 def own_headers(request: Any) -> dict[str, Any]:
@@ -66,8 +74,6 @@ def _stays(name: str) -> bool:
 
 def envelope_of(request: Any) -> dict[str, Any]:
     """The message of a request, as kombu writes it."""
-    embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    body = in_base64(json_of_kombu([request.args, request.kwargs, embed]).encode())
     names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
              "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers", "argsrepr", "kwargsrepr")  # fmt: skip
     headers = {"lang": "py", "task": request.task} | {name: getattr(request, name, None) for name in names}
@@ -78,4 +84,8 @@ def envelope_of(request: Any) -> dict[str, Any]:
         "priority": route.get("priority"),
         "delivery_info": route,
     }
-    return message_of(body, as_kombu_writes(headers | headers_to_go_on(request)), properties)
+    written = as_kombu_writes(headers | headers_to_go_on(request))
+    if (sealed := sealed_body(request)) is not None:
+        return sealed_message(sealed, written, properties)
+    embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    return message_of(in_base64(json_of_kombu([request.args, request.kwargs, embed]).encode()), written, properties)

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from conventions.broker.header_names import KEY
 from conventions.core.errors import (
+    CannotOpen,
     IdempotencyConflict,
     JobFailed,
     PayloadError,
@@ -32,6 +33,7 @@ from conventions.execution.permission_check import check_permission
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
+from conventions.execution.sealed_outcomes import opened
 from conventions.execution.settle import (
     end_cancelled,
     end_dead,
@@ -57,6 +59,7 @@ from conventions.idempotency.claim_answers import (
     conflict,
 )
 from conventions.library_internals.celery import result_is_ignored
+from conventions.sealing.sealed_body import UNOPENED
 from conventions.storage.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
@@ -98,6 +101,8 @@ def begin(task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Begun:
 
 def _bound(task: RunnableTask, args: Any, kwargs: Any) -> tuple[Attempt, dict[str, Any]]:
     try:
+        if (closed := unopened(task.request)) is not None:
+            raise CannotOpen(closed)  # it ends as any other fault of the arguments
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
         job = task.request.job = Attempt.of(task, dict(kwargs or {}))
@@ -110,7 +115,7 @@ def _claim_first(task: RunnableTask, payload: Mapping[str, Any]) -> Begun:
     job = task.request.job = Attempt.of(task, dict(payload))
     begin_job(task, job)
     with closing(task.app.claims.ask([job.claim])) as asked:
-        values, fault = loaded(task, payload)
+        values, fault = loaded(task, payload, unopened(task.request))
         found = _claim(task, job, asked)
     return _begun(task, job, values, fault, found)
 
@@ -147,12 +152,21 @@ def _begun(
     return job, values, found
 
 
-def loaded(task: RunnableTask, payload: Mapping[str, Any]) -> tuple[dict[str, Any], PayloadError | None]:
-    """The arguments of `run`, or what is wrong with them, as after a deploy that changed the signature."""
+def loaded(
+    task: RunnableTask, payload: Mapping[str, Any], closed: str | None
+) -> tuple[dict[str, Any], PayloadError | None]:
+    """The arguments of `run`, or what is wrong with them, as after a deploy that changed the signature; `closed`: why they could not be opened."""
+    if closed is not None:
+        return {}, CannotOpen(closed)
     try:
         return task.arguments.load((), payload), None
     except PayloadError as fault:
         return {}, fault
+
+
+def unopened(request: Any) -> str | None:
+    """Why a sealed message could not be opened here; `None`: it is open, or was not sealed."""
+    return getattr(request, UNOPENED, None)
 
 
 def _claim(task: RunnableTask, job: Attempt, asked: ScriptCall) -> Done | None:
@@ -249,7 +263,7 @@ def _refusal(task: RunnableTask, job: Attempt, answer: Conflict | Poison | TooOl
 
 def _done_before(task: RunnableTask, job: Attempt, done: Done) -> Done:
     """The stored result; what follows this message goes on with it, unless that was sent before."""
-    again = done.message_id == job.id
+    done, again = opened(task, job, done), done.message_id == job.id
     if again:
         logger.info("comes again: id=%s task=%s: done before, for what follows it", job.id, job.task)
     else:

@@ -21,10 +21,12 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown
 from conventions.execution.application import Application, may_pass
 from conventions.execution.follow_ups import NEXT_WITHIN, StepsNotSent, is_function
+from conventions.execution.sealed_parts import opened_part, sealed_part
 from conventions.execution.step_ids import identified
 from conventions.execution.steps_within import last_tasks
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import listed, new_request
+from conventions.sealing.sealed_text import is_sealed_text, note_opened, noting_opened
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,6 @@ class ChordParts:
     _chord_result_expires: Any
     _chord_part_return_script: Any
     _chord_cleanup_script: Any
-    _unpack_chord_result: Any
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Store the number of parts of a chord, before the parts are sent. Raises: BrokerUnavailable."""
@@ -94,15 +95,17 @@ class ChordParts:
         Raises:
             StepsNotSent: a server does not answer. The part comes again, and sends the same messages.
         """
-        if not request.group or is_function(self.app, request.task):  # a function would run again
-            super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
-            return
-        try:
-            self._return_part(request, state, result)
-        except Exception as error:
-            if may_pass(self.app, error):
-                raise StepsNotSent.of(error, f"the chord {request.group}") from error
-            raise
+        result = sealed_part(self.app, request, str(request.id), state, result)
+        with noting_opened():
+            if not request.group or is_function(self.app, request.task):  # a function would run again
+                super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
+                return
+            try:
+                self._return_part(request, state, result)
+            except Exception as error:
+                if may_pass(self.app, error):
+                    raise StepsNotSent.of(error, f"the chord {request.group}") from error
+                raise
 
     def _return_part(self, request: Any, state: str, result: Any) -> None:
         keys = {end: self.get_key_for_group(request.group, end) for end in (".j", ".t", ".s", ".d", "", ".c")}
@@ -178,6 +181,13 @@ class ChordParts:
     def _result_in(self, entry: Any) -> Any:
         """Raises: ChordError: it is that of a part that failed."""
         return self._unpack_chord_result(entry, lambda decoded: decoded)
+
+    def _unpack_chord_result(self, tup: Any, decode: Any, *states: Any) -> Any:
+        found = super()._unpack_chord_result(tup, decode, *states)  # type: ignore[misc]  # the other base class has it
+        if is_sealed_text(found):
+            note_opened()  # what was sealed stays so, in the message of the body
+            found = opened_part(self.app, str(decode(tup)[1]), found)
+        return found
 
     def _fail_body(self, body: Any, error: ChordError) -> None:
         """Tell all who wait for the body, also an outer chord. Raises: Exception: a server does not answer."""

@@ -41,6 +41,10 @@ class DeclaredTask(Protocol):
         """The permission that an actor needs; `None`: none."""
 
     @property
+    def encrypt(self) -> bool:
+        """Whether its messages are sealed."""
+
+    @property
     def arguments(self) -> Arguments:
         """The arguments of `run`."""
 

@@ -23,7 +23,7 @@ def log_failure(job: Attempt, error: BaseException, next_step: str) -> None:
         error: what it raised.
         next_step: what becomes of its message.
     """
-    parts = _parts("failed", job.id, job.task, error) | {
+    parts = _parts("failed", job.id, job.task, error, sealed=job.sealed) | {
         "attempt": job.attempt,
         "next_step": next_step,
         "actor": job.actor,
@@ -49,9 +49,11 @@ def log_refusal(message_id: str, task: str | None, error: BaseException) -> None
     logger.error(_ENDED, parts, extra=parts)
 
 
-def _parts(event: str, message_id: str, task: str | None, error: BaseException) -> dict[str, Any]:
+def _parts(
+    event: str, message_id: str, task: str | None, error: BaseException, *, sealed: bool = False
+) -> dict[str, Any]:
     """The error is in one line: without secrets, and no longer than a dead letter keeps it."""
-    text = " ".join(error_text.text_of(error).split())
+    text = " ".join(error_text.text_for(error, sealed=sealed).split())
     return {
         "event": event,
         "id": message_id,

@@ -16,6 +16,7 @@ from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from conventions.core.actor import resuming
 from conventions.core.error_text import text_of
 from conventions.core.errors import (
+    CannotOpen,
     JobCancelled,
     JobExited,
     JobRejected,
@@ -24,6 +25,7 @@ from conventions.core.errors import (
 from conventions.core.forks import end_if_forked
 from conventions.declare.payload import encode_result
 from conventions.execution.attempt import Attempt
+from conventions.execution.attempt_event import sealed_body
 from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.failed_attempt import end_failed
 from conventions.execution.follow_ups import send_follow_ups
@@ -31,6 +33,7 @@ from conventions.execution.next_attempt import end_waiting
 from conventions.execution.permission_check import check_permission
 from conventions.execution.process_state import end_own_code, held
 from conventions.execution.runnable_task import RunnableTask
+from conventions.execution.sealed_outcomes import hidden, log_sealer, opened_result, sealed_result, told_result
 from conventions.execution.settle import (
     AT_ONCE,
     Outcomes,
@@ -99,14 +102,19 @@ def execute(
         job, values, found = begins(task, request, args, kwargs)
     except BaseException as error:
         end_own_code(task, request)
+        if sealed_body(request) is not None and isinstance(error, Exception):
+            ends = isinstance(error, ENDINGS)
+            raise hidden(task.name, error if ends else Reject(error, requeue=True)) from None
         if request.is_eager or isinstance(error, ENDINGS) or not isinstance(error, Exception):
             raise
         raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
     tracing = task.app.tracing
     if tracing is None:
-        return _carry_out(task, request, job, values, found=found, outcomes=outcomes)
-    run = functools.partial(_carry_out, task, request, job, values, found=found, outcomes=outcomes)
-    return run_traced(tracing, job, run, outcome="succeeded" if found is None else "duplicate")
+        result = _carry_out(task, request, job, values, found=found, outcomes=outcomes)
+    else:
+        run = functools.partial(_carry_out, task, request, job, values, found=found, outcomes=outcomes)
+        result = run_traced(tracing, job, run, outcome="succeeded" if found is None else "duplicate")
+    return told_result(task, job, result) if job.sealed else result
 
 
 def _carry_out(
@@ -126,9 +134,11 @@ def _carry_out(
         result = _run(task, request, job, values)
     except EffectExists as found_effect:
         logger.info("duplicate: id=%s task=%s: the effect was committed before", job.id, job.task)
-        result = found_effect.result
+        result = _effect(task, job, found_effect.result)
     except BaseException as error:
         ending = _ending(task, job, error)
+        if job.sealed:
+            raise hidden(job.task, ending) from None
         if ending is error:
             raise
         raise ending from error
@@ -139,6 +149,14 @@ def _followed(task: RunnableTask, request: Any, result: Any, outcomes: Outcomes)
     if outcomes.may_be_followed and not request.is_eager and (request.callbacks or request.chain):
         send_follow_ups(task, request, result)
     return result
+
+
+def _effect(task: RunnableTask, job: Attempt, result: Any) -> Any:
+    """The result that was committed with an effect. Raises: what ends the job, where that cannot be opened here."""
+    try:
+        return opened_result(task, job, result)
+    except CannotOpen as error:
+        raise end_dead(task, job, error) from None
 
 
 def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseException:
@@ -183,7 +201,8 @@ def _run(task: RunnableTask, request: Any, job: Attempt, values: dict[str, Any])
     page = task.app.pages.mine
     job.reports = job.reports or getattr(request, "reporter", None) is not None  # somebody asked before the job began
     logs = task.app.attempt_logs
-    log = job.log = None if logs is None else logs.begin(job.id, job.generation, job.attempt, job.token)
+    seals = log_sealer(task, job) if job.sealed else None
+    log = job.log = None if logs is None else logs.begin(job.id, job.generation, job.attempt, job.token, seals)
     try:
         with resuming(job.actor, job.edited_by), held(task, job, page), watching(task, job.id):
             check_permission(task, job)  # here, so that its claim is kept while somebody is asked
@@ -248,6 +267,8 @@ def _finish(task: RunnableTask, request: Any, job: Attempt, result: Any, outcome
         if result is not None:
             result = task.returned.json(result)
             written = encode_result(job.task, result, task.app.settings.result_limit)
+            if job.sealed:
+                written = sealed_result(task, job, written)
     except PayloadError as error:  # its effect happened, so it must not run again
         raise end_dead(task, job, error) from None
     except (TypeError, ValueError, RecursionError) as error:  # the same

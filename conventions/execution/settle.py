@@ -229,7 +229,7 @@ def end_dead(
         return error
     # Kept until whoever waits for it has heard of it; a message that comes again tells them once more.
     action = "keep" if task.hears_of_death or tells_of_failure(task) else "remove"
-    text = f"{type(error).__name__}: {error_text.text_of(error)[:SHORT]}"
+    text = f"{type(error).__name__}: {error_text.text_for(error, sealed=job.sealed)[:SHORT]}"
     answer = settle(
         task, job, "dead", "dead", error=error, result=text, claimed=claimed, patience=patience, action=action
     )

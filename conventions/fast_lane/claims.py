@@ -16,6 +16,7 @@ from conventions.fast_lane.claims_together import AskedTogether
 from conventions.fast_lane.group_member import GroupMember, Prepared
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import ClaimRequest
+from conventions.sealing.sealed_body import UNOPENED
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,9 @@ class LaneClaims:
                     return
                 # Check the arguments while the server works.
                 claimed = [(member, member.job) for member in part if member.job is not None]
-                found = [loaded(member.task, member.kwargs) for member, _ in claimed]
+                found = [
+                    loaded(member.task, member.kwargs, member.request.known.get(UNOPENED)) for member, _ in claimed
+                ]
                 answers = call.answers()
         except RedisError as error:  # each job asks for its own claim, and logs it if that fails, too
             logger.info("a group's claims were not answered: %s", error)

@@ -18,14 +18,17 @@ from conventions.execution.settle import Outcomes
 from conventions.fast_lane.lazy_request import LazyRequest, WholeRequest, completed
 from conventions.fast_lane.traced_task import TracedTask
 from conventions.idempotency.claim_answers import Answer
+from conventions.sealing.sealed_body import SealedBody
 
 Handed: TypeAlias = (
-    tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]
+    tuple[str, str, dict[str, Any], dict[str, Any] | SealedBody]
+    | tuple[tuple[Any, ...], str, dict[str, Any] | SealedBody, tuple[Any, ...]]
 )
 """A message as the main process hands it over, in one of two forms.
 
 A request: the name of the task, the id, the request with its arguments, and the rest of the body.
-A plain message: its delivery, the name of the task, the arguments, and the values of the headers `TOLD`."""
+A plain message: its delivery, the name of the task, the arguments, and the values of the headers `TOLD`.
+In the place of the arguments, or of the rest of the body, may stand its sealed body."""
 
 NOTHING = WholeRequest({})
 
@@ -81,19 +84,24 @@ class GroupMember:
         """Build the request and the job. Not done for all members at once: the first one would wait. `start`: see `ClaimRequest`."""
         if isinstance(self._handed[0], str):
             name, self.id, request, embed = self._handed
+            if isinstance(embed, SealedBody):
+                request["args"], request["kwargs"], embed = embed
             self.request = WholeRequest(completed(request, embed))
             self.args, self.kwargs = request["args"], request["kwargs"]
             fields = request
         else:
-            parts, name, self.kwargs, told = self._handed
-            delivery = Delivery(*parts)
-            known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None}
+            parts, name, arguments, told = self._handed
+            delivery, self.args, opened = Delivery(*parts), [], {}
+            if isinstance(arguments, SealedBody):
+                self.args, arguments, opened = arguments
+            self.kwargs = arguments
+            known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None} | opened
             known["hostname"], known[TOKEN], known["shadow"] = (
                 hostname,
                 delivery.receipt,
                 None,
             )  # a plain message has no shadow name
-            self.request, self.id, self.args = LazyRequest(known, delivery, hostname), known["id"], []
+            self.request, self.id = LazyRequest(known, delivery, hostname), known["id"]
             fields = known | {"properties": {DELIVERY: delivery_property(delivery)}}
         self.task = app.tasks[name]
         self.job = Attempt.read(self.task, self.kwargs, fields.get, start)

@@ -9,13 +9,14 @@ from typing import Any
 
 from celery.app.task import Context
 
-from conventions.broker.codec import checked_body, parsed, with_delivery
+from conventions.broker.codec import bytes_of, checked_body, headers_in, parsed, with_delivery
 from conventions.broker.delivery import Delivery
 from conventions.broker.header_names import SIGNATURE, TOKEN
 from conventions.broker.signature import without_unsigned
 from conventions.broker.validation import drop_taken
 from conventions.execution.run import RUN_BY
 from conventions.library_internals.celery import NOT_HEADERS
+from conventions.sealing.sealed_body import SealedBody, is_sealed
 
 OURS = ("job", "reporter", RUN_BY)  # attributes that every job asks for, and that are mostly missing
 
@@ -125,7 +126,7 @@ def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
     if request.get(SIGNATURE):
         request = without_unsigned(request)
     drop_taken(request)
-    args, kwargs, embed = checked_body(message)
+    args, kwargs, embed = _body_of(message, delivery)
     info = properties["delivery_info"]
     request |= {
         "properties": properties,
@@ -143,6 +144,13 @@ def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
         TOKEN: delivery.receipt,
     }
     return completed(request, embed)
+
+
+def _body_of(message: dict[str, Any], delivery: Delivery) -> Any:
+    """The parts of its body."""
+    if not is_sealed(message["content-type"]):
+        return checked_body(message)
+    return SealedBody.of(headers_in(delivery.payload), bytes_of(message["body"]))
 
 
 def completed(request: dict[str, Any], embed: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import Any
 from celery import signals
 from celery.worker import state
 
-from conventions.broker.codec import CONTENT_ENCODING, CONTENT_TYPE, headers_in
+from conventions.broker.codec import CONTENT_ENCODING, CONTENT_TYPE
 from conventions.broker.delivery import Delivery
-from conventions.broker.header_names import FINGERPRINT, SIGNED
+from conventions.broker.header_names import FINGERPRINT, SEALED
 from conventions.broker.signature import Signatures
-from conventions.broker.simple_message import PlainMessage, plain
+from conventions.broker.simple_message import PlainMessage, all_signed, plain
 from conventions.core.errors import CredentialInPayload
 from conventions.execution.application import Application
 from conventions.fast_lane.eligible import goes_together
@@ -19,6 +19,8 @@ from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
 from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
+from conventions.sealing.payload_keys import key_of
+from conventions.sealing.sealed_body import CONTENT as SEALED_CONTENT
 from conventions.security.payload_guard import is_clear
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import Request
@@ -26,6 +28,8 @@ from conventions.worker.shutdown import stops
 from conventions.worker.strategy import strategy
 
 logger = logging.getLogger(__name__)
+
+CONTENT = CONTENT_TYPE, CONTENT_ENCODING
 
 
 class ShortCut:
@@ -39,6 +43,7 @@ class ShortCut:
     def __init__(self, consumer: Any, lane: Lane) -> None:
         self._consumer, self._lane = consumer, lane
         self._limit = consumer.app.settings.message_limit
+        self._keys = consumer.app.payload_keys
         check = consumer.app.sender_check
         self._believes = _Looks(consumer.app) if check is None else _Believes(check.signatures)
         self._channel = consumer.task_consumer.channel
@@ -72,7 +77,12 @@ class ShortCut:
         if delivery.deliveries != 1 or delivery.alone or delivery.changes or not delivery.receipt:
             return False
         message = plain(delivery.payload, self._limit, self._believes)
-        if message is None or not self._lane.estimates.is_short(message.task) or message.id in state.revoked:
+        if (
+            message is None
+            or not self._can_open(message)
+            or not self._lane.estimates.is_short(message.task)
+            or message.id in state.revoked
+        ):
             return False
         if self._consumer.pauses.holds(message.task):
             return False
@@ -85,6 +95,10 @@ class ShortCut:
         state.task_reserved(request)
         self._lane.take(request)
         return True
+
+    def _can_open(self, message: PlainMessage) -> bool:
+        """Whether its key is here, if it is sealed. Else it takes Celery's steps, and waits."""
+        return not message.sealed or (self._keys is not None and key_of(message.sealed) in self._keys)
 
     def _class_for(self, name: str) -> type[ShortRequest] | None:
         """The request class of a task; `None` if its messages must go through Celery's steps."""
@@ -130,12 +144,9 @@ class _Believes:
     def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
         if headers.get(FINGERPRINT) is None:  # nobody has looked at its arguments yet
             return False
-        if headers.get(SIGNED):  # headers of a caller, of which nobody else needs more than the names
-            headers = headers_in(payload)
-        signatures = self._signatures
-        return not (
-            signatures.fault_of(headers, CONTENT_TYPE, CONTENT_ENCODING, body) or signatures.fault_of_key(headers)
-        )
+        content = SEALED_CONTENT if SEALED in headers else CONTENT
+        headers, signatures = all_signed(headers, payload), self._signatures
+        return not (signatures.fault_of(headers, *content, body) or signatures.fault_of_key(headers))
 
 
 def _log(message: PlainMessage) -> None:

@@ -14,9 +14,10 @@ from conventions.broker.codec import delivery_property, read_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.header_names import SIGNATURE
 from conventions.broker.signature import without_unsigned
-from conventions.broker.simple_message import PlainMessage
+from conventions.broker.simple_message import PlainMessage, all_signed
 from conventions.execution.runnable_task import RunnableTask
 from conventions.library_internals.celery_worker import create_request_class
+from conventions.sealing.sealed_body import SealedBody
 from conventions.worker.request import Request
 
 
@@ -105,9 +106,12 @@ def handed_over(request: Request) -> tuple[Any, ...]:
     """A request in the form in which the pool gets it: see `Handed`."""
     came = request.came if isinstance(request, ShortRequest) else None
     if came is None:
-        return request.type, request.id, request.request_dict, request.embed
+        return request.type, request.id, request.request_dict, request.sealed or request.embed
     delivery, message = came
-    return tuple(delivery), request.of_task.name, message.kwargs, message.told
+    arguments: Any = message.kwargs
+    if message.sealed:
+        arguments = SealedBody.of(all_signed(message.headers, delivery.payload), message.sealed)
+    return tuple(delivery), request.of_task.name, arguments, message.told
 
 
 def short_requests(task: RunnableTask, consumer: Any) -> type[ShortRequest]:

@@ -1,7 +1,7 @@
 """`self.transaction()`: the effect and its record in one commit, so that the effect happens once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,17 @@ IDLE_TIMEOUT = "60s"
 LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code of a lock that was not given in time
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 @contextmanager
-def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
+def transaction(
+    database: Database, request: ClaimRequest, kept_as: Callable[[Any], Any] = _as_it_is
+) -> Iterator[Session]:
     """Record the key first, let the block write, commit both; roll both back when the block raises.
 
-    A result for later duplicates may be stored with `session.info["result"] = value`.
+    A result for later duplicates may be stored with `session.info["result"] = value`; `kept_as`: what it is stored as.
 
     Raises:
         EffectExists: the key is recorded already.
@@ -60,7 +66,7 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
             end_if_forked(process, error)  # it would end its parent's transaction
             raise
         end_if_forked(process, None)
-        row.result = session.info.get("result")
+        row.result = kept_as(session.info.get("result"))
 
 
 def _found(database: Database, request: ClaimRequest) -> Exception:

@@ -1,6 +1,6 @@
 """`history`: the attempts of a job, how each ended, and what it has logged."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from conventions.attempt_log.lines import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.broker.delivery_names import DeliveryNames
+from conventions.core.errors import CannotOpen
 from conventions.execution.application import Application
 from conventions.execution.claim_names import claim_name
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
@@ -16,6 +17,7 @@ from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
 from conventions.jobs.look import WITHIN
 from conventions.records.journal import INTERRUPTED, Event
+from conventions.sealing.sealed_text import LOG, SHOWN, open_text
 
 if TYPE_CHECKING:
     from conventions.storage.tables import ExecutionRow
@@ -86,8 +88,12 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
         SQLAlchemyError: SQL does not answer.
     """
     claim = _own_claim(app, facts)  # before what is recorded: what it keeps is written there meanwhile
-    kept = _kept_starts(claim, facts)
-    live = [_Log(*one.name[1:], read(one.text), one.ended) for one in LiveLogs(app.store).of(facts.id)] if logs else []
+    kept, opens = _kept_starts(claim, facts), opener(app, facts.id)
+    live = (
+        [_Log(*one.name[1:], read(one.text, opens), one.ended) for one in LiveLogs(app.store).of(facts.id)]
+        if logs
+        else []
+    )
     rows, stored = _recorded(app, facts.id, logs=logs, sql=sql)
     names = {one[:3] for one in live}
     found = [*live, *(one for one in stored if (one.redrive, one.attempt, one.token) not in names)]
@@ -107,6 +113,18 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
         attempts.append(JobAttempt(facts.redrives, facts.attempts, RUNNING, started_at=facts.started_at))
     attempts = [_with_worker(app, one, claim, facts) if one.outcome == RUNNING else one for one in attempts]
     return tuple(sorted(attempts, key=lambda one: (one.redrive, one.attempt, _moment_of(one))))
+
+
+def opener(app: Application, message_id: str) -> Callable[[str], str]:
+    """What opens a line of the log of a sealed job; where this process has no key for it, it says so."""
+
+    def opened(text: str) -> str:
+        try:
+            return open_text(app.payload_keys, text, LOG, message_id)
+        except CannotOpen:
+            return SHOWN
+
+    return opened
 
 
 def _own_claim(app: Application, facts: Facts) -> ClaimReading | None:
@@ -172,7 +190,10 @@ def _recorded(app: Application, message_id: str, *, logs: bool, sql: bool) -> "t
             rows |= {row.id: row for row in executions.of_message(session, message_id)}
             if logs:
                 these = attempt_logs.of_message(session, message_id)
-                stored = [_Log(one.generation, one.attempt, one.token, read(one.lines), ended=True) for one in these]
+                stored = [
+                    _Log(one.generation, one.attempt, one.token, read(one.lines, opener(app, message_id)), ended=True)
+                    for one in these
+                ]
             session.expunge_all()  # they outlive the session
     return sorted(rows.values(), key=lambda row: (row.generation, row.attempt, row.fence, row.ended_at)), stored
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
 from conventions.broker.one_message import FoundMessage
+from conventions.core.errors import CannotOpen
 from conventions.core.units import local_time, moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
@@ -22,7 +23,9 @@ from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.why_it_waits import of_waiting
 from conventions.pauses.pause_store import Pauses, Target
 from conventions.progress.reporter import Progress
+from conventions.progress.sealed_notes import with_open_note
 from conventions.records.journal import ASIDE
+from conventions.sealing.sealed_text import RESULT, open_json
 from conventions.storage.layout_version import living
 
 if TYPE_CHECKING:
@@ -86,7 +89,7 @@ def look(question: Question) -> Facts:
     if fault := fault_of_name(message_id):
         return Facts(message_id, "unknown", waits_because=NO_ID.format(fault))
     facts = _in_broker(question) or _ended(question)
-    progress = Progress.of(message_id, app.store)
+    progress = with_open_note(app.payload_keys, Progress.of(message_id, app.store))
     # It ended meanwhile: an end is in the journal as soon as in its progress.
     if facts.state == "unknown" and progress.ended:
         facts = _ended(question)
@@ -308,8 +311,16 @@ def _recorded(question: Question, last: "ExecutionRow", found: _Records) -> Fact
     )
     facts = _with_end(facts, last)
     if claim is not None and claim.has_result and (state == "duplicate" or (is_own and state == "succeeded")):
-        facts = replace(facts, has_result=True, result=claim.result)
+        facts = replace(facts, has_result=True, result=_opened(app, facts, claim.result))
     return facts
+
+
+def _opened(app: Application, facts: Facts, result: Any) -> Any:
+    """The result; where it is sealed and this process has no key for it, as it is."""
+    try:
+        return open_json(app.payload_keys, result, RESULT, claim_name(app, str(facts.task), str(facts.key)))
+    except CannotOpen:
+        return result
 
 
 def _state_of_end(last: "ExecutionRow", letter: "DeadLetterRow | None") -> State | None:

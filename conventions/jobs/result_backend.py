@@ -23,9 +23,11 @@ from conventions.core.redis_address import SOCKET_TIMEOUT
 from conventions.execution.application import Application, may_pass
 from conventions.execution.chord_parts import ChordParts, must_be_stored
 from conventions.execution.follow_ups import StepsNotSent
+from conventions.execution.sealed_parts import is_sealed_request, opened_part, sealed_part
 from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.look import Question, look, sql_errors
 from conventions.progress.reporter import Progress
+from conventions.sealing.sealed_text import is_sealed_text
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
 logger = logging.getLogger(__name__)
@@ -128,21 +130,32 @@ class _Ours(ChordParts):
             exc = exc | {"exc_module": errors.__name__}
         return super().exception_to_python(exc)  # type: ignore[misc]  # the other base class has it
 
-    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **options: Any) -> Any:
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any
+    ) -> Any:
         """Store a state. One that cannot be stored ends no job, unless it is the job's own end, or within `tell_of_end`.
 
-        Celery would take a job for failed whose start, or whose retry, it could not note.
+        Celery would take a job for failed whose start, or whose retry, it could not note. Of a sealed job no text of an error is stored.
 
         Raises:
             RedisError, OSError: Redis did not accept a success or a failure.
         """
+        if is_sealed_request(request):
+            result, traceback = sealed_part(self.app, request, task_id, state, result), None
         try:
-            return super().store_result(task_id, result, state, *args, **options)
+            return super().store_result(task_id, result, state, traceback, request, **options)
         except Exception as error:
             if state not in PASSING or must_be_stored.get():
                 raise
             logger.warning("state %s not stored: id=%s: %s: %s", state, task_id, type(error).__name__, error)
             return result
+
+    def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """What is kept, with the result open where it was sealed and this process has its key."""
+        found: dict[str, Any] = super().meta_from_decoded(meta)  # type: ignore[misc]  # the other base class has it
+        if is_sealed_text(found.get("result")):
+            found["result"] = opened_part(self.app, str(found.get("task_id")), found["result"])
+        return found
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> Any:
         """Store the success of a job, for its waiting callers. It retries as long as a settle does (protocol 4).

@@ -20,6 +20,11 @@ def reader_of(transport: Any, connection: Any) -> Any:
     return transport._make_reader(connection)  # noqa: SLF001
 
 
+def as_decoded(message: Any, value: Any) -> None:
+    """Let kombu take this for the decoded body of a message."""
+    message._decoded_cache = value  # noqa: SLF001
+
+
 def publish_batch_of(batch: Any) -> Any:
     """What our channel has made for a block `with producer.batch(...) as batch`."""
     return batch.state.session

@@ -42,6 +42,7 @@ from conventions.metrics.worker_reports import RunningJob, WorkerNow, WorkerRepo
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Kind, Pauses, Target
 from conventions.progress.reporter import Progress
+from conventions.progress.sealed_notes import with_open_note
 from conventions.records.journal import ODD
 from conventions.schedules.beat_liveness import Beat, Beats
 from conventions.schedules.schedule_module import load_schedule
@@ -279,7 +280,7 @@ def running_jobs(app: Application, workers: Sequence[WorkerNow]) -> list[Running
 def _running_job(app: Application, worker: str, job: RunningJob, claim: ClaimReading | None, now: float) -> RunningNow:
     id_ = claim.message_id if claim is not None else job.id
     since = claim.began_at if claim is not None else job.since
-    progress = Progress.of(id_, app.store) if id_ else None
+    progress = with_open_note(app.payload_keys, Progress.of(id_, app.store)) if id_ else None
     is_reported = progress is not None and progress.updated_at > 0
     return RunningNow(id_, job.task, job.queue, worker, max(0.0, now - since), progress if is_reported else None)
 

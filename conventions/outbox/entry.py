@@ -9,7 +9,9 @@ from celery import uuid
 from kombu.utils.json import dumps, loads
 
 from conventions.broker.caller_headers import AcceptedHeaders
+from conventions.broker.header_names import SEALED
 from conventions.library_internals.celery import current_worker_task
+from conventions.sealing.sealed_text import open_text, seal_text
 from conventions.sending.send import checked_send
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.traced_send import traced, with_trace
@@ -34,6 +36,7 @@ OPTIONS = frozenset(
         "time_limit",
     ]
 )
+ARGUMENTS, OPTIONS_OF = "arguments in the outbox", "options in the outbox"  # what a sealed text is
 AT_ONCE = datetime(
     1970, 1, 1, tzinfo=UTC
 )  # when a new row is due: no clock of a sender counts, and it comes before all that were tried
@@ -109,7 +112,13 @@ def _entry(
         written = dumps(headers), dumps(_fixed(said, now))  # type: ignore[no-untyped-call]  # kombu has few types
     except (TypeError, ValueError) as error:
         raise TypeError(f"{task.name}: an option or a header cannot wait in the outbox: {error}") from error
-    return Entry(message_id, app.settings.key_prefix, task.name, json.dumps(payload), *written, now)
+    arguments, (headers_text, options_text) = json.dumps(payload), written
+    if SEALED in headers and (keys := app.payload_keys) is not None:
+        arguments, options_text = (
+            seal_text(keys, text, what, message_id)
+            for what, text in ((ARGUMENTS, arguments), (OPTIONS_OF, options_text))
+        )
+    return Entry(message_id, app.settings.key_prefix, task.name, arguments, headers_text, options_text, now)
 
 
 def read_back(written: str) -> dict[str, Any]:
@@ -128,19 +137,19 @@ def send_entry(task: SendableTask, entry: Entry, **connection: Any) -> None:
 
     Raises:
         BrokerUnavailable: as `apply_async`.
-        TypeError, ValueError, PayloadError: another release of the task no longer takes it.
+        TypeError, ValueError, PayloadError: another release of the task no longer takes it; or it is sealed, and its key is not here.
     """
-    headers = AcceptedHeaders(read_back(entry.headers))
-    task.apply_async(
-        None, json.loads(entry.arguments), task_id=entry.id, headers=headers, **connection, **read_back(entry.options)
-    )
+    headers, keys = AcceptedHeaders(read_back(entry.headers)), task.app.payload_keys
+    arguments = json.loads(open_text(keys, entry.arguments, ARGUMENTS, entry.id))
+    options = read_back(open_text(keys, entry.options, OPTIONS_OF, entry.id))
+    task.apply_async(None, arguments, task_id=entry.id, headers=headers, **connection, **options)
 
 
 def queue_of(task: Any, entry: Any) -> str:
     """Where it goes, as far as a look tells."""
     try:
-        named = read_back(entry.options).get("queue")
-    except (AttributeError, ValueError):
+        named = read_back(open_text(task.app.payload_keys, entry.options, OPTIONS_OF, entry.id)).get("queue")
+    except (AttributeError, ValueError):  # its key may not be here, either
         named = None
     return str(named or getattr(task, "queue_name", ""))
 

@@ -159,6 +159,7 @@ class ProgressReporter:
         start: the checkpoint at which the job began.
         counts: whether the counts are this job's own. The chunks of a batch count for the batch when they end.
         ignored: whether the result of the job is not kept.
+        note_as: what a note is written as.
     """
 
     def __init__(
@@ -173,8 +174,10 @@ class ProgressReporter:
         start: Checkpoint = Checkpoint(),
         counts: bool = True,
         ignored: bool = True,
+        note_as: Callable[[str], str] = str,
     ) -> None:
         self._store, self._id, self._keep, self._on_report, self._guard = store, id, keep, on_report, guard
+        self._note_as = note_as
         self._done, self._failed = start.done, start.failed
         self._total: int | None = None
         self._note: str | None = None
@@ -254,7 +257,10 @@ class ProgressReporter:
             fields |= {"done": self._done, "failed": self._failed}
         if self._counts and not self._has_begun:  # the first report of an attempt
             fields |= {"started_at": now, **self._first}
-        fields |= {name: value for name in ("total", "note") if (value := getattr(self, f"_{name}")) is not None}
+        if self._total is not None:
+            fields["total"] = self._total
+        if self._note is not None:
+            fields["note"] = self._note_as(self._note)
         request = self._guard.request if self._guard else None
         claim = [request.claim, request.token] if request else ["", ""]
         lease, batch = (self._guard.lease, self._guard.batch_id) if self._guard else (0.0, "")

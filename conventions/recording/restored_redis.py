@@ -6,6 +6,7 @@ are marked as done again.
 """
 
 import gc
+import json
 import logging
 import sys
 import threading
@@ -18,7 +19,6 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Member
-from conventions.broker.codec import body_in
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
 from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM
@@ -28,6 +28,8 @@ from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.records import journal_position
 from conventions.records.journal import Event
+from conventions.sealing.kept_message import open_body
+from conventions.sealing.sealed_body import follows
 
 logger = logging.getLogger(__name__)
 
@@ -194,15 +196,15 @@ def _ends(app: Application, found: Sequence[Waiting]) -> list[tuple[Waiting, End
 def _goes_on_here(app: Application, one: Waiting, kinds: set[str]) -> bool:
     """Whether the message must stay: its steps may not be sent. A worker that gets it finds its outcome and sends them."""
     key = one.headers.get(KEY)
-    if not key or not _steps(one, kinds):
+    if not key or not (_steps(app, one, kinds) or follows(one.headers)):  # what is sealed may not open here
         return False
     return bool(app.claims.waits_for_steps(f"{one.headers.get('task')}:{key}", one.message_id, one.generation))
 
 
-def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
+def _steps(app: Application, one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
     """The steps that are sent after a message has ended in this way: their ids and tasks."""
     try:
-        embed = body_in(one.payload).options
+        embed = open_body(app.payload_keys, json.loads(one.payload)).options
         if not DONE.isdisjoint(kinds):
             signatures = [*(embed.get("callbacks") or ()), *(embed.get("chain") or ())[-1:], embed.get("chord")]
         else:
@@ -240,7 +242,7 @@ def _note_lost_steps(app: Application, one: Waiting, kinds: set[str]) -> None:
     """
     from conventions.recording.lost_message_rows import have_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-    steps = dict(_steps(one, kinds))
+    steps = dict(_steps(app, one, kinds))
     if not steps:
         return
     with app.database.session(read_only=True) as session:

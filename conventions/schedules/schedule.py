@@ -18,6 +18,7 @@ from conventions.schedules.catch_up import RULES, CatchUp, Due, due_slots
 from conventions.schedules.cron import Cron
 from conventions.schedules.interval import Every
 from conventions.schedules.slots import When
+from conventions.sealing.sealed_text import SHOWN
 from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.owners import class_of
 
@@ -108,7 +109,9 @@ class Schedule:
 
     @property
     def shown_arguments(self) -> dict[str, str]:
-        """The arguments for people; a function is shown by its name."""
+        """The arguments for people; a function is shown by its name. Those of a task whose messages are sealed are not."""
+        if getattr(self.task, "encrypt", False):
+            return dict.fromkeys(self.arguments, SHOWN)
         return {
             name: f"{value.__name__}()" if _is_function(value) else str(value) for name, value in self.arguments.items()
         }

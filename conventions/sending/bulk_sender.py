@@ -26,6 +26,7 @@ from conventions.sending.message_template import MessageTemplate
 from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.options import CONNECTIONS, check_options
 from conventions.sending.publish import unavailable
+from conventions.sending.sealed_sends import seal_header
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_text
 from conventions.sending.traced_send import NOT_TRACED, traced, with_trace
@@ -80,6 +81,7 @@ class Bulk:
         self._given = self._options.pop("headers", None) or {}
         self._how = {name: self._options.pop(name, None) for name in ("actor", "planned_at")}
         refuse_nobody(task, self._options, self._how["actor"])
+        self._sealed = seal_header(task, self._options)
         self._producer = self._producer_of(*(self._options.pop(name, None) for name in CONNECTIONS))
         self._sent: tuple[UnderWay, int] | None = None
         self._traced, self._span = ExitStack(), NOT_TRACED
@@ -116,7 +118,7 @@ class Bulk:
                 time to make the messages does not count. `ids` are the messages that it did not confirm. No later
                 message was given to it.
         """
-        common = with_trace(common_headers(self._task, self._given, **self._how), self._span)
+        common = with_trace(common_headers(self._task, self._given, **self._how) | self._sealed, self._span)
         if self._app.conf.task_always_eager:
             for one in part:  # each runs here
                 self._send_by_celery(one, common)
@@ -189,14 +191,14 @@ class Bulk:
         self._task.apply_async((), one.payload, **options)
 
     def _shown(self, payload: Mapping[str, Any]) -> str:
-        return str(self._options.get("kwargsrepr") or shown_text(self._task, payload))
+        return str(self._options.get("kwargsrepr") or shown_text(self._task, payload, self._sealed))
 
     def _template(self, collected: PublishBatch, first: Prepared) -> MessageTemplate | None:
         if collected.waiting != 1:
             return None
         own = tuple(self._own(first, {}))
         try:
-            return MessageTemplate(collected.last, collected.last_publication, first.payload, own, self._app.signatures)
+            return MessageTemplate(collected.last, collected.last_publication, first.payload, own, self._app.outgoing)
         except ValueError:
             return None
 

@@ -80,7 +80,7 @@ def _send(
         accepted = checked_send(task, args or (), kwargs or {}, task_id, options, **take_own_options(options))
         if accepted is not None:
             args, (kwargs, options["headers"]) = (), accepted
-            options |= shown_arguments(task, kwargs, options)
+            options |= shown_arguments(task, kwargs, options, options["headers"])
             options.setdefault("ignore_result", task.ignore_result)
     else:
         celerys = {"task_type": task} if task is not None and options.get("task_type") is task else {}

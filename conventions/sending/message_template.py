@@ -11,10 +11,10 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 from uuid import uuid4
 
-from conventions.broker.codec import DIGESTED, BodyForm, in_base64, request_digest, written_message
+from conventions.broker.codec import DIGESTED, BodyForm, bytes_of, in_base64, request_digest, written_message
 from conventions.broker.header_names import SIGNATURE
 from conventions.broker.redis_broker import Publication
-from conventions.broker.signature import SignatureForm, Signatures
+from conventions.sealing.outgoing import Outgoing, OutgoingForm
 
 OWN = ("id", "body", "kwargsrepr")  # the parts that differ between messages, beside our headers
 
@@ -27,7 +27,7 @@ class MessageTemplate:
         publication: its form for the broker.
         payload: its arguments.
         own_headers: names of the headers that differ between messages.
-        signatures: signs them; `None`: nobody does.
+        outgoing: seals and signs them; `None`: nobody does.
 
     Raises:
         ValueError: a template cannot have this form, for example a compressed message.
@@ -39,15 +39,20 @@ class MessageTemplate:
         publication: Publication,
         payload: Mapping[str, Any],
         own_headers: Any,
-        signatures: Signatures | None = None,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self._like = publication
-        self._signs: SignatureForm | None = None
-        if signatures is not None:
-            own_headers = (*own_headers, SIGNATURE)
-            self._signs = signatures.like(message["headers"], message["content-type"], message["content-encoding"])
-        self._headers = {name: message["headers"].get(name) for name in DIGESTED}
         self._body = BodyForm(message, payload)
+        self._finishes: OutgoingForm | None = None
+        if outgoing is not None:
+            content = message["content-type"], message["content-encoding"]
+            form = outgoing.like(message["headers"], *content, bytes_of(message["body"]))
+            self._finishes = form
+            if form.signs:
+                own_headers = (*own_headers, SIGNATURE)
+            content_now = {"content-type": form.content_type, "content-encoding": form.content_encoding}
+            message = {**message, **content_now, "headers": form.headers}
+        self._headers = {name: message["headers"].get(name) for name in DIGESTED}
         mark = uuid4().hex
         slots = {name: f"{mark}.{name}.{mark}" for name in (*OWN, *own_headers)}
         text = written_message(_with_slots(message, slots, own_headers))
@@ -62,12 +67,15 @@ class MessageTemplate:
             shown: its arguments as logs and Flower show them.
             headers: the values of `own_headers`.
         """
-        body = in_base64(written := self._body.written(payload))
-        own = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
+        written, finishes, own_headers = self._body.written(payload), self._finishes, {**headers, "id": id}
+        if finishes is not None:
+            written = finishes.body(own_headers, written)
+        body = in_base64(written)
+        own: dict[str, Any] = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
         for name, value in headers.items():
             own[name] = _written(value)
-        if self._signs is not None:
-            own[SIGNATURE] = f'"{self._signs.signature({**headers, "id": id}, written)}"'
+        if finishes is not None and (signature := finishes.signature(own_headers, written)) is not None:
+            own[SIGNATURE] = f'"{signature}"'
         return self._like._replace(tag=id, payload=self._form % own, digest=request_digest(self._headers, body))
 
 

@@ -22,7 +22,9 @@ from conventions.sending.message_headers import check_text, common_headers
 from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
+from conventions.sending.sealed_sends import seal_header
 from conventions.sending.send import refuse_no_arguments
+from conventions.sending.shown_arguments import SHOWN
 
 
 def take_own_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +72,9 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
         check_text(task, "idempotency_key", how["key"])
         given = options.get("headers") or {}
         headers = common_headers(task, given, actor=how["actor"], planned_at=how["planned_at"])
+        if sealed := seal_header(task, options):
+            headers |= sealed
+            options |= {"argsrepr": SHOWN, "kwargsrepr": SHOWN}
     except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise

@@ -19,6 +19,7 @@ from conventions.sending.message_headers import headers_for
 from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.options import check_options
 from conventions.sending.publish import publish
+from conventions.sending.sealed_sends import seal_header
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
@@ -57,7 +58,7 @@ def _publish(
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
         sent = functools.partial(publish, from_template, app, task_id, with_result=not task.ignore_result)
         return sent_or_refused(sent, step, instead)
-    options |= shown_arguments(task, payload, options)
+    options |= shown_arguments(task, payload, options, headers)
     options |= {"headers": headers, "retry": False}  # `publish` retries, not Celery
     with_result = not options.get("ignore_result", task.ignore_result)
     made_by_celery = functools.partial(by_celery, task, payload, task_id, **options)
@@ -102,7 +103,8 @@ def checked_send(
             return payload_of(task, args, kwargs, None)[0], dict(given)
         refuse_nobody(task, options, how.get("actor") or given.get(ACTOR))
         payload, written = payload_of(task, args, kwargs, getattr(settings, task.payload_limit_setting))
-        return payload, headers_for(task, payload, written, message_id, given, **how)
+        sealed = seal_header(task, options)
+        return payload, headers_for(task, payload, written, message_id, given, **how) | sealed
     except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise

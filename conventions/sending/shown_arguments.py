@@ -3,21 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
+from conventions.broker.header_names import SEALED
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import saferepr
 
 SHORT = 100  # characters
+SHOWN = "(sealed)"
 
 
-def shown_arguments(task: DeclaredTask, payload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """The options with the text of a payload for logs and Flower."""
+def shown_arguments(
+    task: DeclaredTask, payload: Mapping[str, Any], options: Mapping[str, Any], headers: Mapping[str, Any]
+) -> dict[str, str]:
+    """The options with the text of a payload for logs and Flower; `headers`: of its message."""
     if "argsrepr" in options or "kwargsrepr" in options:
         return {}
-    return {"argsrepr": "()", "kwargsrepr": shown_text(task, payload)}
+    return {"argsrepr": "()", "kwargsrepr": shown_text(task, payload, headers)}
 
 
-def shown_text(task: DeclaredTask, payload: Mapping[str, Any]) -> str:
+def shown_text(task: DeclaredTask, payload: Mapping[str, Any], headers: Mapping[str, Any]) -> str:
     """A payload as text. Celery's own function takes longer than the rest of a send, so small payloads use `repr`."""
+    if SEALED in headers:
+        return SHOWN
     if _is_small(payload):
         return repr(dict(payload))
     if own := task.shown(payload):

@@ -81,7 +81,7 @@ class Templates(threading.local):
         """Send one checked message with its headers. Returns and raises what `apply_async` does."""
         publication = self.publication(task, payload, task_id, headers, options)
         if publication is None:
-            shown = shown_text(task, payload)
+            shown = shown_text(task, payload, headers)
             more = {"argsrepr": "()", "kwargsrepr": shown, "headers": headers, "retry": False}
             return by_celery(task, payload, task_id, **more, **options)
         self._app.broker.publish([publication])
@@ -103,7 +103,11 @@ class Templates(threading.local):
         if kind not in self._made:
             self._made[kind] = self._made_by_celery(task, payload, headers, options)
         template = self._made[kind]
-        return None if template is None else template.message(task_id, payload, shown_text(task, payload), headers)
+        return (
+            None
+            if template is None
+            else template.message(task_id, payload, shown_text(task, payload, headers), headers)
+        )
 
     def _made_by_celery(
         self, task: DeclaredTask, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
@@ -113,7 +117,12 @@ class Templates(threading.local):
         if not task.ignore_result or task.expires is not None:
             return None
         with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
-            more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
+            more = {
+                "argsrepr": "()",
+                "kwargsrepr": shown_text(task, payload, headers),
+                "retry": False,
+                "add_to_parent": False,
+            }
             # Under a random id: a chosen one may occur elsewhere in the message, for example as the task's name.
             by_celery(task, payload, uuid(), headers=headers, producer=producer, **more, **options)
             collected: PublishBatch = publish_batch_of(batch)
@@ -121,6 +130,6 @@ class Templates(threading.local):
         if len(last) != 1:
             return None
         try:
-            return MessageTemplate(collected.last, last[0], payload, tuple(headers), app.signatures)
+            return MessageTemplate(collected.last, last[0], payload, tuple(headers), app.outgoing)
         except ValueError:
             return None

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conventions.core.errors import ConfigurationError
-from conventions.core.message_keys import new_key
+from conventions.core.named_keys import new_key
 
 FOLDER = Path(".conventions")
 LOCK_FILE = "lock"

@@ -76,6 +76,7 @@ class ConventionTask(RunningTask):
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     allowed_credentials: ClassVar[Mapping[str, str]] = MappingProxyType({})
     requires: ClassVar[Requires] = None
+    encrypt: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
     fast_lane: ClassVar[bool] = True
 

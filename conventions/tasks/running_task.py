@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 from zoneinfo import ZoneInfo
@@ -29,10 +30,12 @@ from conventions.django.project_settings import is_configured
 from conventions.execution.attempt import Attempt, horizon_of
 from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
+from conventions.execution.sealed_outcomes import kept_result
 from conventions.execution.steps_within import every_task
 from conventions.library_internals.celery import LocalStack, current_task, result_is_ignored
 from conventions.permission.question import Question
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
+from conventions.sealing.sealed_text import CHECKPOINT, NOTE, open_json, seal_text
 from conventions.sending.application import SendingApplication
 from conventions.tasks.plain_task import is_celerys
 
@@ -76,6 +79,7 @@ class RunningTask(celery.Task):
     arguments: ClassVar[Arguments]
     allowed_credentials: ClassVar[Mapping[str, str]]
     requires: ClassVar[Requires]
+    encrypt: ClassVar[bool]
     returned: ClassVar[Returned]
 
     def _application(self) -> SendingApplication:
@@ -173,6 +177,7 @@ class RunningTask(celery.Task):
                 ignored=result_is_ignored(self, self.request),
                 on_report=self.report_alive,
                 start=self._checkpoint or Checkpoint(),
+                note_as=functools.partial(self._sealed, NOTE) if job.sealed else str,
             )
         return reporter
 
@@ -180,7 +185,8 @@ class RunningTask(celery.Task):
     def _checkpoint(self) -> Checkpoint | None:
         if not hasattr(self.request, "checkpoint"):
             job = self.job
-            self.request.checkpoint = Progress.checkpoint_of(job.id, job.fingerprint, self._application().store)
+            kept = Progress.checkpoint_of(job.id, job.fingerprint, self._application().store)
+            self.request.checkpoint = kept and replace(kept, value=self._opened(CHECKPOINT, kept.value))
         found: Checkpoint | None = self.request.checkpoint
         return found
 
@@ -210,7 +216,15 @@ class RunningTask(celery.Task):
         except (TypeError, ValueError) as error:
             raise PayloadError(f"{self.name}: a checkpoint must be JSON ({error})") from error
         check_size(f"{self.name}: the checkpoint", written, self._application().settings.payload_limit)
-        self.progress.checkpoint(value, self.job.fingerprint)
+        sealed = self._sealed(CHECKPOINT, written.decode()) if self.job.sealed else value
+        self.progress.checkpoint(sealed, self.job.fingerprint)
+
+    def _sealed(self, what: str, text: str) -> str:
+        keys = self._application().payload_keys
+        return text if keys is None else seal_text(keys, text, what, self.job.id)
+
+    def _opened(self, what: str, value: Any) -> Any:
+        return open_json(self._application().payload_keys, value, what, self.job.id)
 
     def report_alive(self) -> None:
         """Report that the job goes on, so that its lease is renewed. It takes a microsecond."""
@@ -301,7 +315,7 @@ class RunningTask(celery.Task):
             from conventions.django.effect_record import transaction as with_django  # noqa: PLC0415  # only where there is Django
 
             limit = self._application().settings.result_limit
-            with with_django(using, database, claim, limit) as record:
+            with with_django(using, database, claim, limit, self._kept_result) as record:
                 yield record
             return
         from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
@@ -311,7 +325,11 @@ class RunningTask(celery.Task):
                 from conventions.django.write_guard import refusing_writes  # noqa: PLC0415  # only where there is Django
 
                 stack.enter_context(refusing_writes())
-            yield stack.enter_context(transaction(database, claim))
+            yield stack.enter_context(transaction(database, claim, self._kept_result))
+
+    def _kept_result(self, result: Any) -> Any:
+        """A result as the record of an effect keeps it: sealed, if its message was. Raises: TypeError, ValueError: it is no JSON."""
+        return kept_result(self, self.job, result) if self.job.sealed else result
 
     # Failing.
 

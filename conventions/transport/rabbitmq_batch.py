@@ -64,7 +64,7 @@ class ConfirmedBatch:
         """Keep one message for the next flush. Raises: NotTaken, as `flush`; PayloadError."""
         is_of_task = self.channel.is_of_task(message)
         if is_of_task:
-            self.channel.sign(message)
+            self.channel.finish(message)
             make_fit(message, self.channel.message_limit)
         if exchange or not is_of_task:
             self._waiting.append(Addressed(message, "", exchange, routing_key, is_of_task))

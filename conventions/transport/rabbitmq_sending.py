@@ -12,6 +12,7 @@ from conventions.broker.rabbitmq_delays import delayed, is_copy
 from conventions.broker.rabbitmq_queues import queue_for, seconds_until
 from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import current_deadline
+from conventions.sealing.outgoing import Parts
 from conventions.transport.rabbitmq_batch import ConfirmedBatch
 from conventions.transport.rabbitmq_message import make_fit
 from conventions.transport.rabbitmq_queue_channel import QueueChannel
@@ -38,7 +39,7 @@ class SendingChannel(QueueChannel):
             # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
             publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
             return publish(msg, exchange, routing_key, **options)
-        self.sign(msg)
+        self.finish(msg)
         make_fit(msg, self.message_limit)
         if exchange:
             sent = self._publish(msg, exchange, routing_key, options)
@@ -70,15 +71,20 @@ class SendingChannel(QueueChannel):
         check_sender(headers, self.connection.link.app.main)
         return True
 
-    def sign(self, msg: Any) -> None:
-        """Sign a message of a task, where this application signs and nobody has said of it that it is not signed."""
-        signatures, properties = self.connection.link.app.signatures, msg.properties
+    def finish(self, msg: Any) -> None:
+        """Seal and sign a message of a task, as far as this application does, and nobody has said of it that it is not signed."""
+        outgoing, properties = self.connection.link.app.outgoing, msg.properties
         headers = properties["application_headers"]
-        if signatures is not None and SIGNATURE not in headers:
-            body = msg.body.encode() if isinstance(msg.body, str) else bytes(msg.body)
-            properties["application_headers"] = signatures.signed(
-                headers, properties.get("content_type"), properties.get("content_encoding"), body
-            )
+        if outgoing is None or SIGNATURE in headers:
+            return
+        kind, encoding, body = properties.get("content_type"), properties.get("content_encoding"), msg.body
+        parts = outgoing.finished(
+            Parts(headers, kind, encoding, body.encode() if isinstance(body, str) else bytes(body))
+        )
+        properties["application_headers"] = parts.headers
+        if parts.content_type != kind:
+            msg.body, properties["content_type"] = parts.body, parts.content_type
+            properties["content_encoding"] = parts.content_encoding
 
     def later(self, msg: Any, queue: str) -> Publication | None:
         """What is kept of a message that is not due."""

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from conventions.batches.batch_state import Batches
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.broker.caller_headers import check_sender
-from conventions.broker.codec import bytes_of, parsed, request_digest, written_message
+from conventions.broker.codec import bytes_of, in_base64, parsed, request_digest, written_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.header_names import SIGNATURE
 from conventions.broker.in_flight import InFlight
@@ -23,6 +23,7 @@ from conventions.core.redis_answers import fault_of, refusal_of
 from conventions.core.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
 from conventions.execution.purge import is_reply_queue, purge
 from conventions.records.journal import Journal
+from conventions.sealing.outgoing import Parts
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 from conventions.storage.redis_store import Store
 from conventions.transport.redis_qos import REQUEUE_AFTER, QoS
@@ -97,9 +98,15 @@ class ConventionsChannel(Reading):
     ) -> None:
         headers, properties = message["headers"], message["properties"]
         check_sender(headers, self.app.main)
-        if (signatures := self.app.signatures) is not None and "task" in headers and SIGNATURE not in headers:
+        if (outgoing := self.app.outgoing) is not None and "task" in headers and SIGNATURE not in headers:
             kind, encoding = message["content-type"], message["content-encoding"]
-            message["headers"] = headers = signatures.signed(headers, kind, encoding, bytes_of(message["body"]))
+            parts = outgoing.finished(Parts(headers, kind, encoding, bytes_of(message["body"])))
+            message["headers"] = headers = parts.headers
+            if (
+                parts.content_type != kind
+            ):  # a copy: a template for other messages is made of this one, which is not sealed
+                sealed = {"content-type": parts.content_type, "content-encoding": parts.content_encoding}
+                message = {**message, "body": in_base64(parts.body), **sealed}
         is_reply = is_reply_queue(queue)
         payload = written_message(message)
         if len(payload) > self._message_limit:
@@ -169,7 +176,7 @@ class ConventionsChannel(Reading):
 class _Foreign:
     """What a channel needs that was opened without `create_app`, as by kombu alone."""
 
-    signatures = None  # it has no keys
+    outgoing = None  # it has no keys
 
     def __init__(self, channel: Any) -> None:
         prefix = channel.global_keyprefix.strip("{}:") or DEFAULT_PREFIX

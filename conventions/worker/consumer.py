@@ -4,7 +4,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from celery.exceptions import InvalidTaskError, TaskRevokedError
 from celery.worker import state
@@ -17,9 +17,11 @@ from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.actor import UNSIGNED
 from conventions.core.error_text import text_of
-from conventions.core.errors import CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
+from conventions.core.errors import CannotOpen, CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
+from conventions.sealing.payload_keys import key_of
+from conventions.sealing.sealed_body import is_sealed
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.application import WorkerApplication
 from conventions.worker.delivery_limit import fault_of_deliveries
@@ -28,10 +30,10 @@ from conventions.worker.layout_version_step import end_worker
 from conventions.worker.pauses import WorkerPauses
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
-from conventions.worker.request import COMES_AGAIN
+from conventions.worker.request import COMES_AGAIN, leave_closed
 from conventions.worker.sender_check import queue_of
 from conventions.worker.shutdown import end_processes, stops
-from conventions.worker.unknown_tasks import NO_KEY, UnknownTasks, unknown_task
+from conventions.worker.unknown_tasks import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
 from conventions.worker.unsigned_limits import refuse_beyond
 
 logger = logging.getLogger(__name__)
@@ -164,6 +166,10 @@ class Consumer(CeleryConsumer):
         """Whether somebody with the keys has sent a message, or it may come without. If not, it is refused here, or waits for a worker with its key."""
         check, body = self.app.sender_check, bytes_of_body(message.body)
         headers = message.headers = message.headers or {}
+        if is_sealed(message.content_type):
+            leave_closed(message)
+            if self.app.payload_keys is None or key_of(body) not in self.app.payload_keys:
+                return self._is_put_off(message)
         try:
             if check is None:
                 refuse_received(self.app, headers, body)
@@ -183,6 +189,13 @@ class Consumer(CeleryConsumer):
             self.refuse(message, fault)
             return False
         return True
+
+    def _is_put_off(self, message: Any) -> Literal[False]:
+        """Let a message wait for a worker that can open it; in the end it is a dead letter, and stays sealed."""
+        if not ("task" in message.headers and self._unknown.returned(message, NO_PAYLOAD_KEY)):
+            name = key_of(bytes_of_body(message.body))
+            self.refuse(message, CannotOpen(f"it is sealed with the key {name!r}, which no worker had that got it"))
+        return False
 
     def _process_safely(self, request: Any) -> None:
         """Give a request to the pool: now, or when a process is free."""

@@ -32,7 +32,7 @@ from conventions.broker.codec import (
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS, SIGNATURE, SIGNED
 from conventions.broker.redis_broker import HeldMessage
-from conventions.broker.signature import without_unsigned
+from conventions.broker.signature import as_sent, without_unsigned
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM, UNSIGNED
 from conventions.core.deadline import Deadline
@@ -47,7 +47,7 @@ from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 from conventions.storage.redis_store import DISK_TIMEOUT
 from conventions.worker.received_credentials import without_credentials
-from conventions.worker.sender_check import SenderCheck, as_sent, of_nobody
+from conventions.worker.sender_check import SenderCheck, of_nobody
 from conventions.worker.unsigned_limits import without_steps
 
 logger = logging.getLogger(__name__)

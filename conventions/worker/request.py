@@ -1,5 +1,6 @@
 """A delivered message as the worker's main process sees it: what it is, when it runs, how its process ended."""
 
+import functools
 import logging
 import os
 import signal
@@ -16,10 +17,11 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
-from conventions.broker.codec import DELIVERY
+from conventions.broker.codec import DELIVERY, bytes_of_body
 from conventions.broker.delivery_names import new_name
 from conventions.broker.header_names import FINGERPRINT, GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
+from conventions.broker.signature import as_sent
 from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
@@ -35,8 +37,10 @@ from conventions.idempotency.claims import BeforeItsEnd
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery, worker_lost
 from conventions.library_internals.celery import running_tasks
 from conventions.library_internals.celery_worker import can_signal, signal_number
+from conventions.library_internals.kombu import as_decoded
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
+from conventions.sealing.sealed_body import SealedBody, follows, is_sealed
 from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
@@ -51,11 +55,17 @@ ATTEMPT_ENDED = (*OUTCOMES, "released", "continued")
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
 
+def leave_closed(message: Any) -> None:
+    """Let Celery see no arguments and no steps of a sealed message: the process that runs its job opens it."""
+    as_decoded(message, [[], {}, {}])
+
+
 class PlainRequest(CeleryRequest):
     """A delivered message of one of Celery's own tasks.
 
     Attributes:
         why: its process was ended here, where that is so.
+        sealed: its body, where that is sealed; then arguments and steps are empty here.
         signalled: whether its process was sent a signal, to end it.
     """
 
@@ -63,11 +73,14 @@ class PlainRequest(CeleryRequest):
 
     why = ""
     delivery: Any  # what the channel knows of a message in Redis; `None` elsewhere
+    sealed: SealedBody | None = None
     token: str
     _already_revoked: bool
     signalled = False
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        if is_sealed(message.content_type):
+            leave_closed(message)
         try:
             super().__init__(message, *args, **options)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -78,11 +91,28 @@ class PlainRequest(CeleryRequest):
                              self._args, self._kwargs, embed):  # fmt: skip
             raise InvalidTaskError(fault)
         self.delivery = (message.properties or {}).get(DELIVERY)
+        if is_sealed(message.content_type):
+            self._seal(bytes_of_body(message.body))
+            embed = dict.fromkeys(follows(self._request_dict), True)
         self.token = self._request_dict[TOKEN] = self.delivery["receipt"] if self.delivery else new_name()
         self.embed = embed = embed or {}
         self.has_follow_ups = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
             not self._ignore_result
         )
+
+    def _seal(self, body: bytes) -> None:
+        """Hand the body over to the pool as it is."""
+        sent = as_sent(self._request_dict, self.delivery or {})
+        self.sealed = self._body = SealedBody.of(sent, body)
+        self._content_type = self._content_encoding = None  # Celery's tracer takes it apart, and decodes nothing
+
+    @functools.cached_property
+    def _context(self) -> Any:
+        """As Celery. Of a sealed message the steps are opened here: its job ends in this process, and they must hear of it."""
+        if self.sealed is not None:
+            _, _, steps = self.sealed
+            self._request_dict.update(steps)
+        return super()._context
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
         """What `inspect` shows: arguments cut short, as they are in logs."""
@@ -468,10 +498,7 @@ class Request(PlainRequest):
             yield
 
     def _job(self) -> Attempt:
-        try:
-            payload = dict(self.task.arguments.bind(self.args, self.kwargs))
-        except (TypeError, PayloadError):
-            payload = dict(self.kwargs)
+        payload = self._payload_of_job()
         self.task.request_stack.push(self._context)
         try:
             job = Attempt.of(self.task, payload)
@@ -480,6 +507,16 @@ class Request(PlainRequest):
         if self.time_start:
             job.started_at = datetime.fromtimestamp(self.time_start, UTC)
         return job
+
+    def _payload_of_job(self) -> dict[str, Any]:
+        """Its arguments by name; of a sealed message none, unless its key is still to be made of them."""
+        args, kwargs = self.args, self.kwargs
+        if self.sealed is not None and not self._request_dict.get(KEY):
+            args, kwargs, _ = self.sealed
+        try:
+            return dict(self.task.arguments.bind(args, kwargs))
+        except (TypeError, PayloadError):
+            return dict(kwargs)
 
     def _settle_death(self, error: Exception, patience: float) -> bool | None:
         """Settle the job, whose process is killed after this. What has ended already comes again, for what follows it."""

@@ -19,7 +19,7 @@ from conventions.broker.header_names import (
     UNKNOWN,
     UNKNOWN_SINCE,
 )
-from conventions.broker.signature import KNOWN, SIGNED_HEADERS, Signatures, without_unsigned
+from conventions.broker.signature import KNOWN, SIGNED_HEADERS, Signatures, as_sent, without_unsigned
 from conventions.broker.validation import has_form
 from conventions.core.actor import UNSIGNED
 from conventions.core.errors import KeyRevoked, SignatureRefused
@@ -144,11 +144,6 @@ def queue_of(message: Any) -> str:
     """The queue from which a message came, as kombu gives it."""
     delivery = (message.properties or {}).get(DELIVERY) or {}
     return str(delivery.get("queue") or (message.delivery_info or {}).get("routing_key") or "")
-
-
-def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers that were signed: without those that differ in this delivery."""
-    return {**headers, **(delivery.get("sent") or {})}
 
 
 def of_nobody(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds, twice as long each time
 NO_TASK = "no such task is registered here"
 NO_KEY = "it is signed with a key that is not here"
+NO_PAYLOAD_KEY = "it is sealed with a key that is not here"
 RECENT = 60.0  # seconds since a message of a task was put off: it waits
 
 

@@ -27,7 +27,8 @@ from conventions.broker.header_names import (
     SIGNED,
 )
 from conventions.broker.signature import ALTERED, KNOWN, LIKE_A_CALLERS, Signatures, without_unsigned
-from conventions.core.message_keys import MessageKeys, new_key
+from conventions.core.message_keys import MessageKeys
+from conventions.core.named_keys import new_key
 from conventions.library_internals.celery import REQUEST_FIELDS
 
 KEYS = f"{new_key('new')},{new_key('old')}"
@@ -176,8 +177,10 @@ def test_no_part_moves_into_the_body() -> None:
     """Headers of a caller end where the body begins."""
     headers = signed(tenant="t-1")
     without = {name: one for name, one in headers.items() if name not in ("tenant", SIGNED)}
-    whole = SIGNATURES.like(headers, *CONTENT).text(headers, BODY)
-    before = SIGNATURES.like(without, *CONTENT).text(without, b"").removesuffix(b"0:0:")  # no such headers, and no body
+    whole = SIGNATURES.like(headers, *CONTENT).text.of(headers, BODY)
+    before = (
+        SIGNATURES.like(without, *CONTENT).text.of(without, b"").removesuffix(b"0:0:")
+    )  # no such headers, and no body
     assert whole.startswith(before)
     assert fault(without, whole.removeprefix(before)) == ALTERED
 

@@ -43,7 +43,9 @@ def test_a_first_delivery_of_a_simple_message_is_plain(delivery: Delivery) -> No
     """And what the main process needs is read from it."""
     headers = json.loads(delivery.payload)["headers"]
     told = {"id", "x_actor", "x_enqueued_at", "x_fingerprint", "x_key", "argsrepr", "kwargsrepr"}
-    assert plain(delivery.payload) == PlainMessage(
+    found = plain(delivery.payload)
+    assert found is not None
+    assert found == PlainMessage(
         headers["id"],
         Sent.name,
         headers["x_key"],
@@ -52,7 +54,10 @@ def test_a_first_delivery_of_a_simple_message_is_plain(delivery: Delivery) -> No
         "{'number': 7}",
         {"number": 7},
         tuple(headers[name] if name in told else None for name in TOLD),
+        b"",
+        found.headers,
     )
+    assert found.headers.items() <= {**headers, "timelimit": tuple(headers["timelimit"])}.items()
 
 
 def header(name: str, value: Any) -> Callable[[Message], None]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
-from conventions.core.message_keys import MessageKeys, new_key
+from conventions.core.message_keys import MessageKeys
+from conventions.core.named_keys import new_key
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 OLD, NEW, OTHER = new_key("old"), new_key("new"), new_key("other")

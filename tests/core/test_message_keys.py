@@ -7,7 +7,8 @@ import hmac
 import pytest
 
 from conventions.core.errors import ConfigurationError
-from conventions.core.message_keys import FORM, MessageKeys, new_key
+from conventions.core.message_keys import MessageKeys
+from conventions.core.named_keys import FORM, new_key
 from conventions.core.settings import Settings
 
 KEY = bytes(range(32))

@@ -14,7 +14,7 @@ from redbeat.schedulers import RedBeatConfig, get_redis
 
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError
-from conventions.core.message_keys import new_key
+from conventions.core.named_keys import new_key
 from conventions.core.redis_address import SCHEMES, RedisAddress, shown
 from conventions.core.settings import Settings
 from conventions.storage.redis_store import Store

@@ -25,6 +25,7 @@ from conventions.broker.header_names import (
     READY_AT,
     REDRIVEN_BY,
     SCHEDULE,
+    SEALED,
     SIGNATURE,
     SIGNED,
     TOGETHER,
@@ -66,6 +67,7 @@ ABSENT = {
     READY_AT,
     EDITED_BY,
     REDRIVEN_BY,
+    SEALED,
 }  # with another value than that of a first attempt, a message is not plain; TOKEN is no header of a message
 
 

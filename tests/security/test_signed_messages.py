@@ -17,7 +17,7 @@ from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, PayloadError, 
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, SIGNATURE, SIGNED
 from conventions.broker.redis_broker import Publication
-from conventions.core.message_keys import new_key
+from conventions.core.named_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.sending.send import checked_send

@@ -19,7 +19,8 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.signature import Signatures
 from conventions.core.errors import SignatureRefused
-from conventions.core.message_keys import MessageKeys, new_key
+from conventions.core.message_keys import MessageKeys
+from conventions.core.named_keys import new_key
 from conventions.worker.sender_check import SenderCheck
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)

@@ -1,0 +1,83 @@
+"""What a sealed job leaves behind is sealed as its message was: its result, and the record of its effect (R21)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from conventions.broker.codec import json_of_kombu
+from conventions.core.error_text import SAYS_NOTHING, SEALED
+from conventions.core.errors import CannotOpen, JobFailed
+from conventions.declare.payload import encode
+from conventions.execution.attempt import Attempt
+from conventions.execution.runnable_task import RunnableTask
+from conventions.execution.settle import end_dead, has_follow_ups
+from conventions.idempotency.claim_answers import Done
+from conventions.library_internals.celery import result_is_ignored
+from conventions.sealing.sealed_text import LOG, RESULT, chunk_owner, open_json, seal_json, seal_text
+
+
+def sealed_result(task: RunnableTask, job: Attempt, written: bytes) -> bytes:
+    """A result as its claim keeps it; `written`: as JSON."""
+    keys = task.app.payload_keys
+    return seal_json(keys, written, RESULT, _owner(job)) if job.sealed and keys is not None else written
+
+
+def told_result(task: RunnableTask, job: Attempt, result: Any) -> Any:
+    """What Celery is told of a result: it stores it, writes it into events, and hands it to the main process. Sealed, where somebody asks for it."""
+    keys = task.app.payload_keys
+    if result is None or keys is None or (result_is_ignored(task, task.request) and not task.request.chord):
+        return None
+    return seal_text(keys, json_of_kombu(result), RESULT, job.id)
+
+
+def log_sealer(task: RunnableTask, job: Attempt) -> Callable[[str], str] | None:
+    """What seals the lines of the log of a sealed job."""
+    keys = task.app.payload_keys
+    return None if keys is None else lambda text: seal_text(keys, text, LOG, job.id)
+
+
+def kept_result(task: RunnableTask, job: Attempt, result: Any) -> Any:
+    """A result as the record of an effect keeps it. Raises: TypeError, ValueError: it is no JSON."""
+    return None if result is None else json.loads(sealed_result(task, job, encode(result)))
+
+
+def opened_result(task: RunnableTask, job: Attempt, value: Any) -> Any:
+    """The result of the first run of a key, as its claim or the record of its effect keeps it. Raises: CannotOpen."""
+    return open_json(task.app.payload_keys, value, RESULT, _owner(job))
+
+
+def opened(task: RunnableTask, job: Attempt, done: Done) -> Done:
+    """The answer of a claim with its result. Raises: what ends this delivery, where something waits for a result that cannot be opened here."""
+    try:
+        return replace(done, result=opened_result(task, job, done.result))
+    except CannotOpen as error:
+        if not has_follow_ups(task):
+            return replace(done, result=None)
+        raise end_dead(task, job, error, claimed=False) from None
+
+
+def _owner(job: Attempt) -> str:
+    member = job.member
+    return chunk_owner(member.batch_id, member.number) if member and member.role == "chunk" else job.claim.claim
+
+
+def hidden(task: str, ending: BaseException) -> BaseException:
+    """What Celery is told in the place of an error: its class alone, since Celery logs the text, stores it, and hands it to the main process."""
+    found: BaseException = ending
+    if isinstance(ending, Retry):
+        found = Retry(exc=failed(task, ending.exc), when=ending.when)
+    elif isinstance(ending, Reject):
+        found = Reject(type(ending.reason).__name__, requeue=ending.requeue)
+    elif isinstance(ending, Exception) and not isinstance(ending, Ignore):
+        found = failed(task, ending)
+    return found
+
+
+def failed(task: str, error: Any) -> Exception:
+    """What stands for an error of a sealed job."""
+    if isinstance(error, SAYS_NOTHING):
+        return error
+    return JobFailed(f"{task}: {type(error).__name__} {SEALED}")

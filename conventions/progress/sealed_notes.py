@@ -1,0 +1,18 @@
+"""The note of a sealed job: open where this process has the key, and else it says that it is sealed (R21)."""
+
+from dataclasses import replace
+
+from conventions.core.errors import CannotOpen
+from conventions.progress.reporter import Progress
+from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.sealed_text import NOTE, SHOWN, is_sealed_text, open_text
+
+
+def with_open_note(keys: PayloadKeys | None, progress: Progress) -> Progress:
+    """A progress with its note as people read it."""
+    if not is_sealed_text(progress.note):
+        return progress
+    try:
+        return replace(progress, note=open_text(keys, progress.note, NOTE, progress.id))
+    except CannotOpen:
+        return replace(progress, note=SHOWN)

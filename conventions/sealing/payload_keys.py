@@ -1,0 +1,112 @@
+"""`PayloadKeys`: the keys that seal what jobs hold (R21): AES-256-GCM.
+
+The first key seals, and each of them opens: so a new key goes to all processes as the second one, then as the first one.
+
+One key may seal 2^32 texts with random nonces (NIST SP 800-38D, section 8.3). A busy system sends more, so each process seals with a key of its own:
+HKDF-SHA256 (RFC 5869) of the key and 16 random bytes, which stand before what it has sealed.
+"""
+
+from collections.abc import Iterator, Mapping
+from os import urandom
+from typing import TYPE_CHECKING
+
+from conventions.core.errors import CannotOpen
+from conventions.core.named_keys import parse_keys
+
+if TYPE_CHECKING:  # an extra, which only those need who seal
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+VERSION = 1
+SALT, NONCE, TAG = 16, 12, 16  # bytes
+PURPOSE = b"conventions payload 1"
+MOST = 1 << 30  # texts that a process seals before it takes another key of its own
+REMEMBERED = 1024  # keys of processes; each takes some 10 µs to make
+
+
+class PayloadKeys:
+    """The keys of one application, by name.
+
+    Args:
+        keys: bytes by name; the first one seals.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._keys = dict(keys)
+        self.seals_with = next(iter(keys))
+        self._made: dict[bytes, AESGCM] = {}  # by the head of what they have sealed
+        self._own: tuple[bytes, AESGCM] | None = None  # as one value: threads share it
+        self._left = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "PayloadKeys":
+        """Read them as the setting has them. Raises: ValueError, which never repeats a key."""
+        return cls(parse_keys(text))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys
+
+    def seal(self, text: bytes, bound_to: bytes) -> bytes:
+        """Seal a text. It opens only together with what it is bound to, which is not secret and is not kept here."""
+        own = self._own
+        if own is None or self._left <= 0:
+            own = self._take_own()
+        self._left -= 1
+        head, key = own
+        nonce = urandom(NONCE)
+        return b"%b%b%b" % (head, nonce, key.encrypt(nonce, text, bound_to))
+
+    def open(self, sealed: bytes, bound_to: bytes) -> bytes:
+        """The text. Raises: CannotOpen: its key is not here, it is no sealed text, it was altered, or it was bound to something else."""
+        name = key_of(sealed)
+        if name not in self._keys:
+            raise CannotOpen(f"it is sealed with the key {name!r}, which is not here" if name else NOT_SEALED)
+        at = 2 + len(name) + SALT
+        head = sealed[:at]
+        made = self._made.get(head)
+        if made is None:
+            made = self._remember(head, name)
+        return _opened(made, sealed[at : at + NONCE], sealed[at + NONCE :], bound_to)
+
+    def _take_own(self) -> "tuple[bytes, AESGCM]":
+        name = self.seals_with.encode()
+        head = b"%c%c%b%b" % (VERSION, len(name), name, urandom(SALT))
+        own = self._own = head, self._remember(head, self.seals_with)
+        self._left = MOST
+        return own
+
+    def _remember(self, head: bytes, name: str) -> "AESGCM":
+        if len(self._made) >= REMEMBERED:
+            self._made.clear()
+        made = self._made[head] = _derived(self._keys[name], head[-SALT:])
+        return made
+
+
+NOT_SEALED = "it is not sealed in a form that is known here"
+
+
+def key_of(sealed: bytes) -> str:
+    """The name of the key that has sealed a text; empty: it is no sealed text."""
+    size = sealed[1] if len(sealed) > 1 and sealed[0] == VERSION else 0
+    if not size or len(sealed) < 2 + size + SALT + NONCE + TAG:
+        return ""
+    return sealed[2 : 2 + size].decode("ascii", errors="replace")
+
+
+def _derived(key: bytes, salt: bytes) -> "AESGCM":
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  # an extra
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415  # the same
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415  # the same
+
+    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=salt, info=PURPOSE).derive(key))
+
+
+def _opened(key: "AESGCM", nonce: bytes, rest: bytes, bound_to: bytes) -> bytes:
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  # an extra
+
+    try:
+        return key.decrypt(nonce, rest, bound_to)
+    except InvalidTag:
+        raise CannotOpen("its seal does not fit it: it was altered, or another key has the name of its key") from None

@@ -1,0 +1,368 @@
+"""What a sealed message holds is open in the process that runs its job, and nowhere else (R21)."""
+
+import json
+import logging
+import os
+import re
+import signal
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import chain, chord
+
+from conventions import BatchTask, ImmediateTask, Job, RetryPolicy
+from conventions.app import ConventionsApp
+from conventions.batches.batch_state import BatchSummary
+from conventions.core.errors import CannotOpen, CannotSeal
+from conventions.core.named_keys import new_key
+from conventions.dead_letters.resend import redrive
+from conventions.sealing.payload_keys import PayloadKeys
+from conventions.storage.redis_store import Store
+from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, OutboxRow
+from tests.broker_set_ups import BROKERS, broker_of
+from tests.recorded import contents
+from tests.support import wait_until
+from tests.workers import Installation, acting_through, forget, wait_for_letter
+
+CANARY = "canary-9181-4417"
+ONCE = RetryPolicy(attempts=1, network_attempts=1)
+
+
+class Noting(ImmediateTask, abstract=True):
+    """A job that leaves a trace."""
+
+    def note(self, what: object) -> None:
+        """The effect, with how much of a canary was in it."""
+        self.app.store.redis.rpush(self.app.store.key("done"), f"{what} by {self.actor}")
+
+
+class Hold(Noting):
+    """Take a secret."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int, ssn: str) -> int:
+        self.note(f"{number} {len(ssn)}")
+        return number
+
+
+class Twice(Noting):
+    """Fail once."""
+
+    idempotent_on = ("number",)
+    retry_policy = RetryPolicy(attempts=2, first_wait=0.1, network_attempts=2, jitter=0)
+
+    def run(self, number: int, ssn: str) -> None:
+        if self.attempt == 1:
+            raise ValueError("at first")
+        self.note(f"{number} {len(ssn)}")
+
+
+class Broken(Noting):
+    """Fail until it is mended."""
+
+    idempotent_on = ("number",)
+    retry_policy = ONCE
+
+    def run(self, number: int, ssn: str) -> None:
+        if not self.app.store.redis.exists(self.app.store.key("mended")):
+            raise ValueError("broken")
+        self.note(f"{number} {len(ssn)}")
+
+
+class Clear(Noting):
+    """Nothing is secret here."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> int:
+        self.note(number)
+        return number
+
+
+class Tell(Noting):
+    """Leave a trace everywhere, and return a secret."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int, ssn: str) -> str:
+        self.progress.total = number
+        self.progress.advance(note=f"note {ssn}")
+        if self.resumed_from is None:
+            self.checkpoint({"at": ssn})
+        return f"told {ssn}"
+
+
+class Fail(Noting):
+    """Fail with a secret in the error."""
+
+    idempotent_on = ("number",)
+    retry_policy = ONCE
+
+    def run(self, number: int, ssn: str) -> None:
+        logging.getLogger("mine").warning("log %s", ssn)
+        try:
+            int(ssn)
+        except ValueError as error:
+            raise ValueError(f"{number} {ssn}") from error
+
+
+class Commits(Noting):
+    """Commit its effect with a result, and be killed before it is settled: the next run finds the record."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int, ssn: str) -> str:
+        with self.transaction() as session:
+            session.info["result"] = f"{number} {ssn}"
+        if not self.app.store.redis.exists(self.app.store.key("mended")):
+            self.app.store.redis.set(self.app.store.key("mended"), 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "never"
+
+
+class Same(Noting):
+    """Return what is no secret."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> str:
+        return str(number)[:1].replace("3", "x")
+
+
+class Collect(Noting):
+    """The body of a chord."""
+
+    not_idempotent = "it notes"
+
+    def run(self, results: list[str]) -> None:
+        self.note([len(one) for one in results])
+
+
+class Length(Noting):
+    """The step after a sealed job."""
+
+    not_idempotent = "it notes"
+
+    def run(self, text: str) -> None:
+        self.note(f"length {len(text)}")
+
+
+class Sealed(BatchTask):
+    """A batch of secrets."""
+
+    idempotent_on = ("text",)
+    chunk_size = 2
+
+    def items(self, text: str) -> Iterator[str]:
+        for number in range(12):
+            yield f"{number} {text}"
+
+    def process(self, chunk: list[str], text: str) -> str:
+        assert all(text in one for one in chunk)
+        return f"done {chunk[0]}"
+
+    def finish(self, summary: BatchSummary, text: str) -> None:
+        assert all(text in one for one in summary.returns)
+        self.app.store.redis.rpush(
+            self.app.store.key("done"), f"{len(summary.returns)} chunks, {len(summary.returns[0])} by {self.actor}"
+        )
+
+
+for each in (Hold, Twice, Broken, Tell, Fail, Sealed, Commits):
+    each.encrypt = True
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def brokers(
+    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """Where messages and claims are."""
+    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def installation(brokers: dict[str, Any], new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """With keys for signatures and for payloads."""
+    settings = {"message_keys": new_key("m"), "payload_keys": new_key("p"), "key_prefix": f"t{uuid4().hex[:8]}"}
+    settings |= {"database_url": new_database(tmp_path)} | brokers
+    return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+
+
+@pytest.fixture
+def app(installation: Installation) -> Iterator[ConventionsApp]:
+    """Its application."""
+    with installation.application() as app, acting_through(app):
+        yield app
+        forget(app.store)
+
+
+def done(app: ConventionsApp) -> list[str]:
+    """The effects."""
+    found: Any = app.store.redis.lrange(app.store.key("done"), 0, -1)
+    return sorted(one.decode() for one in found)
+
+
+def all_in(store: Store) -> bytes:
+    """Every byte of every key, and what stands there in base64 as its bytes."""
+    redis: Any = store.redis
+    found: list[bytes] = []
+    for key in redis.scan_iter(count=10_000):  # results of Celery have no prefix
+        found.append(key)
+        match redis.type(key):
+            case b"hash":
+                found += [part for pair in redis.hgetall(key).items() for part in pair]
+            case b"string":
+                found.append(redis.get(key) or b"")
+            case b"list":
+                found += redis.lrange(key, 0, -1)
+            case b"set":
+                found += redis.smembers(key)
+            case b"zset":
+                found += redis.zrange(key, 0, -1)
+            case b"stream":
+                found += [part for _, fields in redis.xrange(key) for pair in fields.items() for part in pair]
+    whole = b"\n".join(found)
+    coded = [b64decode(one[: len(one) // 4 * 4]) for one in re.findall(rb"[A-Za-z0-9+/]{16,}", whole)]
+    return b"\n".join([whole, *coded])
+
+
+def refuse_canary(app: ConventionsApp) -> None:
+    """It is nowhere in a server, and nowhere in SQL."""
+    found = b"".join(all_in(store) for store in app.servers)
+    assert found
+    assert CANARY.encode() not in found
+    for table in (ExecutionRow, DeadLetterRow, AuditRow):
+        assert CANARY not in json.dumps(contents(app.database, table), default=str)
+
+
+def test_what_waits_is_sealed_and_runs(app: ConventionsApp, installation: Installation) -> None:
+    """By each way to send; nothing of it is in Redis, in the log, or in SQL."""
+    Hold.delay(number=1, ssn=CANARY)
+    Hold.enqueue_many([{"number": number, "ssn": CANARY} for number in (2, 3)])
+    Hold.apply_async(kwargs={"number": 4, "ssn": CANARY}, countdown=0.5)
+    chain(Clear.s(number=5), Hold.si(number=6, ssn=CANARY)).apply_async()
+    app.send_task(Hold.name, kwargs={"number": 7, "ssn": CANARY})
+    Clear.apply_async(kwargs={"number": 8}, link=Hold.si(number=9, ssn=CANARY))
+    Twice.delay(number=10, ssn=CANARY)
+    refuse_canary(app)
+    with installation.worker("--concurrency=2") as worker:
+        wait_until(lambda: len(done(app)) == 10, 30, str(done(app)))
+        lines = worker.output
+    length = len(CANARY)
+    assert done(app) == sorted(
+        [f"{number} {length} by system" for number in (1, 2, 3, 4, 6, 7, 9, 10)] + ["5 by system", "8 by system"]
+    )
+    assert CANARY not in lines
+    refuse_canary(app)
+
+
+def test_a_dead_letter_stays_sealed(app: ConventionsApp, installation: Installation) -> None:
+    """It can be sent again, and runs; with a key that is gone it cannot, and stays."""
+    with installation.worker("--concurrency=2"):
+        sent = Broken.apply_async(kwargs={"number": 1, "ssn": CANARY}, link=Clear.si(number=2), actor="ann")
+        letter = wait_for_letter(app, sent.id)
+        assert letter.arguments == {}
+        refuse_canary(app)
+        app.store.redis.set(app.store.key("mended"), 1)
+        kept, app.payload_keys = app.payload_keys, PayloadKeys.parse(new_key("other"))
+        with pytest.raises(CannotOpen, match="the key 'p', which is not here"):
+            redrive(app, sent.id, "bob")
+        app.payload_keys = kept
+        assert redrive(app, sent.id, "bob")
+        wait_until(lambda: done(app) == [f"1 {len(CANARY)} by ann", "2 by ann"], 30, str(done(app)))
+    refuse_canary(app)
+
+
+def test_a_message_of_another_key_waits(app: ConventionsApp, installation: Installation) -> None:
+    """For a worker that has it; in the end it is a dead letter, sealed as it came, which is sent again when the key is back."""
+    installation.settings |= {"payload_keys": new_key("other"), "unknown_task_wait": 3}
+    with installation.worker():
+        sent = Hold.delay(number=1, ssn=CANARY)
+        letter = wait_for_letter(app, sent.id)
+        assert (letter.error, "'p'" in letter.error_message) == ("CannotOpen", True)
+    refuse_canary(app)
+    with installation.worker(CONVENTIONS_PAYLOAD_KEYS=str(app.settings.payload_keys)):
+        assert redrive(app, sent.id, "bob")
+        wait_until(lambda: done(app) == [f"1 {len(CANARY)} by system"], 30)
+
+
+def test_nothing_is_sent_without_a_key(app: ConventionsApp) -> None:
+    """Neither the job itself, nor one before it."""
+    app.payload_keys = None
+    for send in (
+        lambda: Hold.delay(number=1, ssn=CANARY),
+        lambda: Hold.enqueue_many([{"number": 1, "ssn": CANARY}]),
+        lambda: app.send_task(Hold.name, kwargs={"number": 1, "ssn": CANARY}),
+        lambda: chain(Clear.s(number=5), Hold.si(number=6, ssn=CANARY)).apply_async(),
+        lambda: Clear.apply_async(kwargs={"number": 8}, link=Hold.si(number=9, ssn=CANARY)),
+    ):
+        with pytest.raises(CannotSeal, match="CONVENTIONS_PAYLOAD_KEYS"):
+            send()
+
+
+def test_all_that_a_sealed_job_leaves_is_sealed(app: ConventionsApp, installation: Installation) -> None:
+    """Its result, kept or not, its note, its checkpoint, its log, its errors; whoever has the key reads them."""
+    with installation.worker("--concurrency=2") as worker:
+        sent = Tell.delay(number=1, ssn=CANARY)
+        assert sent.get(timeout=30) == f"told {CANARY}"
+        again = Tell.delay(number=1, ssn=CANARY)
+        assert again.get(timeout=30) == f"told {CANARY}"
+        kept = Tell.apply_async(kwargs={"number": 2, "ssn": CANARY}, ignore_result=False)
+        assert kept.get(timeout=30) == f"told {CANARY}"
+        lost = Fail.delay(number=3, ssn=CANARY)
+        letter = wait_for_letter(app, lost.id)
+        refuse_canary(app)
+        assert (letter.error, letter.error_message) == ("ValueError", "(sealed)")
+        assert "test_sealed_messages.py" in letter.traceback
+        found = Job.of(sent.id, app)
+        assert found.result == f"told {CANARY}"
+        assert found.progress is not None
+        assert found.progress.note == f"note {CANARY}"
+        logged = [line.message for one in Job.of(lost.id, app).history() for line in one.log]
+        assert logged == [f"log {CANARY}"]
+        assert CANARY not in "\n".join(line for line in worker.output.splitlines() if "log canary" not in line)
+
+
+def test_a_canvas_of_sealed_jobs(app: ConventionsApp, installation: Installation) -> None:
+    """The body of a chord gets what its parts have returned, and its message is sealed, whatever its task says."""
+    with installation.worker("--concurrency=1"):
+        header = [Tell.s(number=number, ssn=CANARY) for number in (1, 2)]
+        chord([*header, Same.s(number=3)], Collect.s()).apply_async()
+        chain(Tell.s(number=4, ssn=CANARY), Length.s()).apply_async()
+        wait_until(lambda: len(done(app)) == 2, 30, str(done(app)))
+        refuse_canary(app)
+    assert done(app) == ["[21, 21, 1] by system", "length 21 by system"]
+
+
+def test_a_batch_of_sealed_jobs(app: ConventionsApp, installation: Installation) -> None:
+    """Its items, its arguments, where it goes on, and what its chunks have returned."""
+    with installation.worker("--concurrency=2"):
+        Sealed.delay(text=CANARY)
+        wait_until(lambda: len(done(app)) == 1, 60, str(done(app)))
+        refuse_canary(app)
+    assert done(app) == ["6 chunks, 23 by system"]
+
+
+def test_what_waits_for_a_commit_is_sealed(app: ConventionsApp, installation: Installation) -> None:
+    """In the outbox, with what follows it."""
+    with app.database.session() as session:
+        Hold.options(link=Hold.si(number=2, ssn=CANARY)).enqueue_in(session, number=1, ssn=CANARY)
+    assert CANARY not in json.dumps(contents(app.database, OutboxRow), default=str)
+    with installation.worker():
+        wait_until(lambda: len(done(app)) == 2, 30, str(done(app)))
+    refuse_canary(app)
+
+
+def test_the_record_of_an_effect_is_sealed(app: ConventionsApp, installation: Installation) -> None:
+    """Its result is opened for what follows the job, which another process ends."""
+    with installation.worker("--concurrency=2"):
+        chain(Commits.s(number=1, ssn=CANARY), Length.s()).apply_async()
+        wait_until(lambda: done(app) == ["length 18 by system"], 30, str(done(app)))
+    refuse_canary(app)
+    assert CANARY not in json.dumps(contents(app.database, IdempotencyRow), default=str)
