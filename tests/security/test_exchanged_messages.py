@@ -17,7 +17,8 @@ from conventions.broker.header_names import OURS, SIGNATURE
 from conventions.core.named_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
-from conventions.pauses.actions import PauseActions
+from conventions.metrics.worker_reports import WorkerReports
+from conventions.pauses.actions import PauseActions, those_that_do_not_follow
 from conventions.pauses.pause_store import Target
 from tests.stored_messages import stored
 from tests.support import wait_until
@@ -94,7 +95,7 @@ def say(app: ConventionsApp, *signs: str) -> None:
 
 def wait_until_it_runs(app: ConventionsApp) -> None:
     """A job has begun."""
-    wait_until(lambda: app.store.redis.exists(app.store.key("runs")), 20)
+    wait_until(lambda: app.store.redis.exists(app.store.key("runs")), 40)
 
 
 def exchange(app: ConventionsApp, id_: str, how: Callable[[Message], Message]) -> None:
@@ -137,7 +138,7 @@ def of_somebody_else(message: Message) -> Message:
 def test_another_message(app: ConventionsApp, task: Any) -> None:
     """Neither its task nor its arguments nor its steps run, whoever had sent the job."""
     with acting_as("treasurer"):
-        sent = task.apply_async(kwargs={"order": "o", "amount": 7}, countdown=1)
+        sent = task.apply_async(kwargs={"order": "o", "amount": 7}, countdown=5)
     if task is Foreign:
         exchange(app, sent.id, unsigned)
     wait_until_it_runs(app)
@@ -154,7 +155,7 @@ def test_another_message(app: ConventionsApp, task: Any) -> None:
 def test_the_message_of_before_an_edit(app: ConventionsApp) -> None:
     """It is signed, and has the same id."""
     with acting_as("treasurer"):
-        sent = Fragile.apply_async(kwargs={"order": "o", "amount": 1000}, countdown=1)
+        sent = Fragile.apply_async(kwargs={"order": "o", "amount": 1000}, countdown=5)
     first = json.loads(stored(app.store, sent.id)["payload"])
     say(app, "go")
     wait_until(lambda: letters(app), 30)
@@ -176,11 +177,14 @@ def test_the_message_of_before_an_edit(app: ConventionsApp) -> None:
 def test_what_a_redrive_keeps(app: ConventionsApp, priority: Priority) -> None:
     """The priority of the send, what listings show of the arguments, and all that the message said of itself."""
     with acting_as("treasurer"):
-        sent = Fragile.apply_async(kwargs={"order": "o", "amount": 7}, countdown=1, priority=priority)
+        sent = Fragile.apply_async(kwargs={"order": "o", "amount": 7}, countdown=5, priority=priority)
     before = json.loads(stored(app.store, sent.id)["payload"])
     say(app, "go")
     wait_until(lambda: letters(app), 30)
-    PauseActions(app.store).pause(Target("queue", "immediate"), "ann", "to look")
+    workers = WorkerReports(app.store).listing
+    wait_until(workers, 30, "the worker reports")
+    change = PauseActions(app.store).pause(Target("queue", "immediate"), "ann", "to look")
+    assert those_that_do_not_follow(workers, change.revision, within=30) == []
     assert redrive(app, sent.id, "ann")
     after = wait_until(lambda: json.loads(stored(app.store, sent.id).get("payload") or "null"), 20)
     assert after["properties"]["priority"] == before["properties"]["priority"] == int(priority)
