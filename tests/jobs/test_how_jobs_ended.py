@@ -23,7 +23,7 @@ from conventions.now.job_line import JobLine
 from conventions.now.job_listing import list_jobs
 from conventions.storage.database import Database
 from tests.support import wait_until
-from tests.workers import wait_for_letter
+from tests.workers import told, wait_for_letter
 
 
 class Double(ImmediateTask):
@@ -220,11 +220,12 @@ def test_a_dead_letter_that_was_closed(live_app: ConventionsApp, tmp_path: Path)
 def test_what_was_kept_from_running(live_app: ConventionsApp, how: str) -> None:
     """It says how; Celery has one word for all."""
     options: dict[str, Any] = {"expires": 0.2} if how == "expired" else {}
-    sent = Double.apply_async(kwargs={"number": hash(how) % 1000}, countdown=0.6, **options)
+    due = 0.6 if how == "expired" else 5  # longer than it takes until a worker has heard
+    sent = Double.apply_async(kwargs={"number": hash(how) % 1000}, countdown=due, **options)
     if how == "cancelled":
         cancel(live_app, sent.id)
     elif how == "revoked":
-        live_app.control.revoke(sent.id)
+        told(live_app.control.revoke, sent.id)
     job = Job.of(sent.id).wait(30)
     assert (job.state, job.went_well, job.has_result) == (how, False, False)
     wait_until(lambda: state(live_app, sent.id) == "REVOKED")
