@@ -47,15 +47,15 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Run a server with `deploy/prometheus`, which reads this target, and evaluates the rules, each second."""
+    """Run a server with `deploy/prometheus`, which reads this target, and evaluates the rules, every two seconds."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not installed: apt-get install prometheus")
     configuration = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
-    configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    configuration["global"] = {"scrape_interval": "2s", "evaluation_interval": "2s"}
     configuration["rule_files"] = [str(FOLDER / name) for name in configuration["rule_files"]]
     (job,) = configuration["scrape_configs"]
-    job |= {"scrape_timeout": "1s", "static_configs": [{"targets": [target]}]}
+    job |= {"scrape_timeout": "2s", "static_configs": [{"targets": [target]}]}
     file, log = folder / "prometheus.yml", folder / "prometheus.log"
     file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
     port = free_port()
