@@ -1,7 +1,7 @@
 """Chapter 1: a task is a class with a `run` method, and the class itself is what you send."""
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask, ScheduledTask
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 
 class Greet(ImmediateTask):
@@ -47,25 +47,25 @@ class Silent(ImmediateTask):
 
 def test_a_task_is_sent_by_its_class() -> None:
     """`delay` sends one message; a worker runs it."""
-    assert Greet.delay(user_id=1).get(timeout=10) == "hello, user 1"
+    assert Greet.delay(user_id=1).get(timeout=patient(10)) == "hello, user 1"
 
 
 def test_positional_and_named_arguments_are_the_same_call() -> None:
     """The second call is a duplicate of the first: it is given the first one's result and does not run."""
     first = Greet.delay(2, "welcome")
-    assert first.get(timeout=10) == "welcome, user 2"
-    assert Greet.delay(greeting="welcome", user_id=2).get(timeout=10) == "welcome, user 2"
+    assert first.get(timeout=patient(10)) == "welcome, user 2"
+    assert Greet.delay(greeting="welcome", user_id=2).get(timeout=patient(10)) == "welcome, user 2"
 
 
 def test_apply_async_takes_what_delay_cannot() -> None:
     """`apply_async` sends the same message, and has room for options."""
-    assert Greet.apply_async(kwargs={"user_id": 3}, task_id="greet-3").get(timeout=10) == "hello, user 3"
+    assert Greet.apply_async(kwargs={"user_id": 3}, task_id="greet-3").get(timeout=patient(10)) == "hello, user 3"
 
 
 def test_a_job_class_brings_its_queue() -> None:
     """An immediate, a scheduled and a long job never wait behind each other."""
     assert (Greet.queue_name, CleanUp.queue_name, Recount.queue_name) == ("immediate", "scheduled", "long")
-    assert CleanUp.delay().get(timeout=10) == "scheduled"
+    assert CleanUp.delay().get(timeout=patient(10)) == "scheduled"
 
 
 def test_a_long_job_reports_progress() -> None:
@@ -73,7 +73,7 @@ def test_a_long_job_reports_progress() -> None:
     from conventions import Progress
 
     message = Recount.delay(to=40)
-    assert message.get(timeout=10) == 40
+    assert message.get(timeout=patient(10)) == 40
     progress = wait_until(lambda: (read := Progress.of(message.id)).finished and read, description="finished")
     assert (progress.done, progress.total, progress.percent) == (40, 40, 100)
 
@@ -81,4 +81,4 @@ def test_a_long_job_reports_progress() -> None:
 def test_a_result_is_kept_only_when_asked_for() -> None:
     """`ignore_result = False` on the class keeps it, and so does the option of one call."""
     assert Silent.ignore_result is not False
-    assert Silent.apply_async((7,), ignore_result=False).get(timeout=10) == 7
+    assert Silent.apply_async((7,), ignore_result=False).get(timeout=patient(10)) == 7

@@ -10,6 +10,7 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError
 from conventions.app import ConventionsApp
+from tests.support import patient
 from tests.workers import messages
 
 
@@ -40,7 +41,7 @@ def nothing_sent(app: ConventionsApp) -> ConventionsApp:
 def test_typed_arguments_arrive_typed() -> None:
     """A message is JSON, but `run` gets the types that it declares."""
     sent = Describe.delay(date(2026, 1, 31), Decimal("9.90"), uuid4(), Path("a/b.csv"), ["new"])
-    assert sent.get(timeout=10) == ["date", "Decimal", "UUID", "PosixPath", "list"]
+    assert sent.get(timeout=patient(10)) == ["date", "Decimal", "UUID", "PosixPath", "list"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Worker, wait_for_letter
 
 SOON = RetryPolicy(attempts=3, first_wait=0.05, max_wait=0.2)
@@ -80,13 +80,13 @@ class Deliver(ImmediateTask):
 
 def test_a_failure_is_tried_again() -> None:
     """The third attempt succeeds; `self.attempt` counts from 1."""
-    assert FetchRate.delay("JPY", fails=2).get(timeout=15) == 3
+    assert FetchRate.delay("JPY", fails=2).get(timeout=patient(15)) == 3
 
 
 def test_a_failure_is_logged_with_its_facts(worker: Worker) -> None:
     """One line has id, task, error and attempt (R9)."""
     message = FetchRate.delay("EUR", fails=1)
-    message.get(timeout=15)
+    message.get(timeout=patient(15))
     expected = f"failed: id={message.id} task={FetchRate.name} error=RuntimeError: no rate of EUR now attempt=1"
     worker.wait_for(expected)
 
@@ -95,7 +95,7 @@ def test_used_up_attempts_make_a_dead_letter(live_app: ConventionsApp) -> None:
     """The caller gets the last error, and the letter has the arguments and the number of attempts."""
     message = FetchRate.delay("USD", fails=99)
     with pytest.raises(RuntimeError, match="no rate of USD now"):
-        message.get(timeout=15)
+        message.get(timeout=patient(15))
     letter = wait_for_letter(live_app, message.id)
     assert (letter.task, letter.attempts, letter.error) == (FetchRate.name, 3, "RuntimeError")
     assert letter.arguments == {"currency": "USD", "fails": 99}
@@ -105,21 +105,21 @@ def test_a_business_error_is_never_retried(live_app: ConventionsApp) -> None:
     """No further attempt can fill an empty account (R16)."""
     message = Withdraw.delay(account=12)
     with pytest.raises(BusinessError, match="account 12 is empty"):
-        message.get(timeout=10)
+        message.get(timeout=patient(10))
     assert wait_for_letter(live_app, message.id).attempts == 1
 
 
 def test_a_task_may_ask_for_another_attempt() -> None:
     """`raise self.retry()` goes by the same policy."""
-    assert Poll.delay("ready?").get(timeout=15) == "ready? yes, at attempt 2"
+    assert Poll.delay("ready?").get(timeout=patient(15)) == "ready? yes, at attempt 2"
 
 
 def test_a_task_may_decide_for_itself(live_app: ConventionsApp) -> None:
     """`should_retry` overrules the policy."""
-    assert Fussy.delay("later").get(timeout=15) == 2
+    assert Fussy.delay("later").get(timeout=patient(15)) == 2
     refused = Fussy.delay("never")
     with pytest.raises(RuntimeError, match="never"):
-        refused.get(timeout=10)
+        refused.get(timeout=patient(10))
     assert wait_for_letter(live_app, refused.id).attempts == 1
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
+from tests.support import patient
 from tests.workers import forget
 
 
@@ -48,13 +49,13 @@ def bookings(live_app: ConventionsApp) -> Callable[[int], int]:
 
 def test_a_failed_attempt_leaves_nothing(bookings: Callable[[int], int]) -> None:
     """The insert of the first attempt is rolled back, the second one books."""
-    assert Book.delay(1, fails=1).get(timeout=15) == "receipt of attempt 2"
+    assert Book.delay(1, fails=1).get(timeout=patient(15)) == "receipt of attempt 2"
     assert bookings(1) == 1
 
 
 def test_the_effect_stays_single_when_redis_forgets(live_app: ConventionsApp, bookings: Callable[[int], int]) -> None:
     """Redis is emptied of every claim; the database still knows, and the duplicate gets the first receipt."""
-    assert Book.delay(2).get(timeout=10) == "receipt of attempt 1"
+    assert Book.delay(2).get(timeout=patient(10)) == "receipt of attempt 1"
     forget(live_app.store, "claim")
-    assert Book.delay(2).get(timeout=10) == "receipt of attempt 1"
+    assert Book.delay(2).get(timeout=patient(10)) == "receipt of attempt 1"
     assert bookings(2) == 1

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError
+from tests.support import patient
 
 
 class Notify(ImmediateTask):
@@ -57,7 +58,7 @@ def service() -> Iterator[Service]:
 def test_a_job_is_tested_as_a_job(service: Service) -> None:
     """It was sent, it finished, its result is there, and the service got what was sent."""
     message = Notify.delay(service.url, user_id=7, text="hello")
-    assert message.get(timeout=10) == 202
+    assert message.get(timeout=patient(10)) == 202
     assert service.received == [{"user": 7, "text": "hello"}]
 
 
