@@ -45,7 +45,7 @@ class Group:
     def wait_for_names(self, number: int) -> None:
         """Wait until so many jobs have begun, while the odd one goes on."""
         try:
-            wait_until(lambda: len(self.lane.names) >= number, 12)
+            wait_until(lambda: len(self.lane.names) >= number, 30)
         except AssertionError as error:
             raise AssertionError(f"{len(self.lane.names)} of {number} have begun") from error
 
@@ -113,7 +113,7 @@ def test_a_job_that_takes_long(lane: Lane) -> None:
     group = grouped(lane, "held")
     group.wait_for_names(NEIGHBOURS + 1)
     assert group.lane.kinds()[group.odd] == []
-    assert max(one.at for one in group.lane.notes) - group.lane.noted("odd").at < 8  # of the 15 that it holds
+    assert max(one.at for one in group.lane.notes) - group.lane.noted("odd").at < 40  # of the 50 that it holds
     group.let_go()
     group.check_neighbours()
     assert group.lane.kinds()[group.odd] == ["succeeded"]
