@@ -26,7 +26,7 @@ class Pauses(ImmediateTask):
     idempotent_on = EVERY_ARGUMENT
 
     def run(self, number: int) -> None:
-        time.sleep(0.02)
+        time.sleep(0.05)
         write("note", number)
 
 

@@ -169,8 +169,8 @@ def test_the_most_urgent_first_while_jobs_end(installation: Installation, app: C
     with installation.worker("--concurrency=2", "-Q", "immediate"):
         wait_until(lambda: len(numbers(installation.folder)) == 200, 30, "all jobs")
     urgent = [number >= 1000 for number in numbers(installation.folder)]
-    assert sum(not one for one in urgent[:100]) <= 32, (
-        "hardly more than what it had taken before the first urgent one came"
+    assert sum(not one for one in urgent[:100]) <= 40, (
+        "hardly more than what it had taken before the first urgent one came; by turns it would be 50"
     )
 
 
@@ -208,14 +208,14 @@ def test_names_of_queues_that_rabbitmq_cannot_have(app: ConventionsApp, name: st
 def test_a_countdown(installation: Installation, app: ConventionsApp) -> None:
     """It waits in the Redis of the claims, and a worker forwards it, with its priority."""
     sent = time.monotonic()
-    Note.apply_async((1,), countdown=2)
-    Note.apply_async((2,), countdown=2, priority=Priority.URGENT)
+    Note.apply_async((1,), countdown=10)
+    Note.apply_async((2,), countdown=10, priority=Priority.URGENT)
     Note.apply_async((3,), countdown=3600)
     Note.delay(4)
     assert (app.port.waiting("immediate"), app.port.waiting("immediate", delayed=True)) == (1, 4)
     with installation.worker("--concurrency=1", "-Q", "immediate"):
-        wait_until(lambda: len(numbers(installation.folder)) == 3, 20, "all but the last")
-        assert time.monotonic() - sent >= 2
+        wait_until(lambda: len(numbers(installation.folder)) == 3, 40, "all but the last")
+        assert time.monotonic() - sent >= 10
     assert numbers(installation.folder)[0] == 4
     assert sorted(numbers(installation.folder)) == [1, 2, 4]
     assert installation.run("purge", "-f").returncode == 0
@@ -603,7 +603,8 @@ def test_steps_that_can_never_be_sent_are_dead_letters(
             (After.name, "PayloadError"),
             (After.name, "ConfigurationError"),  # the name of a queue
         }
-        wait_until(lambda: (tmp_path / "notes").read_text().count("sum") == len(sent), 20, "the others have run")
+        notes = tmp_path / "notes"
+        wait_until(lambda: notes.exists() and notes.read_text().count("sum") == len(sent), 20, "the others have run")
         wait_until_none_is_held(rabbit, app)
         assert app.port.waiting("immediate") == 0
         assert [kinds(app, one) for one in sent] == [["succeeded"]] * len(sent)
@@ -632,9 +633,9 @@ def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(
     installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
     (tmp_path / "armed").touch()
     with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate"):
-        sent = Works.apply_async((tmp_path, 1.5), expires=1, link=After.s(folder=tmp_path)).id
+        sent = Works.apply_async((tmp_path, 6), expires=5, link=After.s(folder=tmp_path)).id
         notes = tmp_path / "notes"
-        wait_until(lambda: notes.exists() and "after a success" in notes.read_text(), 40, "the callback has run")
+        wait_until(lambda: notes.exists() and "after a success" in notes.read_text(), 60, "the callback has run")
         wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it is recorded once")
 
 
