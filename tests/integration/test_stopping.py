@@ -202,7 +202,8 @@ def test_what_runs_ends_and_the_rest_goes_to_another_worker(
     """Within the grace period: the running job is done here; those behind it start elsewhere at once, not after it."""
     names = ["first", "second", "third"]
     Hold.enqueue_many([{"name": name, "folder": tmp_path} for name in names])
-    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1") as stopping:
+    grace = {"CONVENTIONS_SHUTDOWN_GRACE": "60"}  # longer than the others may take to start
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", **grace) as stopping:
         wait_until(lambda: lines(tmp_path / "started") == ["first"], description="the first job runs")
         wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 3, description="it holds the others, too")
         with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "2", "-n", "other@%h"):
@@ -211,7 +212,7 @@ def test_what_runs_ends_and_the_rest_goes_to_another_worker(
             assert stopping.process.poll() is None
             assert [starts(app, name) for name in names] == [1, 1, 1]
             (tmp_path / "go").touch()
-            assert stopping.process.wait(AT_ONCE + 2) == 0
+            assert stopping.process.wait(patient(AT_ONCE + 2)) == 0
             check_ended(app, names)
     assert sorted(lines(tmp_path / "done")) == sorted(lines(tmp_path / "started")) == sorted(names)
 
@@ -239,7 +240,7 @@ def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: 
         wait_until(lambda: process not in group_of(worker) or time.monotonic() > until, description="a second is over")
         assert process in group_of(worker)
         (tmp_path / "go").touch()
-        assert worker.process.wait(AT_ONCE + 2) == 0
+        assert worker.process.wait(patient(AT_ONCE + 2)) == 0
     assert lines(tmp_path / "done") == ["late"]
     with installation.worker("-Q", QUEUE, "-c", "1"):
         check_ended(app, ["pid", "late"])
@@ -249,11 +250,12 @@ def test_a_job_that_is_not_written_to_its_end_holds_nobody_up(
     app: ConventionsApp, installation: Installation, tmp_path: Path
 ) -> None:
     """Its process has not begun it, and never will: it is ended, and the message goes back at once."""
-    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_MEANWHILE=str(tmp_path)) as worker:
+    more = {"GO_ON_MEANWHILE": str(tmp_path), "CONVENTIONS_SHUTDOWN_GRACE": "60"}  # longer than it may take here
+    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", **more) as worker:
         large = "x" * 65_000  # with its message more than a pipe holds
         hand_to_a_stopped_process(app, worker, tmp_path, large)
         worker.process.send_signal(signal.SIGTERM)
-        assert worker.process.wait(AT_ONCE + 2) == 0
+        assert worker.process.wait(patient(AT_ONCE + 2)) == 0
     assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
     assert starts(app, large) == 0
 
@@ -386,8 +388,9 @@ def test_a_program_goes_on_when_its_worker_has_ended(
         program = subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_until(lambda: " ready." in (tmp_path / "output").read_text(), 20, "the worker is ready")
+            wait_until(lambda: app.control.ping(timeout=5, limit=1), 30, "it listens")
             app.control.shutdown()
-            assert program.wait(patient(20)) == 0
+            assert program.wait(patient(40)) == 0
         finally:
             program.kill()
             program.wait()
