@@ -12,7 +12,7 @@ from conventions.alerts.alert_store import AlertStore
 from conventions.alerts.episode import HOLDS_FOR, Episode
 from conventions.alerts.evaluator import EVERY
 from conventions.alerts.finding import Finding
-from conventions.metrics.worker_reports import SILENT_AFTER
+from conventions.metrics.worker_reports import SILENT_AFTER, WorkerReports
 from tests.alerts.test_evaluator import receiving
 from tests.side_process import beside
 from tests.support import wait_until
@@ -45,6 +45,7 @@ def test_all_workers_killed(alone: Installation, command: tuple[str, ...]) -> No
         with beside(alone, *command, **told), alone.workers([], []) as (one, other):
             wait_until(lambda: AlertStore(app.store).leader(), 30, "one judges")
             wait_until(lambda: heart.bodies, 30, "the heartbeat")
+            wait_until(lambda: len(WorkerReports(app.store).listing()) == 2, 30, "both have reported")
             one.kill()
             other.kill()
             within = SILENT_AFTER + HOLDS_FOR + 3 * EVERY + 10

@@ -19,7 +19,7 @@ from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from tests.integration.levels_tasks import Far, Hold, Nobody
 from tests.support import at_most, wait_until
-from tests.workers import Installation, application
+from tests.workers import Installation, application, told
 
 
 @pytest.fixture
@@ -47,7 +47,12 @@ def test_what_runs_and_what_waits(alone: Installation, pool: str) -> None:
         held = [Hold.delay(folder=alone.folder, number=number).id for number in range(2)]
         Nobody.delay(number=1)
         Nobody.apply_async(kwargs={"number": 2}, countdown=60)
-        wait_until(lambda: len(levels(app).running or ()) == 3, 20, "three run")
+
+        def three_run() -> bool:
+            running = levels(app).running or ()
+            return len(running) == 3 and running[0].progress is not None  # which comes by another write
+
+        wait_until(three_run, 20, "three run, and the first one has reported")
         found = levels(app)
         assert found.absent == {}
         assert found.running is not None
@@ -104,7 +109,7 @@ def test_a_worker_that_stops_consuming_says_so(alone: Installation) -> None:
     with alone.application() as app, alone.worker() as worker:
         wait_until(lambda: WorkerReports(app.store).listing(), 20, "it reports")
         del worker
-        app.control.cancel_consumer("immediate", reply=True, timeout=5, limit=1)
+        told(app.control.cancel_consumer, "immediate")
         wait_until(lambda: "immediate" not in WorkerReports(app.store).listing()[0].report.queues, 20, "it says so")
 
 

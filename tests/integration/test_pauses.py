@@ -18,6 +18,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_status import doubts
 from conventions.jobs.job import Job
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
+from conventions.now.end_running import worker_of
 from conventions.pauses.actions import PauseActions, those_that_do_not_follow
 from conventions.pauses.pause_store import Kind, Pauses, Target
 from conventions.records import audit, executions
@@ -312,6 +313,7 @@ def test_force_on_either_broker(each_broker: Installation) -> None:
         for task, begun in tasks:
             sent = task.delay(folder=str(one.folder), number=1)
             wait_until(lambda begun=begun: ran(one)[begun] == 1, 30, "it runs")  # type: ignore[misc]  # a lambda
+            wait_until(lambda sent=sent: worker_of(app, sent.id), 30, "its worker says so")  # type: ignore[misc]
             (process,) = worker.children()
             said = one.run("cancel", sent.id, "--force", "--reason", "it hangs")
             assert (said.returncode, "ended by force at worker0@" in said.stdout) == (0, True), said.stdout
