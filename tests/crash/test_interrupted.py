@@ -17,7 +17,7 @@ from tests.crash.crash_tasks import Hold
 from tests.crash.evidence import Runs
 from tests.crash.set_ups import ONE_REDIS, RABBITMQ, TWO_REDIS, on_each_set_up
 from tests.support import wait_until
-from tests.workers import Installation, Worker
+from tests.workers import Installation, Worker, told
 
 LEASE = 6  # seconds
 QUEUE = ("-Q", "immediate", "--concurrency=1")
@@ -167,7 +167,8 @@ def test_of_one_that_never_runs_again(installation: Installation, app: Conventio
         installation.run("pause", "queue", "immediate", *because)
     with installation.worker(*QUEUE):
         if how == "revoked":
-            assert "OK" in installation.run("control", "revoke", job.id).stdout
+            (name,) = told(app.control.broadcast, "ping")[0]
+            assert "OK" in installation.run("control", "--timeout=10", "-d", name, "revoke", job.id).stdout
             installation.run("resume", "queue", "immediate", *because)
         wait_until(
             lambda: {one["outcome"] for one in listed(installation, "--id", job.id)} >= {how}, 45, "it has ended"

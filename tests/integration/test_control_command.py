@@ -37,19 +37,20 @@ def test_each_command_has_its_row(module_installation: Installation) -> None:
     with module_installation.application() as app, module_installation.worker("-c", "1") as worker:
         app.load_tasks()
         (name,) = told(app.control.broadcast, "ping")[0]
-        assert run("control", "rate_limit", Mail.name, "10/m").returncode == 0
+        to = ("control", "--timeout=10", "-d", name)  # without a name, each would take that long
+        assert run(*to, "rate_limit", Mail.name, "10/m").returncode == 0
         ((action, target, after),) = rows(app, 1)
         assert (action, target) == ("control rate_limit", Mail.name)
         assert after | {"answers": {}} == {
-            "outcome": "done", "asked": {"task_name": Mail.name, "rate_limit": "10/m"}, "answers": {},
+            "outcome": "done", "asked": {"task_name": Mail.name, "rate_limit": "10/m"}, "workers": [name], "answers": {},
         }  # fmt: skip
         assert after["answers"].keys() == {name}
 
-        run("control", "rate_limit", Mail.name, "often")
+        run(*to, "rate_limit", Mail.name, "often")
         action, _, after = rows(app, 2)[0]
         assert (action, after["outcome"], "error" in after["answers"][name]) == ("control rate_limit", "failed", True)
 
-        assert run("control", "revoke", "m1", "m2").returncode == 0
+        assert run(*to, "revoke", "m1", "m2").returncode == 0
         assert {row[:2] for row in rows(app, 4)[:2]} == {("control revoke", "m1"), ("control revoke", "m2")}
 
         assert run("control", "-d", "nobody@nowhere", "pool_grow", "1").returncode == 69
