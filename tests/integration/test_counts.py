@@ -187,7 +187,7 @@ def test_counts_of_a_known_load(live_app: ConventionsApp, module_installation: I
 
 def test_a_deliberate_delay_is_no_wait(live_app: ConventionsApp) -> None:
     """Neither a countdown nor the wait of a retry. What stands behind a busy worker waits."""
-    delayed = Fine.apply_async(kwargs={"number": 1000}, countdown=2)
+    delayed = Fine.apply_async(kwargs={"number": 1000}, countdown=10)
     retried = Second.delay(number=1000)
     rows = rows_of(live_app)
     waits = {
@@ -196,7 +196,7 @@ def test_a_deliberate_delay_is_no_wait(live_app: ConventionsApp) -> None:
         if row["message_id"] in (delayed.id, retried.id)
     }
     assert waits.keys() == {(delayed.id, 1), (retried.id, 1), (retried.id, 2)}
-    assert max(waits.values()) < 1.5, waits
+    assert max(waits.values()) < 8, waits
 
 
 @pytest.fixture
