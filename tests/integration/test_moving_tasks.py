@@ -234,10 +234,10 @@ def test_a_rolling_deploy_in_both_directions(each_project: Project) -> None:
 
 def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
     """At any moment; the next one finishes its work, and each message runs once."""
-    project.old("for number in range(400): send.delay(number)", "for number in range(100): report.delay(number)")
+    project.old("for number in range(1900): send.delay(number)", "for number in range(100): report.delay(number)")
     command = project.installation.celery("drain", project.queue, "--from", project.old_broker, "--force", app="new")
     store = project.store()
-    for kill_below in (450, 300):
+    for kill_below in (1900, 1200):
         running = subprocess.Popen(
             command,
             cwd=project.folder,
@@ -256,7 +256,7 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
         assert "was killed, and holds messages of it: run it again" in refused.stdout
         store.delete(f"{project.queue}:conventions-drain:lock")  # in place of waiting for half a minute
     project.drain("--force")
-    sends = {f"new send {number}": 1 for number in range(400)}
+    sends = {f"new send {number}": 1 for number in range(1900)}
     with project.installation.worker("-c", "2", app="new"):
         project.wait_for(sends)
     with project.installation.worker("-c", "2", "--hostname=old@%h", app="old"):
