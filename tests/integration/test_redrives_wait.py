@@ -115,7 +115,11 @@ def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: In
         wait_until(lambda: {one.row.state for one in statuses(app)} == {"finished"}, 60, "all of them finish")
         paid = (tmp_path / "paid").read_text().split()
         assert sorted(map(int, paid)) == list(range(REDRIVES)), worker.output
+
+        def ended() -> list[tuple[str, str | None]]:
+            with app.database.session() as session:
+                return [(one.kind, one.task) for one in executions.of_message(session, message.id)]
+
+        assert wait_until(ended) == [("succeeded", SendDeadLetters.name)], "its message ended, without effect"
         with app.database.session() as session:
-            (ended,) = executions.of_message(session, message.id)
-            assert (ended.kind, ended.task) == ("succeeded", SendDeadLetters.name), "its message ended, without effect"
             assert all(row.failed == 0 for row in session.query(RedriveRow))
