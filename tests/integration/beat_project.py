@@ -167,7 +167,7 @@ class BeatProject:
         """Wait until the beats have printed a text so often."""
         wait_until(lambda: self.log("beat").count(text) >= count, timeout, f"{count} x {text!r} in the log of beat")
 
-    def wait_for_slots(self, count: int, timeout: float = 15, name: str = "often") -> None:
+    def wait_for_slots(self, count: int, timeout: float = 30, name: str = "often") -> None:
         """Wait until so many more slots were sent."""
         wanted = len(self.runs(name)) + count
         try:
