@@ -10,6 +10,7 @@ import pytest
 from conventions.app import ConventionsApp
 from tests import raw_messages as raw
 from tests.integration.poison_tasks import QUEUE, Good
+from tests.support import patient
 from tests.workers import Worker, acting_through, letters
 
 
@@ -42,5 +43,5 @@ def expected(worker: Worker, app: ConventionsApp) -> Iterator[dict[str, int]]:
     before, expected = len(letters(app, state=None)), {"letters": 1}
     yield expected
     raw.check_unharmed(app, worker, QUEUE)
-    assert Good.delay(str(uuid4())).get(timeout=10)
+    assert Good.delay(str(uuid4())).get(timeout=patient(10))
     assert len(letters(app, state=None)) == before + expected["letters"], worker.output[-5000:]

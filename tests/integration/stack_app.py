@@ -79,7 +79,7 @@ class StackApp:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=timeout,
+            timeout=patient(timeout),
             check=False,
         )
 

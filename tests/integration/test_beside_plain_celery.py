@@ -24,7 +24,7 @@ from tests.redis_servers import (
     sentinel_group,
     tls_endpoint,
 )
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker
 
 pytestmark = [pytest.mark.processes]
@@ -385,12 +385,14 @@ def test_each_flower_is_of_its_application(
     open_api = {"FLOWER_UNAUTHENTICATED_API": "true", "CONVENTIONS_ENVIRONMENT": "production"}
     with both.worker("-c", "1", PLAINS_NAME, app="both:plain"), both.worker("-c", "1", app="both:ours"):
         with flower(both, app="both:plain", **open_api) as address:
-            assert httpx.get(f"{address}/dead-letters").status_code == 404
-            sent = httpx.post(f"{address}/api/task/async-apply/f", content=json.dumps({"args": [5]}))
+            assert httpx.get(f"{address}/dead-letters", timeout=patient(20)).status_code == 404
+            sent = httpx.post(
+                f"{address}/api/task/async-apply/f", content=json.dumps({"args": [5]}), timeout=patient(20)
+            )
             assert sent.status_code == 200, sent.text
             wait_until(lambda: notes.exists() and "f 5 plain" in notes.read_text(), 30, "it has run")
         with flower(both, app="both:ours") as address:
-            assert httpx.get(f"{address}/dead-letters").status_code == 200
+            assert httpx.get(f"{address}/dead-letters", timeout=patient(20)).status_code == 200
 
 
 def test_our_flower_listens_on_this_machine_alone(

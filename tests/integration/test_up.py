@@ -96,7 +96,7 @@ def test_a_killed_worker_is_replaced(shared_app: StackApp, shared_up: Running) -
     children = worker.children()
     worker.kill()
     shared_up.wait_for("worker | ended with exit code -9; starts again in 1 s")
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert psutil.wait_procs(children, timeout=patient(5))[1] == []
     shared_up.wait_for(READY, count=ready + 1)
     shared_app.send("job")
     assert shared_app.left("job.done")
@@ -166,7 +166,7 @@ def test_a_folder_too_deep_for_a_socket_works_with_flower_on_the_given_port(tmp_
         app.send_from_elsewhere("job")
         assert app.left("job.done") == "first"
         wait_until(lambda: answers(port), timeout=20, description="Flower answers")
-        with urllib.request.urlopen(f"{stack.flower_url}/dead-letters", timeout=10) as page:
+        with urllib.request.urlopen(f"{stack.flower_url}/dead-letters", timeout=patient(10)) as page:
             assert "Nothing is dead." in page.read().decode(), "the console is there"
         running.process.terminate()
         assert running.process.wait(timeout=patient(15)) == 0, running.output
@@ -188,12 +188,12 @@ def test_up_ends_with_the_uv_that_started_it(app: StackApp) -> None:
     launcher = subprocess.Popen(
         command, cwd=app.folder, env=app.environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
-    stack = wait_until(lambda: find(app.conventions), timeout=15, description="an embedded stack")
+    stack = wait_until(lambda: find(app.conventions), timeout=40, description="an embedded stack")
     up = psutil.Process(stack.pid)
     guardian = wait_until(up.children, description="its services")[0]
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    _, left = psutil.wait_procs([up, guardian], timeout=10)
+    _, left = psutil.wait_procs([up, guardian], timeout=patient(10))
     for survivor in left:
         survivor.kill()
     assert left == []
