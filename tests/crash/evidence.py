@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SETTLES_WITHIN = 1.0  # seconds after its end in which the outcome of a job may not be recorded yet
+from tests.support import patient
+
+SETTLES_WITHIN = 1.0  # seconds after its end in which the outcome of a job may not be recorded yet, on a free machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Runs:
         return {
             start.number
             for start, end in self._last(pids, at)
-            if end is None or end.at > at - SETTLES_WITHIN or start.id in unrecorded
+            if end is None or end.at > at - patient(SETTLES_WITHIN) or start.id in unrecorded
         }
 
     def _last(self, pids: Collection[int], at: float) -> Iterator[tuple[Line, Line | None]]:

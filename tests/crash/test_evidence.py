@@ -23,8 +23,8 @@ def test_a_job_whose_outcome_waits_for_the_server_is_in_progress(tmp_path: Path)
     lines = ["started 1 m1 1 11 11 10 5.0", "effect 1 m1 1 11 11 10 5.1", "ended 1 m1 1 11 11 10 5.2"]
     (tmp_path / "runs.log").write_text("\n".join(lines))
     runs = Runs(tmp_path)
-    assert runs.in_progress({11}, 9.0) == set()
-    assert runs.in_progress({11}, 9.0, {"m1"}) == {1}
+    assert runs.in_progress({11}, 60.0) == set()
+    assert runs.in_progress({11}, 60.0, {"m1"}) == {1}
     assert runs.in_progress({11}, 5.3) == {1}
 
 
@@ -34,4 +34,4 @@ def test_each_thread_of_a_process_has_a_job_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "runs.log").write_text("\n".join([*lines, "started 3 m3 1 10 22 9 5.3"]))
     runs = Runs(tmp_path)
     assert runs.processes_of(10) == {10}
-    assert runs.in_progress({10}, 9.0) == {1, 3}
+    assert runs.in_progress({10}, 60.0) == {1, 3}
