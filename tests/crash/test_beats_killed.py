@@ -577,8 +577,10 @@ def test_no_two_runs_at_a_time(make: Callable[..., BeatProject], store: Server, 
             beat.wait(patient(20))
             wait_until(lambda: not messages(project), 40, "the last runs have ended")
     flaky = project.history("flaky")
-    assert [line.what for line in flaky[:3]] == ["sent", "skipped", "sent"]
-    assert flaky[1].count >= 2  # while it waited for 3 s
+    begin, end = [at for at, line in enumerate(flaky) if line.what == "sent"][:2]
+    between = flaky[begin + 1 : end]  # while it waited for 3 s
+    assert {line.what for line in between} <= {"skipped", "missed"}  # a late beat writes `missed` among them
+    assert sum(line.count for line in between) >= 2
     for name in ("held", "flaky"):
         check_no_overlap(project, name)
     assert "Traceback" not in project.log("beat")
