@@ -16,7 +16,7 @@ from tests.crash.evidence import Runs
 from tests.crash.set_ups import on_each_set_up
 from tests.crash.tempo import BRISK, USUAL
 from tests.stored_messages import stored
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, wait_until_empty
 
 QUEUED = 100_000
@@ -67,7 +67,7 @@ def test_behind_100_000_messages_in_its_queue(
     left = app.broker.sizes("immediate").ready
     show(f"recovery with {QUEUED} messages of lower priority in the queue, {left} left at the end: {seconds:.1f} s")
     assert left > 0  # else this shows nothing
-    assert seconds < RECOVERY
+    assert seconds < RECOVERY + patient(1) - 1
 
 
 @pytest.mark.soak
@@ -78,7 +78,7 @@ def test_behind_messages_of_its_own_priority(
     seconds = recovery(installation, lambda: fill(app, Trivial, QUEUED, Priority.NORMAL))
     show(f"recovery with {QUEUED} messages of the same priority in the queue: {seconds:.1f} s")
     assert app.broker.sizes("immediate").ready > 0
-    assert seconds < RECOVERY
+    assert seconds < RECOVERY + patient(1) - 1
 
 
 @pytest.mark.soak
@@ -88,7 +88,7 @@ def test_beside_a_queue_that_nobody_consumes(
     """The sweep does not read what is ready."""
     seconds = recovery(installation, lambda: fill(app, Idle, QUEUED, Priority.NORMAL))
     show(f"recovery with {QUEUED} messages in a queue that nobody consumes: {seconds:.1f} s")
-    assert seconds < RECOVERY
+    assert seconds < RECOVERY + patient(1) - 1
 
 
 @pytest.mark.everyday
@@ -115,7 +115,7 @@ def test_with_a_short_lease(installation: Installation, app: ConventionsApp, sho
             )  # fmt: skip
             (installation.folder / "go").touch()
             wait_until(lambda: Runs(installation.folder).effects() == Counter(jobs), 10, "the jobs end, once")
-    assert max(found.values()) < SHORT_RECOVERY, "a promise, also on a busy machine, where a wait takes longer"
+    assert max(found.values()) < SHORT_RECOVERY + patient(1) - 1, "a promise, and what a busy machine may add"
     show(f"with a lease of {SHORT_LEASE} s: run again after {', '.join(f'{one:.1f} s' for one in found.values())}")
 
 
