@@ -22,7 +22,7 @@ class Dig(LongRunningTask):
     """Report progress for longer than `stall_after`, then hang in the first attempt; go on from the checkpoint."""
 
     idempotent_on = ("folder",)
-    stall_after = 2
+    stall_after = 5
 
     def run(self, folder: str) -> None:
         """Write one line for each step, with the process."""
@@ -31,7 +31,7 @@ class Dig(LongRunningTask):
             if step == 35 and not (Path(folder) / "hung").exists():
                 (Path(folder) / "hung").write_text(str(os.getpid()))
                 time.sleep(600)
-            time.sleep(0.1)  # 3.5 s until it hangs: longer than stall_after, so progress is what counts
+            time.sleep(0.2)  # 7 s until it hangs: longer than stall_after, so progress is what counts
             with (Path(folder) / "steps").open("a") as steps:
                 steps.write(f"{step} {os.getpid()}\n")
             self.checkpoint(step + 1)

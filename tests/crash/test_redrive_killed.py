@@ -19,7 +19,7 @@ from tests.support import wait_until
 from tests.workers import Installation, letters
 
 LETTERS = 120
-RATE = 20.0  # letters a second, so that there is time to kill
+RATE = 8.0  # letters a second, so that there is time to kill
 
 
 class Ship(ImmediateTask):
@@ -72,7 +72,7 @@ def test_a_redrive_survives_its_recorder(installation: Installation, app: Conven
         os.kill(killed, signal.SIGKILL)
         assert row(app, id_).state == "sending"
         assert letters(app), "there is something left to send"
-        wait_until(lambda: row(app, id_).state == "finished", 90, "another one goes on")
+        wait_until(lambda: row(app, id_).state == "finished", 150, "another one goes on")
         assert leader(app) not in (None, killed)
     found = row(app, id_)
     assert (found.total, found.sent, found.succeeded, found.failed, found.note) == (LETTERS, LETTERS, LETTERS, 0, "")

@@ -22,7 +22,7 @@ def test_workers_whose_clocks_are_four_hours_apart(installation: Installation, a
         Hold.delay(1000)
         wait_until(lambda: Runs(installation.folder).starts()[1000] == 1, 10, "the job runs")
         stack.enter_context(installation.worker(*options, "--hostname=behind@%h", **wrong_by(-2)))
-        Append.apply_async((2000, 0.01), countdown=15)
+        Append.apply_async((2000, 0.01), countdown=60)
         for number in JOBS:
             (AppendAtSecond if number % 2 else Append).apply_async((number, 0.02), countdown=1 if number % 4 else None)
         wait_until(lambda: {*Runs(installation.folder).effects()} >= {*JOBS}, 30, "all but what waits is done")
@@ -34,6 +34,6 @@ def test_workers_whose_clocks_are_four_hours_apart(installation: Installation, a
             lambda: Runs(installation.folder).starts()[1000] == 2, QUICK.recovery + 10, "what it ran is run elsewhere"
         )
         (installation.folder / "go").touch()
-        wait_until_empty(app, 40)
+        wait_until_empty(app, 90)
     assert Runs(installation.folder).effects() == dict.fromkeys((*JOBS, 1000, 2000), 1)
     assert not letters(app, state=None)
