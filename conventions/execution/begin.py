@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions.broker.header_names import KEY
+from conventions.core.error_text import first_line
 from conventions.core.errors import (
     CannotOpen,
     IdempotencyConflict,
@@ -29,7 +31,7 @@ from conventions.execution.failed_attempt import end_failed
 from conventions.execution.interrupted import record_interrupted
 from conventions.execution.next_attempt import put_back
 from conventions.execution.parked_copy import park
-from conventions.execution.permission_check import check_permission
+from conventions.execution.permission_check import check_permission, check_unclaimed
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
@@ -205,8 +207,7 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
         return None
     match answer:
         case Done():
-            _check_unclaimed(task, job)
-            return _done_before(task, job, answer)
+            return _done_before(task, job, _heard(task, job, answer))
         case Parked():
             logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
             raise Ignore
@@ -225,11 +226,25 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
             logger.info("cancelled: id=%s task=%s", job.id, job.task)
             raise end_cancelled(task, job, claimed=False)
         case Dead():  # recorded; only those who wait for it may not have heard
-            task.app.port.secure()  # the worker that recorded it may have given up before it was on the disk
-            failed = JobFailed(answer.error or "its dead letter says how")
-            told = tell_of_death(task, job, failed)
-            raise told if told is not failed or tells_of_failure(task) else Ignore()
+            raise _told_again(task, job, answer)
     raise end_dead(task, job, _refusal(task, job, answer), claimed=isinstance(answer, Poison))
+
+
+def _heard(task: RunnableTask, job: Attempt, done: Done) -> Done:
+    """The answer, where who stands behind the job may hear of it. Raises what ends this delivery."""
+    if done.message_id != job.id or has_follow_ups(task):
+        _check_unclaimed(task, job)
+    elif task.requires is not None:  # it comes again, and nobody waits: nobody is told what its first run has returned
+        return replace(done, result=None)
+    return done
+
+
+def _told_again(task: RunnableTask, job: Attempt, dead: Dead) -> Exception:
+    """Tell those who wait for a dead letter how it died. Returns what to raise."""
+    task.app.port.secure()  # the worker that recorded it may have given up before it was on the disk
+    failed = _denied_to_hear(task, job) or JobFailed(dead.error or "its dead letter says how")
+    told = tell_of_death(task, job, failed)
+    return told if told is not failed or tells_of_failure(task) else Ignore()
 
 
 def _check_unclaimed(task: RunnableTask, job: Attempt) -> None:
@@ -238,10 +253,25 @@ def _check_unclaimed(task: RunnableTask, job: Attempt) -> None:
     Also where the key was used under this very id: its sender may have chosen that.
     """
     try:
-        check_permission(task, job)
+        check_unclaimed(task, job)
+    except RedisError as error:
+        raise _not_started(task, job, error) from error
+    except TooManyStarts as error:
+        raise end_dead(task, job, error, claimed=False) from None
     except Exception as error:
         ending = end_failed(task, job, error, claimed=False)
         raise ending if isinstance(ending, ENDINGS) else PermissionDenied(str(error)) from error
+
+
+def _denied_to_hear(task: RunnableTask, job: Attempt) -> PermissionDenied | None:
+    """Why those who wait for a message do not hear how a dead letter of its id died: whoever sent it may have chosen that id."""
+    try:
+        check_permission(task, job)
+    except PermissionDenied as denied:
+        return denied
+    except Exception as error:  # noqa: BLE001  # nobody can say it now
+        return PermissionDenied(first_line(error))
+    return None
 
 
 def _refusal(task: RunnableTask, job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:

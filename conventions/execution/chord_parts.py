@@ -20,6 +20,7 @@ from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown
 from conventions.execution.application import Application, may_pass
+from conventions.execution.chord_editors import ChordEditors
 from conventions.execution.follow_ups import NEXT_WITHIN, StepsNotSent, is_function
 from conventions.execution.sealed_parts import opened_part, sealed_part
 from conventions.execution.step_ids import identified
@@ -109,15 +110,20 @@ class ChordParts:
 
     def _return_part(self, request: Any, state: str, result: Any) -> None:
         keys = {end: self.get_key_for_group(request.group, end) for end in (".j", ".t", ".s", ".d", "", ".c")}
+        editors = ChordEditors(
+            self.client, self.get_key_for_group(request.group, ".editors"), int(self.chord_expires or FOR_EVER)
+        )
+        editors.note()
         part = f"{request.id}:{request.group_index}"
         if not self._sends_body(request, keys, part, state, result):
             return
         body = maybe_signature(request.chord, app=self.app)
         try:
-            self._send_body(body, keys)
+            self._send_body(body, keys, editors)
         except ChordError as error:
             logger.exception("chord %s has failed", request.group)
             self._fail_body(body, error)
+        editors.forget()
         self._chord_cleanup_script(keys=[keys[end] for end in (".c", ".j", ".t", ".s", ".d")], args=[part, DONE_FOR])
 
     def _sends_body(self, request: Any, keys: dict[str, str], part: str, state: str, result: Any) -> bool:
@@ -144,11 +150,11 @@ class ChordParts:
             raise StepsNotSent("another process sends its body, or has died with it", requeue=True)
         return bool(owner == part)
 
-    def _send_body(self, body: Any, keys: dict[str, str]) -> None:
+    def _send_body(self, body: Any, keys: dict[str, str], editors: ChordEditors) -> None:
         """Send what follows the parts. Raises: ChordError: one of them failed, or it can never be sent."""
         results = self._results_of(keys)
         try:
-            body.delay(results)
+            editors.send(self.app, body, results, lambda: body.delay(results))
         except Exception as error:
             if may_pass(self.app, error):
                 raise

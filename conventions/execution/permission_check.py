@@ -1,9 +1,17 @@
 """Before a job runs, or is told what an earlier run of its key returned, ask whether its actor may do this, and who changed it as a dead letter (R20)."""
 
-from conventions.core.errors import PayloadError, PermissionDenied
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from redis.exceptions import RedisError
+
+from conventions.core.errors import PayloadError, PermissionDenied, TooManyStarts
+from conventions.core.units import milliseconds
 from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
+from conventions.idempotency.claims import START_LIMIT
 from conventions.permission.decisions import no_answer
+from conventions.storage.redis_store import Store
 
 
 def check_permission(task: DeclaredTask, job: Attempt) -> None:
@@ -28,3 +36,40 @@ def check_permission(task: DeclaredTask, job: Attempt) -> None:
     if question is not None:
         behind = (job.actor, job.edited_by, job.redriven_by)
         task.app.permissions.check([one for one in behind if one is not None], question)
+
+
+def check_unclaimed(task: DeclaredTask, job: Attempt) -> None:
+    """As `check_permission`, of a job without a claim, which would count the starts that end without an outcome: they are counted apart.
+
+    Raises:
+        PermissionDenied, NoAnswer, PayloadError: as `check_permission`.
+        TooManyStarts: whoever was asked has ended the process, or was killed with it, each time.
+        RedisError: nobody was asked.
+    """
+    if task.requires is None:
+        return
+    store = task.app.claims.store
+    name = store.key("asked", job.id, str(job.generation))
+    with store.redis.pipeline() as pipe:
+        pipe.incr(name)
+        pipe.pexpire(name, milliseconds(job.horizon))
+        count, _ = pipe.execute()
+    if int(count) > START_LIMIT:
+        raise TooManyStarts(
+            f"{job.task}: its process ended {START_LIMIT} times while somebody was asked for a permission that it requires"
+        )
+    with forgotten(store, name):
+        check_permission(task, job)
+
+
+@contextmanager
+def forgotten(store: Store, name: str) -> Iterator[None]:
+    """Forget the count where the process lives on, whatever was answered."""
+    try:
+        yield
+    except Exception:
+        with suppress(RedisError):
+            store.redis.delete(name)
+        raise
+    with suppress(RedisError):
+        store.redis.delete(name)

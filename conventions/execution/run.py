@@ -49,7 +49,7 @@ from conventions.idempotency.claims import (
     TransactionBusy,
 )
 from conventions.idempotency.process_pages import Page
-from conventions.library_internals.billiard import KILLED
+from conventions.library_internals.billiard import ends_process
 from conventions.progress.overlong_jobs import watching
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseExcep
         case JobCancelled():
             logger.info("cancelled: id=%s task=%s: while it ran", job.id, job.task)
             ending = end_cancelled(task, job, claimed=True)
-        case SystemExit() if error.code in KILLED:
+        case SystemExit() if ends_process(error):
             ending = error
         case SystemExit():  # of a library: it must neither end the worker nor lose the job
             ending = end_failed(task, job, _exited(error, f"the job called exit({error.code!r})"))

@@ -49,6 +49,11 @@ def own_index() -> int:
     return int(getattr(process.current_process(), "index", -1))
 
 
+def ends_process(error: BaseException) -> bool:
+    """Whether it ends this process of a pool, as where that was sent a signal. A thread has no process of its own."""
+    return isinstance(error, SystemExit) and error.code in KILLED and own_index() >= 0
+
+
 def soft_limit_handler() -> Callable[[int, FrameType | None], None]:
     """The signal handler by which a process of a pool hears of a soft time limit."""
     from billiard.pool import soft_timeout_sighandler  # noqa: PLC0415  # no sender needs it

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
+from copy import deepcopy
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ from conventions.core.error_text import first_line
 from conventions.core.errors import JobExited, PermissionDenied
 from conventions.core.forks import call_in_child
 from conventions.declare.payload import digest
-from conventions.library_internals.billiard import KILLED
+from conventions.library_internals.billiard import ends_process
 from conventions.permission.authorizer import Authorizer
 from conventions.permission.question import Question
 
@@ -87,7 +88,7 @@ class Permissions:
             known = self._answers.get(key)
             if known is not None and known[0] > asked_at:
                 return known[1]
-            arguments = MappingProxyType(dict(question.arguments))
+            arguments = MappingProxyType(deepcopy(dict(question.arguments)))
             answer = _checked(authorizer.allows(actor, question.permission, question.task, arguments))
         except BaseException as raised:
             text = f"{question.task}: nobody can say whether {actor} may run it, which requires {question.permission}"
@@ -109,7 +110,7 @@ def no_answer(text: str, raised: BaseException, asked_for: str | None = None) ->
     Raises:
         SystemExit: the same, where it says that this process is to end.
     """
-    if isinstance(raised, SystemExit) and raised.code in KILLED:
+    if ends_process(raised):
         raise raised
     if isinstance(raised, Exception):
         cause: Exception = raised

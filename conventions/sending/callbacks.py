@@ -1,10 +1,12 @@
 """The steps after a message, as a caller passes them: signatures, and the signatures within them."""
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any
 
 from conventions.broker.validation import NOT_OPTIONS, STEPS_WITHIN
 from conventions.core.value_bounds import fault_of_name
+from conventions.execution.current_job import inherited_actor, is_anybody_named
 from conventions.execution.step_ids import identified
 from conventions.library_internals.celery import listed
 from conventions.sending.named_task import Named
@@ -84,3 +86,14 @@ def _frozen(task: Named, message_id: str, name: str, number: int, given: Any) ->
     if not isinstance(given, Mapping):  # a signature is a mapping, also after JSON
         raise TypeError(f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {given!r}")
     return identified(given, message_id, name, number)
+
+
+def name_sender_of_chord(options: dict[str, Any]) -> None:
+    """Let the body of a chord be sent in the name of whoever sends its parts, where somebody is named.
+
+    The part that ends last sends it, and may have another actor.
+    """
+    body = options.get("chord")
+    if body and is_anybody_named() and not body["options"].get("actor"):
+        options["chord"] = body = copy(body)  # the caller's stays as it is
+        body["options"] = {**body["options"], "actor": inherited_actor()}

@@ -17,7 +17,7 @@ from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import current_task
 from conventions.security.function_guard import look_at
-from conventions.sending.callbacks import freeze_callbacks, list_callbacks
+from conventions.sending.callbacks import freeze_callbacks, list_callbacks, name_sender_of_chord
 from conventions.sending.message_headers import check_text, common_headers
 from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.named_task import NamedTask
@@ -68,6 +68,7 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
             _check_arguments(task, args, kwargs)
             look_at(task.name, None, args or (), kwargs or {}, task.app.settings.function_credentials)
         refuse_nobody(task, options, how["actor"])
+        name_sender_of_chord(options)
         check_text(task, "task_id", task_id)
         check_text(task, "idempotency_key", how["key"])
         given = options.get("headers") or {}

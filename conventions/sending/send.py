@@ -14,7 +14,7 @@ from conventions.execution.unsent_step import UnsentStep
 from conventions.security.payload_guard import refuse_credentials
 from conventions.sending.application import SendingApplication
 from conventions.sending.by_celery import by_celery
-from conventions.sending.callbacks import freeze_callbacks, list_callbacks
+from conventions.sending.callbacks import freeze_callbacks, list_callbacks, name_sender_of_chord
 from conventions.sending.message_headers import headers_for
 from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.options import check_options
@@ -102,6 +102,7 @@ def checked_send(
         if isinstance(given, AcceptedHeaders):  # a retry, for example: it was checked before
             return payload_of(task, args, kwargs, None)[0], dict(given)
         refuse_nobody(task, options, how.get("actor") or given.get(ACTOR))
+        name_sender_of_chord(options)
         payload, written = payload_of(task, args, kwargs, getattr(settings, task.payload_limit_setting))
         sealed = seal_header(task, options)
         return payload, headers_for(task, payload, written, message_id, given, **how) | sealed

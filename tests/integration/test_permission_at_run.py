@@ -1,18 +1,20 @@
 """Permission is asked when a job runs, on every way that leads to its effect: without it there is one dead letter, one row in the audit, and no effect (R20)."""
 
 import asyncio
+import itertools
 import json
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import chain, signature
+from celery import chain, chord, signature
 from celery.exceptions import TimeoutError as TooLate
 
-from conventions import BatchTask, ImmediateTask, PermissionDenied, RetryPolicy, acting_as
+from conventions import BatchTask, ImmediateTask, Job, PermissionDenied, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
 from conventions.broker.codec import in_base64, message_of
 from conventions.broker.header_names import SIGNATURE
@@ -27,7 +29,7 @@ from conventions.storage.tables import AuditRow, ExecutionRow
 from tests.broker_set_ups import BROKERS, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
-from tests.workers import Installation, acting_through, forget, letters, wait_for_letter
+from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
 
 ONCE = RetryPolicy(attempts=1, network_attempts=1)
 
@@ -58,6 +60,9 @@ class Listed:
                 raise asyncio.CancelledError
             case b"exit":
                 raise SystemExit(3)
+            case b"kill":
+                redis.incr(self._store.key("killed"))
+                os.kill(os.getpid(), signal.SIGKILL)
             case b"unreadable":
                 raise Unreadable
             case bytes():
@@ -183,6 +188,58 @@ class Guarded(Fragile):
     idempotent_on = ("report",)
     requires = "read"
     retry_policy = ONCE
+
+
+class Quiet(Noting):
+    """Nobody keeps what it returns."""
+
+    idempotent_on = ("report",)
+    requires = "read"
+    retry_policy = ONCE
+
+    def run(self, report: int) -> int:
+        self.note(report)
+        return 10 * report
+
+
+class Hears(Noting):
+    """It cannot be told of its death at first."""
+
+    idempotent_on = ("report",)
+    requires = "read"
+    retry_policy = ONCE
+
+    def on_dead(self, job: Any, error: BaseException) -> None:
+        """Fail twice."""
+        del error
+        if self.app.store.redis.incr(self.app.store.key("heard", job.id)) <= 2:
+            raise ConnectionError("not yet")
+
+    def run(self, report: int) -> None:
+        self.note(report)
+
+
+class Sum(Noting):
+    """The body of a chord."""
+
+    not_idempotent = "it notes"
+    requires = "read"
+    retry_policy = ONCE
+
+    def run(self, found: list[int]) -> None:
+        self.note(f"sum {sum(found)}")
+
+
+if os.environ.get("LATE") != "0":  # a worker of a release before does not know it
+
+    class Late(Noting):
+        """A job that anybody may run."""
+
+        idempotent_on = ("report",)
+
+        def run(self, report: int) -> int:
+            self.note(f"late {report}")
+            return report
 
 
 class Foreign(Noting):
@@ -627,4 +684,130 @@ def test_roles_in_sql(valkey_url: str, new_database: Callable[[Path], str], tmp_
             ("ann", "permissions assign", "system", None),
             ("ann", "permissions unassign", "u-1", "has left"),
         ]
+        forget(app.store)
+
+
+def test_a_redrive_tells_nobody_what_another_job_has_returned(anywhere: ConventionsApp) -> None:
+    """A duplicate that was denied is asked for once more, of who sent it and of who sends it again."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        Job.of(Quiet.delay(report=7).id, app).wait(30)
+    with acting_as("u-2"):
+        again = Quiet.delay(report=7)
+    denied(app, again.id, "u-2 may not run it")
+    assert redrive(app, again.id, "bob")
+    wait_until(lambda: [one.generation for one in letters(app)] == [1], 30)
+    found = Job.of(again.id, app)
+    assert (found.state, found.result) == ("dead", None)
+    assert kinds(app, again.id) == ["dead", "dead"]
+    let(app, "u-2", "bob")
+
+    def has_heard() -> bool:
+        """Its worker remembers for some seconds that it was denied."""
+        redrive(app, again.id, "bob")
+        return Job.of(again.id, app).state == "duplicate"
+
+    wait_until(has_heard, 40)
+    assert done(app) == ["7 by u-1"]
+
+
+def test_a_denial_that_is_told_twice(anywhere: ConventionsApp) -> None:
+    """Of a duplicate, which has no claim to remember it: there is one letter, and one row in the audit."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        Job.of(Hears.delay(report=9).id, app).wait(30)
+    with acting_as("u-2"):
+        sent = Hears.delay(report=9)
+    wait_until(lambda: app.store.redis.get(app.store.key("heard", sent.id)) == b"3", 30)
+    wait_until(lambda: app.journal.length() == 0, 30)
+    denied(app, sent.id, "u-2 may not run it")
+
+
+def test_an_authorizer_that_ends_its_process(anywhere: ConventionsApp) -> None:
+    """Also of a duplicate its starts are counted: it ends, and no others are held up."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        Job.of(Quiet.delay(report=1).id, app).wait(30)
+    app.store.redis.set(app.store.key("broken"), "kill")
+    with acting_as("u-2"):
+        sent = Quiet.delay(report=1)
+    letter = wait_for_letter(app, sent.id, 90)
+    assert letter.error == "TooManyStarts"
+    assert app.store.redis.get(app.store.key("killed")) == b"3"
+
+
+def test_the_id_of_a_dead_job(anywhere: ConventionsApp) -> None:
+    """Who may not run it is not told how it died."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        dead = Guarded.delay(report=1)
+    assert wait_for_letter(app, dead.id).error == "ValueError"
+    with acting_as("u-2"), pytest.raises(PermissionDenied, match="u-2 may not run it"):
+        Guarded.apply_async(kwargs={"report": 1}, task_id=dead.id, ignore_result=False).get(timeout=30)
+    assert [one.error for one in letters(app)] == ["ValueError"]
+
+
+def test_a_job_that_is_done_comes_again(anywhere: ConventionsApp) -> None:
+    """Its role is gone meanwhile, nothing follows it, and nobody waits for it: it stays done."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-1"):
+        sent = Quiet.delay(report=1)
+        Job.of(sent.id, app).wait(30)
+        app.store.redis.delete(app.store.key("may"))
+        numbers = itertools.count(100)
+
+        def is_forgotten() -> bool:
+            """Its worker remembers for some seconds that it was allowed."""
+            probe = Quiet.delay(report=next(numbers))
+            return Job.of(probe.id, app).wait(30).state == "dead"
+
+        wait_until(is_forgotten, 30)
+        Quiet.apply_async(kwargs={"report": 1}, task_id=sent.id)
+        Fetch.delay(report=2)
+    wait_until(lambda: done(app)[-1] == "fetched 2 by u-1", 30)
+    wait_until_empty(app)
+    wait_until(lambda: app.journal.length() == 0, 30)
+    assert kinds(app, sent.id) == ["succeeded"]
+    assert sent.id not in [one.id for one in letters(app)]
+
+
+def test_the_body_of_a_chord_is_sent_by_whoever_sends_it(anywhere: ConventionsApp) -> None:
+    """And not by the actor of the part that ends last."""
+    app = anywhere
+    let(app, "u-1")
+    with acting_as("u-2"):
+        parts = [Fetch.s(report=1), Fetch.s(report=2).set(actor="u-1", countdown=2)]
+        body = chord(parts, Sum.s(), app=app)()
+    denied(app, body.id, "u-2 may not run it")
+    assert done(app) == ["fetched 1 by u-2", "fetched 2 by u-1"]
+
+
+def test_the_body_of_a_chord_whose_parts_were_edited(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """It gets what came of the edits, so each editor needs the permission, not the last one alone."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "unknown_task_wait": 1}
+    settings |= {"authorizer": f"{__name__}:Listed", "key_prefix": f"t{uuid4().hex[:8]}"}
+    installation = Installation(tmp_path, [__name__, "permission_function"], [Path(__file__).parent], **settings)
+    with installation.application() as app, acting_through(app):
+        let(app, "u-1", "ann")
+        with acting_as("u-1"):
+            body = chord([Late.s(report=1), Late.s(report=2), Fetch.s(report=3)], Sum.s(), app=app)()
+        with installation.worker(LATE="0"):
+            found = wait_until(lambda: len(letters(app)) == 2 and letters(app), 60)
+        for letter, editor in zip(found, ("bob", "ann"), strict=True):
+            edit(app, letter.id, {"report": letter.arguments["report"] + 10}, editor)
+        with installation.worker("--concurrency=1"):
+            for letter in found:
+                assert redrive(app, letter.id, "ann")
+            letter = wait_for_letter(app, body.id, 30)
+        assert (letter.error, "bob may not run it" in letter.error_message) == ("PermissionDenied", True)
+        rows = [row for row in contents(app.database, AuditRow) if row["action"] == ACTION]
+        assert [(row["actor"], row["target"]) for row in rows] == [("bob", body.id)]
+        assert not [one for one in done(app) if one.startswith("sum")]
         forget(app.store)

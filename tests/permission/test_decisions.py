@@ -160,3 +160,18 @@ def test_an_address_that_is_none(address: str) -> None:
     """It is said with the other settings."""
     with pytest.raises(ConfigurationError, match="CONVENTIONS_AUTHORIZER: write module:NAME"):
         Settings.load(authorizer=address)
+
+
+def test_nobody_changes_a_job_by_answering() -> None:
+    """The arguments that an authorizer gets are a copy, at any depth."""
+    payload: dict[str, Any] = {"ids": [1], "more": {"a": 1}}
+
+    class Careless:
+        def allows(self, actor: str, permission: str, task: str, arguments: Mapping[str, Any]) -> bool:
+            del actor, permission, task
+            arguments["ids"].append(666)
+            arguments["more"].clear()
+            return True
+
+    Permissions(Careless).check(["u-1"], Question("read", "mine.Read", payload))
+    assert payload == {"ids": [1], "more": {"a": 1}}
