@@ -65,6 +65,7 @@ from conventions.permission.authorizer import load as load_authorizer
 from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
+from conventions.sealing.name_keys import NameKeys
 from conventions.sealing.outgoing import Outgoing
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.sealed_body import open_with
@@ -592,6 +593,12 @@ class ConventionsApp(_Base):
         """Seal and open what jobs hold; `None`: there are no keys."""
         keys = self.settings.payload_keys
         return None if keys is None else PayloadKeys.parse(keys)
+
+    @functools.cached_property
+    def name_keys(self) -> NameKeys | None:
+        """Name sealed jobs; `None`: there are no keys."""
+        keys = self.settings.name_keys
+        return None if keys is None else NameKeys.parse(keys)
 
     @functools.cached_property
     def outgoing(self) -> Outgoing | None:

@@ -16,6 +16,7 @@ TOGETHER = "x_conventions_together"  # one traced call sent it with others
 SIGNATURE, SIGNED = "x_conventions_signature", "x_conventions_signed"
 # What the message holds is sealed: what follows the job, such as `chain`; `-`: nothing. See `sealing/`.
 SEALED = "x_conventions_sealed"
+OTHER_NAMES = "x_conventions_other_names"  # its key and fingerprint under the other key of names, while that changes
 OURS = (
     *(
         ACTOR,
@@ -32,7 +33,7 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY, SEALED),
+    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY, SEALED, OTHER_NAMES),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 TRACEPARENT = "traceparent"

@@ -26,6 +26,7 @@ from conventions.broker.header_names import (
     FINGERPRINT,
     GENERATION,
     KEY,
+    OTHER_NAMES,
     OURS,
     PLANNED_AT,
     REDRIVEN_BY,
@@ -43,7 +44,7 @@ _OF_CELERY = (
     "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers", "stamps", "task", "timelimit",
 )  # fmt: skip
 LIKE_A_CALLERS = frozenset(
-    [EDITED_BY, REDRIVEN_BY, SEALED]
+    [EDITED_BY, REDRIVEN_BY, SEALED, OTHER_NAMES]
 )  # an earlier release, which knows them not, verifies them so
 KNOWN = frozenset([*_OF_CELERY, *OURS, *TRACING]) - LIKE_A_CALLERS
 """Headers that Celery or this platform reads. Others are of the caller, or are signed as if they were."""

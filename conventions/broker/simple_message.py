@@ -78,6 +78,7 @@ class _Headers(TypedDict):
     x_conventions_edited_by: NotRequired[_Absent]
     x_conventions_redriven_by: NotRequired[_Absent]
     x_conventions_sealed: NotRequired[Literal["-"]]
+    x_conventions_other_names: NotRequired[_Absent]
     x_conventions_signature: NotRequired[Any]
     x_conventions_signed: NotRequired[Any]
     traceparent: NotRequired[Any]  # these three: of any program, see `TraceContext`

@@ -153,6 +153,8 @@ class Headers(TypedDict, total=False):
     x_schedule: Name
     x_conventions_edited_by: Name
     x_conventions_redriven_by: Name
+    x_conventions_sealed: Name
+    x_conventions_other_names: Annotated[list[Name], Field(min_length=2, max_length=2)]
 
 
 @with_config(_STRICT)
@@ -195,6 +197,8 @@ _TAKEN = frozenset(
         "_late",
         "called_directly",
         "conventions_run_by",
+        "conventions_sealed_body",
+        "conventions_unopened",
         "is_eager",
         *ON_REQUEST,
         *Options.__annotations__,  # they belong to the body and are checked there

@@ -9,6 +9,7 @@ from secrets import token_bytes
 LEAST = 32  # bytes of a key: as many as SHA-256 has (RFC 2104, section 3), and a key of AES-256
 NAME = re.compile(r"[A-Za-z0-9_-]{1,16}")
 FORM = "name:key, separated by commas, each key 32 random bytes or more in base64, such as `openssl rand -base64 32` prints"
+PLAIN, MOST_OF_NAMES = "plain", 2
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -30,6 +31,18 @@ def parse_keys(text: str) -> dict[str, bytes]:
         if len(set(found[name])) < LEAST // 4:
             raise ValueError(f"the key {name} is not random; write {FORM}")
     return found
+
+
+def parse_name_keys(text: str) -> dict[str, bytes | None]:
+    """Read the keys of names as the setting has them, two at most; `None` stands for plain names. Raises: ValueError, which never repeats a key."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > MOST_OF_NAMES:
+        raise ValueError(f"there are {len(parts)} keys; a key changes by two: the one that names, and the other one")
+    secret = [part for part in parts if part != PLAIN]
+    if len(parts) - len(secret) > 1 or not secret:
+        raise ValueError(f"write a key, or two of which one may be {PLAIN}; write {FORM}")
+    known = parse_keys(",".join(secret))
+    return {part.partition(":")[0]: known.get(part.partition(":")[0]) for part in parts}
 
 
 def new_key(name: str) -> str:

@@ -23,7 +23,7 @@ from conventions.core.alert_thresholds import Thresholds
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
 from conventions.core.message_keys import MessageKeys, parse_revoked
-from conventions.core.named_keys import parse_keys
+from conventions.core.named_keys import parse_keys, parse_name_keys
 from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
@@ -132,6 +132,13 @@ class Settings(BaseSettings):
         repr=False,
         description="keys that seal what jobs hold, name:key, separated by commas; the first one seals, each opens; no task can say yet that its "
         "messages are sealed",
+    )
+
+    name_keys: str | None = Field(
+        None,
+        repr=False,
+        description="the key under which sealed jobs have their names, name:key; two while it changes, the first one names; no task can say yet that "
+        "its messages are sealed",
     )
 
     authorizer: str = Field(
@@ -342,6 +349,13 @@ class Settings(BaseSettings):
     def _keys(cls, value: str | None) -> str | None:
         if value is not None:
             MessageKeys.parse(value)
+        return value
+
+    @field_validator("name_keys")
+    @classmethod
+    def _keys_of_names(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_name_keys(value)
         return value
 
     @field_validator("payload_keys")

@@ -25,6 +25,7 @@ from conventions.broker.header_names import (
     FINGERPRINT,
     GENERATION,
     KEY,
+    OTHER_NAMES,
     PARKED,
     READY_AT,
     REDRIVEN_BY,
@@ -143,8 +144,9 @@ def _send(
 def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> bool:
     """Whether the job was done since, by this message or another one with its key. Asks the claim, then the executions."""
     key, fingerprint = letter.headers.get(KEY), letter.headers.get(FINGERPRINT)
-    if key and (done := app.claims.is_done(f"{letter.task}:{key}", letter.id, fingerprint)) is not None:
-        return bool(done)
+    for name, print_ in [(key, fingerprint), letter.headers.get(OTHER_NAMES) or (None, None)]:
+        if name and (done := app.claims.is_done(f"{letter.task}:{name}", letter.id, print_)) is not None:
+            return bool(done)
     if letter.error == IdempotencyConflict.__name__:  # its key belongs to another job
         key = None
     since = moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at

@@ -28,6 +28,7 @@ from conventions.idempotency.process_pages import Pages
 from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
+from conventions.sealing.name_keys import NameKeys
 from conventions.sealing.outgoing import Outgoing
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.storage.redis_store import Store
@@ -144,6 +145,10 @@ class Application(Protocol):
     @property
     def payload_keys(self) -> PayloadKeys | None:
         """Seal and open what jobs hold; `None`: there are no keys."""
+
+    @property
+    def name_keys(self) -> NameKeys | None:
+        """Name sealed jobs; `None`: there are no keys."""
 
     @property
     def outgoing(self) -> Outgoing | None:

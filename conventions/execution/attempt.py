@@ -31,8 +31,8 @@ from conventions.broker.trace_context import TraceContext
 from conventions.core.actor import SYSTEM, UNSIGNED, current_actor, current_editor
 from conventions.declare.payload import digest
 from conventions.execution.declared_task import DeclaredTask
+from conventions.execution.job_names import name_headers
 from conventions.idempotency.claims import ClaimRequest
-from conventions.idempotency.key import idempotency_key
 from conventions.sealing.sealed_body import SEALED_BODY
 from conventions.tracing.spans import JobSpan
 
@@ -139,14 +139,19 @@ class Attempt:
     ) -> "Attempt":
         """Read a job from the fields of a request; `start` names the call that asks for its claim."""
         message_id = field("id") or uuid4().hex
-        planned = field(PLANNED_AT)
+        planned, key, fingerprint = field(PLANNED_AT), field(KEY), field(FINGERPRINT)
         delivery = (field("properties") or {}).get(DELIVERY)
+        if not key or not fingerprint:  # another program's, or of a sender that knew the name of the task alone
+            names = name_headers(
+                task, payload, message_id, key=key, planned=planned, fingerprint=fingerprint or digest(payload)
+            )
+            key, fingerprint = key or names[KEY], fingerprint or names[FINGERPRINT]
         return cls(
             id=message_id,
             task=task.name,
             payload=payload,
-            key=field(KEY) or idempotency_key(task.idempotent_on, payload, message_id, planned),
-            fingerprint=field(FINGERPRINT) or digest(payload),
+            key=key,
+            fingerprint=fingerprint,
             actor=field(ACTOR) or SYSTEM,
             attempt=(field("retries") or 0) + 1,
             planned_at=_moment(planned),

@@ -173,6 +173,11 @@ class Claims:
             arguments += [one.fingerprint, milliseconds(one.horizon), sent_at, *one.in_hand()]
         return arguments
 
+    def same_claim(self, task: str, key: str, other: str, horizon: timedelta) -> str:
+        """Which of two keys names the claim of a job, while names change. Raises: RedisError."""
+        found: bytes = self._run("same_claim", [task, key, other, milliseconds(horizon)])
+        return found.decode()
+
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """Record how jobs ended, in one round trip.
 

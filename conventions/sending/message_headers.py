@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from conventions.broker.header_names import BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
+from conventions.broker.header_names import BATCH, ENQUEUED_AT, PLANNED_AT
 from conventions.core.value_bounds import fault_of_name
 from conventions.declare.payload import digest_of_json
 from conventions.execution.current_job import inherited_headers
 from conventions.execution.declared_task import DeclaredTask
-from conventions.idempotency.key import idempotency_key
+from conventions.execution.job_names import name_headers
 from conventions.security.payload_guard import refuse_in_options, refuse_in_text
 from conventions.sending.named_task import Named
 
@@ -69,10 +69,8 @@ def headers_of_own(
 ) -> dict[str, Any]:
     """The headers that depend on a message's arguments and id. Raises: TypeError, ValueError."""
     check_text(task, "idempotency_key", key)
-    headers: dict[str, Any] = {
-        KEY: key or idempotency_key(task.idempotent_on, payload, message_id, planned),
-        FINGERPRINT: digest_of_json(written),
-    }
+    fingerprint = digest_of_json(written)
+    headers = name_headers(task, payload, message_id, key=key, planned=planned, fingerprint=fingerprint)
     if member := task.member_of(payload, message_id):
         headers[BATCH] = list(member)
     return headers

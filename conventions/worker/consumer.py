@@ -10,9 +10,10 @@ from celery.exceptions import InvalidTaskError, TaskRevokedError
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
+from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY, bytes_of_body
-from conventions.broker.header_names import ACTOR, FINGERPRINT, SIGNATURE
+from conventions.broker.header_names import ACTOR, FINGERPRINT, OTHER_NAMES, SIGNATURE
 from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.actor import UNSIGNED
@@ -31,6 +32,7 @@ from conventions.worker.pauses import WorkerPauses
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN, leave_closed
+from conventions.worker.same_claims import choose_name
 from conventions.worker.sender_check import queue_of
 from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unknown_tasks import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
@@ -153,6 +155,8 @@ class Consumer(CeleryConsumer):
                     if fault := fault_of_deliveries(delivery):
                         self.refuse(message, fault)
                         return
+                    if not self._is_named(message):
+                        return
                     handle(message)
                 except Exception as error:  # whatever it is, it must neither end the worker nor loop
                     logger.exception("a message cannot be handled")
@@ -196,6 +200,17 @@ class Consumer(CeleryConsumer):
             name = key_of(bytes_of_body(message.body))
             self.refuse(message, CannotOpen(f"it is sealed with the key {name!r}, which no worker had that got it"))
         return False
+
+    def _is_named(self, message: Any) -> bool:
+        """Whether it is known which claim a message means. If not, it is on its way back."""
+        if not message.headers.get(OTHER_NAMES):
+            return True
+        try:
+            choose_name(self.app, message)
+        except RedisError:
+            self._give_back(message)
+            return False
+        return True
 
     def _process_safely(self, request: Any) -> None:
         """Give a request to the pool: now, or when a process is free."""

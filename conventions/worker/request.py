@@ -42,6 +42,7 @@ from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 from conventions.sealing.sealed_body import SealedBody, follows, is_sealed
 from conventions.worker.application import WorkerApplication
+from conventions.worker.same_claims import named
 
 logger = logging.getLogger(__name__)
 
@@ -325,6 +326,11 @@ class Request(PlainRequest):
     task: RunnableTask
 
     group: Group | None = None
+
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        super().__init__(message, *args, **options)
+        self._request_dict.update(named(self._request_dict, message.properties or {}, self.delivery or {}))
+
     _goes_on: bool = False  # its job has not ended with this message, which another one follows
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:

@@ -13,6 +13,7 @@ from conventions.broker.header_names import (
     COUNTS,
     FINGERPRINT,
     KEY,
+    OTHER_NAMES,
     PARKED,
     READY_AT,
     SIGNATURE,
@@ -132,12 +133,18 @@ class SenderCheck:
 
     def _may_change(self, name: str, value: Any, sent: Mapping[str, Any]) -> bool:
         if name in REPEATED:
-            return sent.get(name) is None or bool(value == sent[name])
+            return sent.get(name) is None or bool(value == sent[name]) or value == _other_name(sent, name)
         if name == "expires":  # a splitter that goes on has begun in time
             member = Member.read(sent.get(BATCH))  # a worker may not know its task
             splits = (member is not None and member.role == "splitter") or self._is_splitter(str(sent["task"]))
             return value is None and (sent.get("expires") is None or splits)
         return name in CHANGE
+
+
+def _other_name(sent: Mapping[str, Any], name: str) -> Any:
+    """What the sender has signed in the place of a name, while the key of names changes."""
+    other = sent.get(OTHER_NAMES) or ()
+    return dict(zip((KEY, FINGERPRINT), other, strict=False)).get(name)
 
 
 def queue_of(message: Any) -> str:

@@ -19,6 +19,7 @@ from conventions.broker.header_names import (
     FINGERPRINT,
     GENERATION,
     KEY,
+    OTHER_NAMES,
     OURS,
     PARKED,
     PLANNED_AT,
@@ -68,6 +69,7 @@ ABSENT = {
     EDITED_BY,
     REDRIVEN_BY,
     SEALED,
+    OTHER_NAMES,
 }  # with another value than that of a first attempt, a message is not plain; TOKEN is no header of a message
 
 
