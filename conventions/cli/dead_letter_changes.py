@@ -28,6 +28,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
+from conventions.dead_letters.sealed_letters import arguments_of
 from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.declare.payload import Arguments
 from conventions.metrics.worker_reports import WorkerReports
@@ -172,7 +173,7 @@ def _edited(
     with app.database.session(read_only=True) as session:
         letter = dead_letters.get(session, id)
         taken = editable(app, letter, id).arguments
-        there: dict[str, Any] = letter.arguments if letter is not None and letter.arguments else {}
+        there: dict[str, Any] = arguments_of(app, letter) if letter is not None else {}
     if text is None and not values and not gone:
         text = click.edit(json.dumps(there, indent=2, ensure_ascii=False), extension=".json")
     found = there if text is None else _json(text, "--arguments")

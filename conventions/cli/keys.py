@@ -25,8 +25,14 @@ from conventions.execution.purge import PLACES, known_queues
 from conventions.execution.selection import Selection, found
 from conventions.now.at_workers import AT_WORKERS
 from conventions.records.audit_entry import AuditEntry
+from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.uses_of_keys import AUDIT, in_redis, in_sql
 
 COLUMNS = ("key", "use", "waiting")
+OF_PAYLOADS, PAYLOAD_COLUMNS = "CONVENTIONS_PAYLOAD_KEYS", ("key", "use", "count", "in")
+PAYLOADS = click.option(
+    "--payloads", is_flag=True, help="Of the keys that seal what jobs hold, not of those that sign messages."
+)
 SETTING, REVOKED = "CONVENTIONS_MESSAGE_KEYS", "CONVENTIONS_REVOKED_KEYS"
 ODD = "?"  # in place of a name that no key can have
 ELSEWHERE = "RabbitMQ shows no messages that wait: see `docs/security.md` for how long the messages of a key may wait"
@@ -53,12 +59,21 @@ def new(context: click.Context, name: str) -> None:
 
 
 @keys.command("list", cls=CeleryCommand)
+@PAYLOADS
 @JSON
 @click.pass_context
 @one_line_errors
-def list_keys(context: click.Context, as_json: bool) -> None:
-    """List the keys by name, what each does, and how many messages wait that it has signed. No key is shown."""
+def list_keys(context: click.Context, payloads: bool, as_json: bool) -> None:
+    """List the keys by name, what each does, and how many messages wait that it has signed. No key is shown.
+
+    With --payloads: what of Redis and SQL each key has sealed.
+    """
     app = app_of(context)
+    if payloads:
+        emit(_payload_rows(app), PAYLOAD_COLUMNS, as_json=as_json)
+        if not app.port.can.looks:
+            say(ELSEWHERE, err=True)
+        return
     known, waiting = _keys(app), _waiting(app)
     rows = [
         {"key": name, "use": use, "waiting": None if waiting is None else waiting[name]}
@@ -76,11 +91,18 @@ def list_keys(context: click.Context, as_json: bool) -> None:
 
 @keys.command(cls=CeleryCommand)
 @click.argument("name")
+@PAYLOADS
 @click.pass_context
 @one_line_errors
-def retire(context: click.Context, name: str) -> None:
-    """Say whether a key may be taken out of CONVENTIONS_MESSAGE_KEYS. Status 1: not yet, with the reason."""
+def retire(context: click.Context, name: str, payloads: bool) -> None:
+    """Say whether a key may be taken out of CONVENTIONS_MESSAGE_KEYS. Status 1: not yet, with the reason.
+
+    With --payloads: out of CONVENTIONS_PAYLOAD_KEYS.
+    """
     app = app_of(context)
+    if payloads:
+        _retire_of_payloads(context, app, name)
+        return
     _check_old(app, name)
     if count := app.journal.signed_with(name):
         say(f"{name} is still needed: {count:,} entries of the journal are not in SQL yet that it has signed", err=True)
@@ -146,6 +168,69 @@ def revoke(context: click.Context, *, name: str, since: str, reason: str, yes: b
     if not done.complete:
         say("stopped before its end: the same command does the rest", err=True)
         context.exit(1)
+
+
+def _payload_keys(app: ConventionsApp) -> PayloadKeys:
+    if app.payload_keys is None:
+        raise ConfigurationError([f"nothing is sealed here: set {OF_PAYLOADS}; `keys new` makes a key"])
+    return app.payload_keys
+
+
+def _payload_rows(app: ConventionsApp) -> list[dict[str, Any]]:
+    known, used = _payload_keys(app), _used(app)
+    uses = {name: "seals" if name == known.seals_with else "opens" for name in known}
+    names = [*uses, *sorted({name for name, _ in used} - uses.keys())]
+    return [
+        {
+            "key": name,
+            "use": uses.get(name, "not known here"),
+            "count": sum(_of(used, name).values()),
+            "in": _places(used, name),
+        }
+        for name in names
+    ]
+
+
+def _retire_of_payloads(context: click.Context, app: ConventionsApp, name: str) -> None:
+    known = _payload_keys(app)
+    if name not in known:
+        raise click.BadParameter(f"there is no key {name}; there are: {', '.join(known)}", param_hint="NAME")
+    if name == known.seals_with:
+        raise click.BadParameter(
+            f"{name} seals: put a new key before it in {OF_PAYLOADS} of all processes; `keys new` makes one",
+            param_hint="NAME",
+        )
+    used = _needed(app)
+    if places := _places(used, name) or _places(_needed(app), name):  # twice, since what moves meanwhile may be missed
+        say(f"{name} is still needed: it has sealed what is in: {places}", err=True)
+        context.exit(1)
+    if not app.port.can.looks:
+        say(f"{name} may still be needed: {ELSEWHERE}", err=True)
+        context.exit(1)
+    say(
+        f"nothing is left that {name} has sealed: take it out of {OF_PAYLOADS} of all processes, unless one of them still seals with it"
+    )
+
+
+def _used(app: ConventionsApp) -> Counter[tuple[str, str]]:
+    """How often each key is named, by its name and where. Raises: RedisError, SQLAlchemyError."""
+    used: Counter[tuple[str, str]] = Counter()
+    for store in app.servers:
+        used += in_redis(store)
+    return used + in_sql(app.database)
+
+
+def _needed(app: ConventionsApp) -> Counter[tuple[str, str]]:
+    """The same, without the audit, which is kept for years: what letters held before they were edited can be read no more without the key."""
+    return Counter({one: count for one, count in _used(app).items() if one[1] != AUDIT})
+
+
+def _of(used: Counter[tuple[str, str]], name: str) -> dict[str, int]:
+    return {place: count for (key, place), count in sorted(used.items()) if key == name}
+
+
+def _places(used: Counter[tuple[str, str]], name: str) -> str:
+    return ", ".join(f"{place} ({count:,})" for place, count in _of(used, name).items())
 
 
 def _keys(app: ConventionsApp) -> MessageKeys:

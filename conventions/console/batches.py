@@ -18,10 +18,10 @@ from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.core.errors import CannotOpen
+from conventions.core.sealed_mark import SHOWN
 from conventions.core.units import local_time
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
-from conventions.sealing.sealed_text import SHOWN
 
 MOST_LISTED = 50
 MOST_CHUNKS, AUDIT_LIMIT = 100, 50

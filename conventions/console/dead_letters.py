@@ -27,6 +27,7 @@ from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
+from conventions.dead_letters.sealed_letters import is_sealed
 from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import audit
@@ -146,6 +147,8 @@ class LetterDetail(Page):
         none: dict[str, Any] = {"fields": [], "dropped": {}, "unfit": "", "version": ""}
         if hidden or letter.state != "dead":
             return none
+        if is_sealed(letter):
+            return none | {"unfit": SEALED}
         try:
             arguments = editable(self.capp, letter, letter.id).arguments
         except LetterNotEditable as error:
@@ -155,6 +158,7 @@ class LetterDetail(Page):
         return none | {"fields": fields, "dropped": gone, "version": version(letter.arguments)}
 
 
+SEALED = "what it holds is sealed, and stays so here: edit it by `celery -A <app> dead-letters edit`"
 FIELD = "argument:"  # prefix of an argument's name in the editor's form
 
 
@@ -187,6 +191,8 @@ class EditableLetterDetail(LetterDetail):
         try:
             with self.reading() as session:
                 letter = dead_letters.get(session, id_)
+                if letter is not None and is_sealed(letter):
+                    raise LetterNotEditable(SEALED)  # noqa: TRY301  # it is told as the others are
                 arguments = editable(self.capp, letter, id_).arguments
             held = letter is not None and letter.generation >= REDRIVE_LIMIT
             values, faults = argument_editor.read(arguments, written)

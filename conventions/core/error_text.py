@@ -12,13 +12,13 @@ from conventions.core.errors import (
     TooOldToTell,
 )
 from conventions.core.failure_cause import fingerprint
+from conventions.core.sealed_mark import SHOWN
 from conventions.core.secrets_in_text import without_secrets
 
 NAME_LENGTH = 255  # of every name in SQL
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: the text of an error may repeat its whole input
 
 
-SEALED = "(sealed)"
 MOST_CAUSES = 100  # of one error; a chain may go in a circle
 SAYS_NOTHING = (CannotOpen, IdempotencyConflict, LeaseLost, PermissionDenied, TooManyStarts, TooOldToTell)
 """Errors whose text is ours, and repeats nothing of what a job holds."""
@@ -52,7 +52,7 @@ def describe(task: str | None, error: BaseException, *, sealed: bool = False) ->
     if sealed and not isinstance(error, SAYS_NOTHING):
         return FailureText(
             error=cut(type(error).__name__),
-            error_message=SEALED,
+            error_message=SHOWN,
             traceback=_shortened(clean(_places(error)), TRACEBACK_LENGTH),
             fingerprint=fingerprint(task, error),
         )
@@ -66,7 +66,7 @@ def describe(task: str | None, error: BaseException, *, sealed: bool = False) ->
 
 def text_for(error: BaseException, *, sealed: bool) -> str:
     """The text of an error; of that of a sealed job only where it repeats nothing of it."""
-    return SEALED if sealed and not isinstance(error, SAYS_NOTHING) else text_of(error)
+    return SHOWN if sealed and not isinstance(error, SAYS_NOTHING) else text_of(error)
 
 
 def _places(error: BaseException) -> str:
@@ -77,7 +77,7 @@ def _places(error: BaseException) -> str:
         if one is None:
             break
         places = "".join(tracebacks.format_tb(one.__traceback__))
-        blocks.append(f"Traceback (most recent call last):\n{places}{type(one).__name__}: {SEALED}\n")
+        blocks.append(f"Traceback (most recent call last):\n{places}{type(one).__name__}: {SHOWN}\n")
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return "\nDuring handling of the above exception, another exception occurred:\n\n".join(reversed(blocks))
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from conventions.broker.codec import UnreadableBody, read_body, with_arguments
-from conventions.broker.header_names import EDITED_BY, FINGERPRINT, KEY, PLANNED_AT
+from conventions.broker.header_names import EDITED_BY, FINGERPRINT, KEY, OTHER_NAMES, PLANNED_AT
 from conventions.core.error_text import cut
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import sealed_letters
+from conventions.dead_letters.sealed_letters import arguments_of, for_audit, is_sealed
 from conventions.declare.payload import Arguments, digest
 from conventions.execution.application import Application
-from conventions.idempotency.key import idempotency_key
+from conventions.execution.job_names import name_headers
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.sealing.kept_message import sealed_in
@@ -66,14 +68,15 @@ def edit(
     with app.database.session() as session:
         letter = _existing(session.get(DeadLetterRow, id, with_for_update=True), id)
         task = editable(app, letter, id)
-        before = dict(letter.arguments)
+        before = arguments_of(app, letter)
         if seen is not None and seen != version(before):
             raise LetterNotEditable(f"{id}: somebody has changed its arguments since you looked; look again")
         after = dict(task.checked((), arguments))
         changes = differences(before, after)
         if changes:
-            _rewrite(task, letter, before, after, actor)
-            audit.record(session, AuditEntry(actor, "dead-letters edit", id, reason, before, after))
+            told = [for_audit(app, letter, what, one) for what, one in (("before", before), ("after", after))]
+            _rewrite(app, task, letter, before, after, actor=actor)
+            audit.record(session, AuditEntry(actor, "dead-letters edit", id, reason, *told))
     return changes
 
 
@@ -130,7 +133,8 @@ def editable(app: Application, letter: DeadLetterRow | None, id: str) -> Sendabl
         )
     message = dead_letters.message(letter)
     if sealed_in(message) is not None:
-        raise LetterNotEditable(f"{id}: what it holds is sealed; send the job anew with other arguments")
+        arguments_of(app, letter)
+        return task
     try:
         if message is not None:
             read_body(message)
@@ -148,18 +152,39 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
 
 
 def _rewrite(
-    task: SendableTask, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any], actor: str
+    app: Application,
+    task: SendableTask,
+    letter: DeadLetterRow,
+    before: Mapping[str, Any],
+    after: dict[str, Any],
+    *,
+    actor: str,
 ) -> None:
-    planned = letter.headers.get(PLANNED_AT)
-    # `EDITED_BY` answers for the arguments, see `permission_check`.
-    headers = {FINGERPRINT: digest(after), EDITED_BY: cut(actor)}
-    key = letter.headers.get(KEY)
-    # Whether it was made from the arguments.
-    if key is not None and key == idempotency_key(task.idempotent_on, before, letter.id, planned):
-        headers[KEY] = idempotency_key(task.idempotent_on, after, letter.id, planned)
-    letter.arguments = after
+    headers = {
+        **_names(task, letter, before, after),
+        EDITED_BY: cut(actor),
+    }  # who answers for them, see `permission_check`
+    sealed = is_sealed(letter)
+    letter.arguments = {} if sealed else after
     letter.headers = letter.headers | headers
     message = dead_letters.message(letter)
-    if message is not None:
+    if message is None:
+        return
+    if sealed:
+        letter.message = json.dumps(sealed_letters.with_arguments(app, message, after, headers))
+    else:
         shown = shown_arguments(task, after, {}, letter.headers)
         letter.message = json.dumps(with_arguments(message, after, headers | shown))
+
+
+def _names(
+    task: SendableTask, letter: DeadLetterRow, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The headers that name the job now. A key that was given by hand stays."""
+    planned = letter.headers.get(PLANNED_AT)
+    then, now = (
+        name_headers(task, one, letter.id, key=None, planned=planned, fingerprint=digest(one))
+        for one in (before, after)
+    )
+    made = {then[KEY], *(then.get(OTHER_NAMES) or ())[:1]}  # of the arguments
+    return now if letter.headers.get(KEY) in made else {FINGERPRINT: now[FINGERPRINT]}

@@ -12,6 +12,7 @@ from conventions.core.error_text import first_line
 from conventions.core.errors import ConventionError
 from conventions.dead_letters.edit import Change, differences, dropped, edit, editable, value_of, version
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.sealed_letters import arguments_of
 from conventions.dead_letters.selected import selected
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
@@ -96,7 +97,7 @@ def preview(app: Application, which: Filter, how: ArgumentEdit) -> Edited:
                 letter = session.get(DeadLetterRow, id_)
                 try:
                     task = editable(app, letter, id_)
-                    before = dict(letter.arguments) if letter is not None else {}
+                    before = arguments_of(app, letter) if letter is not None else {}
                     after = dict(task.checked((), how.applied(before, task.arguments)))
                 except (ConventionError, TypeError, ValueError) as error:
                     found.refuse(id_, error)
@@ -128,7 +129,7 @@ def _prepared(app: Application, id_: str, how: ArgumentEdit) -> tuple[dict[str, 
     with app.database.session(read_only=True) as session:
         letter = session.get(DeadLetterRow, id_)
         task = editable(app, letter, id_)
-        before = dict(letter.arguments) if letter is not None else {}
+        before = arguments_of(app, letter) if letter is not None else {}
     return how.applied(before, task.arguments), version(before)
 
 

@@ -19,6 +19,7 @@ from conventions.broker.validation import STEPS_WITHIN
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown
+from conventions.core.sealed_mark import is_sealed_text
 from conventions.execution.application import Application, may_pass
 from conventions.execution.chord_editors import ChordEditors
 from conventions.execution.follow_ups import NEXT_WITHIN, StepsNotSent, is_function
@@ -27,7 +28,7 @@ from conventions.execution.step_ids import identified
 from conventions.execution.steps_within import last_tasks
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import listed, new_request
-from conventions.sealing.sealed_text import is_sealed_text, note_opened, noting_opened
+from conventions.sealing.sealed_text import note_opened, noting_opened
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.broker.codec import json_of_kombu
-from conventions.core.error_text import SAYS_NOTHING, SEALED
+from conventions.core.error_text import SAYS_NOTHING
 from conventions.core.errors import CannotOpen, JobFailed
+from conventions.core.sealed_mark import SHOWN
 from conventions.declare.payload import encode
 from conventions.execution.attempt import Attempt
 from conventions.execution.runnable_task import RunnableTask
@@ -80,4 +81,4 @@ def failed(task: str, error: Any) -> Exception:
     """What stands for an error of a sealed job."""
     if isinstance(error, SAYS_NOTHING):
         return error
-    return JobFailed(f"{task}: {type(error).__name__} {SEALED}")
+    return JobFailed(f"{task}: {type(error).__name__} {SHOWN}")

@@ -6,10 +6,11 @@ from celery import states
 
 from conventions.broker.codec import json_of_kombu, parsed
 from conventions.core.errors import CannotOpen, JobFailed
+from conventions.core.sealed_mark import is_sealed_text
 from conventions.execution.application import Application
 from conventions.execution.sealed_outcomes import failed
 from conventions.sealing.sealed_body import SEALED_BODY
-from conventions.sealing.sealed_text import RESULT, is_sealed_text, open_text, seal_text
+from conventions.sealing.sealed_text import RESULT, open_text, seal_text
 
 
 def is_sealed_request(request: Any) -> bool:

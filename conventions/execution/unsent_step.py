@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from conventions.broker.codec import message_of, written_body
-from conventions.broker.header_names import ACTOR, FINGERPRINT, KEY, PLANNED_AT
+from conventions.broker.header_names import ACTOR, FINGERPRINT, KEY, PLANNED_AT, SEALED
 from conventions.core import error_text
 from conventions.core.errors import ConventionError, CredentialInPayload, PayloadError
 from conventions.core.priority import Priority
@@ -19,6 +19,7 @@ from conventions.execution.failure_log import log_unsendable
 from conventions.execution.step_ids import derived_id
 from conventions.library_internals.celery import listed, new_request
 from conventions.records.journal import Event
+from conventions.sealing.kept_message import sealed_anew
 from conventions.security.credentials import without
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class UnsentStep:
         """What the journal says of it; without a credential, and so without its message, where it was refused for one."""
         bound, may_be_kept = self._bound(), not isinstance(refused, CredentialInPayload)
         shown = _readable(self._shown() if bound is None else bound)
-        job = current_job()
+        job, sealed = current_job(), self._is_sealed()
         return Event(
             message_id=self.id,
             kind="dead",
@@ -85,11 +86,24 @@ class UnsentStep:
             queue=self._queue(),
             actor=self.headers.get(ACTOR) or inherited_actor(),
             generation=0 if job is None else job.generation,
-            failure=error_text.describe(self.task, refused),
-            arguments=shown if may_be_kept else without(shown),
+            failure=error_text.describe(self.task, refused, sealed=sealed),
+            arguments=None if sealed else shown if may_be_kept else without(shown),
             headers=self._own_headers() if may_be_kept else without(self._own_headers()),
-            message=self._message(bound) if may_be_kept else None,
+            message=self._kept(bound, sealed=sealed) if may_be_kept else None,
         )
+
+    def _is_sealed(self) -> bool:
+        """Whether its message was to be sealed: its task says so, or it follows a sealed job."""
+        task, job = self.app.tasks.get(self.task), current_job()
+        return SEALED in self.headers or bool(getattr(task, "encrypt", False)) or (job is not None and job.sealed)
+
+    def _kept(self, bound: dict[str, Any] | None, *, sealed: bool) -> dict[str, Any] | None:
+        """The message as its letter keeps it. Sealed, or not at all, where it was to be sealed."""
+        message = self._message(bound)
+        if not sealed or message is None:
+            return message
+        keys = self.app.payload_keys
+        return None if keys is None else sealed_anew(keys, message, self.id)
 
     def _bound(self) -> dict[str, Any] | None:
         """Its arguments by name, where the task is ours and has such names; of whatever type, since another release may take them."""

@@ -10,6 +10,7 @@ from conventions.attempt_log.lines import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.broker.delivery_names import DeliveryNames
 from conventions.core.errors import CannotOpen
+from conventions.core.sealed_mark import SHOWN
 from conventions.execution.application import Application
 from conventions.execution.claim_names import claim_name
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
@@ -17,7 +18,7 @@ from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
 from conventions.jobs.look import WITHIN
 from conventions.records.journal import INTERRUPTED, Event
-from conventions.sealing.sealed_text import LOG, SHOWN, open_text
+from conventions.sealing.sealed_text import LOG, open_text
 
 if TYPE_CHECKING:
     from conventions.storage.tables import ExecutionRow

@@ -20,6 +20,7 @@ from conventions.core.deadline import current_deadline
 from conventions.core.errors import JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT
+from conventions.core.sealed_mark import is_sealed_text
 from conventions.execution.application import Application, may_pass
 from conventions.execution.chord_parts import ChordParts, must_be_stored
 from conventions.execution.follow_ups import StepsNotSent
@@ -27,7 +28,6 @@ from conventions.execution.sealed_parts import is_sealed_request, opened_part, s
 from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.look import Question, look, sql_errors
 from conventions.progress.reporter import Progress
-from conventions.sealing.sealed_text import is_sealed_text
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
 logger = logging.getLogger(__name__)

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from conventions.core.errors import CannotOpen
+from conventions.core.sealed_mark import SHOWN, is_sealed_text
 from conventions.progress.reporter import Progress
 from conventions.sealing.payload_keys import PayloadKeys
-from conventions.sealing.sealed_text import NOTE, SHOWN, is_sealed_text, open_text
+from conventions.sealing.sealed_text import NOTE, open_text
 
 
 def with_open_note(keys: PayloadKeys | None, progress: Progress) -> Progress:

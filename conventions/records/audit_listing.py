@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from conventions.core.error_text import cut
+from conventions.core.sealed_mark import for_people
 from conventions.records.audit_filter import AuditFilter
 from conventions.storage.database import Database
 from conventions.storage.tables import AuditRow, ExecutionRow
@@ -236,7 +237,7 @@ def _of_action(row: AuditRow) -> AuditLine:
         action=row.action,
         target=row.target,
         reason=row.reason,
-        before=row.before,
-        after=row.after,
+        before=for_people(row.before),
+        after=for_people(row.after),
         outcome=outcome if outcome in OUTCOMES else None,
     )

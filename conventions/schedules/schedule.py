@@ -13,12 +13,12 @@ from zoneinfo import ZoneInfo
 from conventions.broker.header_names import SCHEDULE
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.network_errors import is_network_error
+from conventions.core.sealed_mark import SHOWN
 from conventions.core.settings import Settings
 from conventions.schedules.catch_up import RULES, CatchUp, Due, due_slots
 from conventions.schedules.cron import Cron
 from conventions.schedules.interval import Every
 from conventions.schedules.slots import When
-from conventions.sealing.sealed_text import SHOWN
 from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.owners import class_of
 

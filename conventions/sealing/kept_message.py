@@ -13,8 +13,9 @@ from conventions.broker.codec import (
     message_of,
     read_body,
 )
+from conventions.broker.header_names import SEALED
 from conventions.sealing.payload_keys import PayloadKeys
-from conventions.sealing.sealed_body import SealedBody, is_sealed
+from conventions.sealing.sealed_body import NOTHING_FOLLOWS, STEPS, SealedBody, is_sealed
 
 BOUND_TO = "bound-to"  # of a kept message; what Redis or a sender has written says it by its headers
 
@@ -48,3 +49,12 @@ def open_body(keys: PayloadKeys | None, message: Mapping[str, Any]) -> Body:
     """The body of a message, sealed or not. Raises: UnreadableBody; CannotOpen: it is sealed, and cannot be opened here."""
     sealed = sealed_in(message)
     return read_body(message) if sealed is None else sealed.opened(keys)
+
+
+def sealed_anew(keys: PayloadKeys, message: Mapping[str, Any], message_id: str) -> dict[str, Any]:
+    """A message that was never sent, as a letter keeps it: sealed."""
+    bound_to, headers = f"unsent {message_id}".encode(errors="surrogatepass"), message["headers"]
+    sealed = SealedBody(bound_to, keys.seal(body_of(message), bound_to))
+    options = read_body(message).options
+    told = ",".join(name for name in STEPS if options.get(name)) or NOTHING_FOLLOWS
+    return sealed_message(sealed, {**headers, SEALED: told}, message["properties"])

@@ -89,10 +89,14 @@ NOT_SEALED = "it is not sealed in a form that is known here"
 
 def key_of(sealed: bytes) -> str:
     """The name of the key that has sealed a text; empty: it is no sealed text."""
-    size = sealed[1] if len(sealed) > 1 and sealed[0] == VERSION else 0
-    if not size or len(sealed) < 2 + size + SALT + NONCE + TAG:
-        return ""
-    return sealed[2 : 2 + size].decode("ascii", errors="replace")
+    name = key_in(sealed)
+    return name if len(sealed) >= 2 + len(name) + SALT + NONCE + TAG else ""
+
+
+def key_in(head: bytes) -> str:
+    """The same, of its beginning."""
+    size = head[1] if len(head) > 1 and head[0] == VERSION else 0
+    return head[2 : 2 + size].decode("ascii", errors="replace") if len(head) >= 2 + size else ""
 
 
 def _derived(key: bytes, salt: bytes) -> "AESGCM":

@@ -12,10 +12,9 @@ from typing import Any
 
 from conventions.broker.codec import bytes_of, in_base64
 from conventions.core.errors import CannotOpen
+from conventions.core.sealed_mark import MARK, is_sealed_text
 from conventions.sealing.payload_keys import PayloadKeys
 
-MARK = "x-conventions-sealed:"  # begins each sealed text
-SHOWN = "(sealed)"  # in its place, for people
 RESULT, NOTE, CHECKPOINT, LOG = "result", "note", "checkpoint", "log"  # what a sealed text is
 
 _must_seal: ContextVar[bool] = ContextVar("conventions_must_seal", default=False)
@@ -39,16 +38,6 @@ def note_opened() -> None:
 def must_seal() -> bool:
     """Whether this code sends what was sealed."""
     return _must_seal.get()
-
-
-def is_sealed_text(value: object) -> bool:
-    """Whether a value is a sealed text."""
-    return isinstance(value, str) and value.startswith(MARK)
-
-
-def for_people(value: Any) -> Any:
-    """The value, or what is shown in the place of a sealed one."""
-    return SHOWN if is_sealed_text(value) else value
 
 
 def seal_text(keys: PayloadKeys, text: str, *bound_to: str) -> str:

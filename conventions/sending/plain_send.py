@@ -10,6 +10,7 @@ from conventions.broker.caller_headers import OwnHeaders, without_ours, without_
 from conventions.broker.header_names import ACTOR, KEY
 from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
+from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import half_character
 from conventions.declare.payload import check_size
 from conventions.execution.attempt_event import own_headers
@@ -24,7 +25,6 @@ from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
 from conventions.sending.sealed_sends import seal_header
 from conventions.sending.send import refuse_no_arguments
-from conventions.sending.shown_arguments import SHOWN
 
 
 def take_own_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from conventions.broker.header_names import SEALED
+from conventions.core.sealed_mark import SHOWN
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import saferepr
 
 SHORT = 100  # characters
-SHOWN = "(sealed)"
 
 
 def shown_arguments(

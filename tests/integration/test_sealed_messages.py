@@ -13,20 +13,23 @@ from uuid import uuid4
 
 import pytest
 from celery import chain, chord
+from sqlalchemy import delete
 
 from conventions import BatchTask, ImmediateTask, Job, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import BatchSummary
-from conventions.core.errors import CannotOpen, CannotSeal
+from conventions.broker.header_names import FINGERPRINT, KEY
+from conventions.core.errors import CannotOpen, CannotSeal, LetterNotEditable
 from conventions.core.named_keys import new_key
+from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.storage.redis_store import Store
-from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, OutboxRow
+from conventions.storage.tables import AttemptLogRow, AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, OutboxRow
 from tests.broker_set_ups import BROKERS, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
-from tests.workers import Installation, acting_through, forget, wait_for_letter
+from tests.workers import Installation, acting_through, forget, letters, wait_for_letter
 
 CANARY = "canary-9181-4417"
 ONCE = RetryPolicy(attempts=1, network_attempts=1)
@@ -189,7 +192,12 @@ def brokers(
 @pytest.fixture
 def installation(brokers: dict[str, Any], new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """With keys for signatures and for payloads."""
-    settings = {"message_keys": new_key("m"), "payload_keys": new_key("p"), "key_prefix": f"t{uuid4().hex[:8]}"}
+    settings = {
+        "message_keys": new_key("m"),
+        "payload_keys": new_key("p"),
+        "name_keys": new_key("n"),
+        "key_prefix": f"t{uuid4().hex[:8]}",
+    }
     settings |= {"database_url": new_database(tmp_path)} | brokers
     return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
 
@@ -366,3 +374,71 @@ def test_the_record_of_an_effect_is_sealed(app: ConventionsApp, installation: In
         wait_until(lambda: done(app) == ["length 18 by system"], 30, str(done(app)))
     refuse_canary(app)
     assert CANARY not in json.dumps(contents(app.database, IdempotencyRow), default=str)
+
+
+def test_a_key_is_retired_when_nothing_names_it(app: ConventionsApp, installation: Installation) -> None:
+    """Not before its last message, claim, batch, letter and row are gone; the command says where they are."""
+    installation.settings["payload_keys"] = f"{new_key('q')},{installation.settings['payload_keys']}"
+    Hold.delay(number=1, ssn=CANARY)
+    Hold.apply_async(kwargs={"number": 2, "ssn": CANARY}, countdown=3600)
+    with app.database.session() as session:
+        Hold.enqueue_in(session, number=3, ssn=CANARY)
+    rows = {one["key"]: one for one in installation.json("keys", "list", "--payloads")}
+    assert (rows["q"]["use"], rows["q"]["count"], rows["p"]["use"]) == ("seals", 0, "opens")
+    assert "outbox (1)" in rows["p"]["in"]
+    with installation.worker():
+        wait_until(lambda: len(done(app)) == 2, 30)
+        lost = Broken.delay(number=4, ssn=CANARY)
+        wait_for_letter(app, lost.id)
+        Tell.delay(number=5, ssn=CANARY).get(timeout=30)
+        rows = {one["key"]: one["in"] for one in installation.json("keys", "list", "--payloads")}
+        assert all(word in rows["q"] for word in ("claim (", "progress (1)")), rows
+    refused = installation.run("keys", "retire", "p", "--payloads")
+    assert refused.returncode == 1
+    assert "letter (1)" in refused.stdout, "what its worker has written is sealed with the other key"
+    with app.database.session() as session:
+        session.execute(delete(DeadLetterRow))
+    for store in app.servers:
+        for name in store.redis.scan_iter(count=10_000):
+            if name.startswith((store.key("").encode(), b"celery-task")):
+                store.redis.delete(name)
+    with app.database.session() as session:
+        session.execute(delete(AttemptLogRow))
+    told = installation.run("keys", "retire", "p", "--payloads")
+    assert told.returncode == (0 if app.port.can.looks else 1), told.stdout
+
+
+def test_a_sealed_letter_is_edited(app: ConventionsApp, installation: Installation) -> None:
+    """By who has the key; the letter and the audit stay sealed, and the job runs with what was written."""
+    with installation.worker("--concurrency=2"):
+        sent = Broken.apply_async(kwargs={"number": 1, "ssn": CANARY}, link=Clear.si(number=2), actor="ann")
+        before = wait_for_letter(app, sent.id).headers
+        app.store.redis.set(app.store.key("mended"), 1)
+        kept, app.payload_keys = app.payload_keys, PayloadKeys.parse(new_key("other"))
+        with pytest.raises(LetterNotEditable, match="the key 'p', which is not here"):
+            edit(app, sent.id, {"number": 1, "ssn": "short"}, "bob")
+        app.payload_keys = kept
+        told = installation.run("dead-letters", "edit", sent.id, "--set", f"ssn={CANARY}!!", "--actor", "bob")
+        assert told.returncode == 0, told.stdout
+        edited = edit(app, sent.id, {"number": 3, "ssn": f"{CANARY}!!"}, "bob")
+        assert [(one.name, one.before, one.after) for one in edited] == [("number", 1, 3)]
+        after = wait_for_letter(app, sent.id).headers
+        assert before[KEY] != after[KEY]
+        assert before[FINGERPRINT] != after[FINGERPRINT]
+        refuse_canary(app)
+        assert redrive(app, sent.id, "bob")
+        wait_until(lambda: done(app) == ["2 by ann", f"3 {len(CANARY) + 2} by ann"], 30, str(done(app)))
+    refuse_canary(app)
+    shown = installation.run("audit", "list", "--json").stdout
+    assert "(sealed)" in shown
+    assert CANARY not in shown
+
+
+def test_a_step_that_cannot_be_sent_stays_sealed(app: ConventionsApp, installation: Installation) -> None:
+    """Its letter has what was within the sealed job before it, and a redrive opens it."""
+    with installation.worker():
+        unfit: Any = Clear.s  # a checker would refuse it
+        chain(Hold.s(number=1, ssn=CANARY), unfit(wrong=CANARY)).apply_async()
+        (letter,) = wait_until(lambda: letters(app), 30)
+        assert (letter.task, letter.arguments, letter.error_message) == (Clear.name, {}, "(sealed)")
+    refuse_canary(app)

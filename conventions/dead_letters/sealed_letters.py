@@ -1,0 +1,52 @@
+"""A dead letter of a sealed job: its message is kept as it was sealed, and its arguments are not kept beside it (R21)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from conventions.broker.codec import in_base64, json_of_kombu
+from conventions.core.errors import CannotOpen, LetterNotEditable
+from conventions.dead_letters import letters as dead_letters
+from conventions.execution.application import Application
+from conventions.sealing.kept_message import sealed_in
+from conventions.sealing.sealed_text import seal_text
+from conventions.storage.tables import DeadLetterRow
+
+
+def is_sealed(letter: DeadLetterRow) -> bool:
+    """Whether its message is sealed."""
+    return sealed_in(dead_letters.message(letter)) is not None
+
+
+def arguments_of(app: Application, letter: DeadLetterRow) -> dict[str, Any]:
+    """The arguments of a letter by name, for who edits it. Raises: LetterNotEditable: they are sealed, and cannot be opened here, or have no names."""
+    sealed = sealed_in(dead_letters.message(letter))
+    if sealed is None:
+        return dict(letter.arguments)
+    try:
+        args, kwargs, _ = sealed.opened(app.payload_keys)
+    except CannotOpen as error:
+        raise LetterNotEditable(f"{letter.id}: {error}") from error
+    if args:
+        raise LetterNotEditable(f"{letter.id}: its arguments have no names; send the job anew")
+    return kwargs
+
+
+def with_arguments(
+    app: Application, message: Mapping[str, Any], arguments: Mapping[str, Any], headers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A sealed message with other arguments, and with these headers added. Raises: CannotOpen."""
+    sealed, keys = sealed_in(message), app.payload_keys
+    if sealed is None or keys is None:
+        raise CannotOpen("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
+    options = sealed.opened(keys).options
+    body = keys.seal(json_of_kombu([[], dict(arguments), options]).encode(), sealed.bound_to)
+    return {**message, "body": in_base64(body), "headers": {**message["headers"], **headers}}
+
+
+def for_audit(app: Application, letter: DeadLetterRow, what: str, arguments: Mapping[str, Any]) -> Any:
+    """The arguments as the audit keeps them; `what`: before or after an edit."""
+    keys = app.payload_keys
+    if not is_sealed(letter) or keys is None:
+        return dict(arguments)
+    return seal_text(keys, json.dumps(dict(arguments)), f"{what} an edit", letter.id)
