@@ -210,6 +210,7 @@ class TaskLoader(AppLoader):
         open_with(self.app.payload_keys)
         self.app.check_driver()
         self.app.check_authorizer()
+        self.app.check_sealing()
         self.app.take_place_of(current_application())
         self.app.be_patient()
         self.app.take_fast_lane()
@@ -577,10 +578,14 @@ class ConventionsApp(_Base):
     @functools.cached_property
     def message_keys(self) -> MessageKeys | None:
         """Sign messages and entries of the journal; `None`: there are none, as in development with servers of one's own."""
-        keys = self.settings.message_keys
-        if keys is None and self.settings.broker_url is None and self.broker_address:
-            keys = stack.message_keys()
+        keys = self._keys(self.settings.message_keys, stack.MESSAGE_KEY)
         return None if keys is None else MessageKeys.parse(keys)
+
+    def _keys(self, told: str | None, of_stacks: str) -> str | None:
+        """What a setting says; without it, the key of the embedded stack of this folder, where that is used."""
+        if told is not None or self.settings.broker_url is not None or not self.broker_address:
+            return told
+        return stack.key_of_stacks(of_stacks)
 
     @functools.cached_property
     def signatures(self) -> Signatures | None:
@@ -591,13 +596,13 @@ class ConventionsApp(_Base):
     @functools.cached_property
     def payload_keys(self) -> PayloadKeys | None:
         """Seal and open what jobs hold; `None`: there are no keys."""
-        keys = self.settings.payload_keys
+        keys = self._keys(self.settings.payload_keys, stack.PAYLOAD_KEY)
         return None if keys is None else PayloadKeys.parse(keys)
 
     @functools.cached_property
     def name_keys(self) -> NameKeys | None:
         """Name sealed jobs; `None`: there are no keys."""
-        keys = self.settings.name_keys
+        keys = self._keys(self.settings.name_keys, stack.NAME_KEY)
         return None if keys is None else NameKeys.parse(keys)
 
     @functools.cached_property
@@ -629,6 +634,18 @@ class ConventionsApp(_Base):
         """Make an authorizer now, where a task requires a permission, to see that it can be made. Raises: ConfigurationError."""
         if any(getattr(task, "requires", None) is not None for task in self.tasks.values()):
             load_authorizer(self.settings.authorizer, self)
+
+    def check_sealing(self) -> None:
+        """Look whether what a task says to be sealed can be. Raises: ConfigurationError, with all that is missing."""
+        sealed = sorted(task.name for task in self.tasks.values() if getattr(task, "encrypt", False))
+        if not sealed:
+            return
+        missing = [] if extras.is_installed("cryptography") else [extras.how_to_install("cryptography")]
+        for keys, setting in ((self.payload_keys, "PAYLOAD_KEYS"), (self.name_keys, "NAME_KEYS")):
+            if keys is None:
+                missing.append(f"{ENV_PREFIX}{setting} is not set, and {sealed[0]} says that its messages are sealed")
+        if missing:
+            raise ConfigurationError(missing)
 
     @functools.cached_property
     def refusals(self) -> Refusals:

@@ -6,7 +6,7 @@ that a signature covers: in another message it does not open.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from conventions.broker.codec import SEALED_ENCODING, SEALED_TYPE, Body, UnreadableBody, parsed
 from conventions.broker.header_names import SEALED
@@ -41,7 +41,7 @@ class SealedBody:
     data: bytes
 
     @classmethod
-    def of(cls, headers: Mapping[str, Any], data: bytes) -> "SealedBody":
+    def of(cls, headers: Mapping[str, Any], data: bytes) -> Self:
         """The sealed body of a message; `headers`: as they were sent."""
         return cls(binding(SignedText(headers, *CONTENT), headers), data)
 
@@ -64,11 +64,28 @@ class SealedBody:
         return Body(args, kwargs, options or {})
 
     def __iter__(self) -> Iterator[Any]:
-        """The three parts, opened with the keys of this process. Where it cannot be opened, they are empty, and say why."""
+        """The three parts, opened with the keys of this process. Where it cannot be opened, they are empty, and say why: the job's class looks."""
         try:
             args, kwargs, options = self.opened(_keys[0])
         except CannotOpen as error:
             args, kwargs, options = [], {}, {UNOPENED: str(error)}
+        return iter((args, kwargs, {**options, SEALED_BODY: self}))
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """What follows the job, for a process that does not run it; without, where it cannot be opened."""
+        _, _, options = SealedBody.__iter__(self)
+        return dict(options)
+
+
+class BodyOfFunction(SealedBody):
+    """The same, of a function or a task of Celery, which does not look: taken apart, it raises what is wrong."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        """The three parts. Raises: CannotOpen."""
+        args, kwargs, options = self.opened(_keys[0])
         return iter((args, kwargs, {**options, SEALED_BODY: self}))
 
 

@@ -18,7 +18,7 @@ from conventions.core.named_keys import new_key
 FOLDER = Path(".conventions")
 LOCK_FILE = "lock"
 STACK_FILE = "stack.json"
-KEY_FILE = "message.key"
+MESSAGE_KEY, PAYLOAD_KEY, NAME_KEY = "message.key", "payload.key", "name.key"
 
 # The services of a killed `up` live for at most three more seconds: conventions/stack/guardian.py.
 ENDING_SECONDS = 6.0
@@ -56,11 +56,11 @@ def find(folder: Path = FOLDER) -> Stack | None:
     return stack if stack is not None and stack.pid == pid else None
 
 
-def message_keys(folder: Path = FOLDER) -> str:
-    """The key that signs the messages of the stacks of this folder, as the setting has it. It is made at the first time, and kept: messages are, too."""
-    kept = folder / KEY_FILE
+def key_of_stacks(file: str, folder: Path = FOLDER) -> str:
+    """A key of the stacks of this folder, as its setting has it, such as the one that signs messages. It is made at the first time, and kept: messages are, too."""
+    kept = folder / file
     if not kept.exists():
-        made = folder / f"{KEY_FILE}.{os.getpid()}.partial"
+        made = folder / f"{file}.{os.getpid()}.partial"
         made.touch(mode=0o600)
         try:
             made.write_text(new_key("embedded"), encoding="ascii")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import celery
 from celery.exceptions import Ignore, InvalidTaskError, Retry, Terminated, TimeLimitExceeded, WorkerLostError
@@ -40,7 +40,7 @@ from conventions.library_internals.celery_worker import can_signal, signal_numbe
 from conventions.library_internals.kombu import as_decoded
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
-from conventions.sealing.sealed_body import SealedBody, follows, is_sealed
+from conventions.sealing.sealed_body import BodyOfFunction, SealedBody, follows, is_sealed
 from conventions.worker.application import WorkerApplication
 from conventions.worker.same_claims import named
 
@@ -75,6 +75,7 @@ class PlainRequest(CeleryRequest):
     why = ""
     delivery: Any  # what the channel knows of a message in Redis; `None` elsewhere
     sealed: SealedBody | None = None
+    sealed_as: ClassVar[type[SealedBody]] = BodyOfFunction
     token: str
     _already_revoked: bool
     signalled = False
@@ -104,15 +105,14 @@ class PlainRequest(CeleryRequest):
     def _seal(self, body: bytes) -> None:
         """Hand the body over to the pool as it is."""
         sent = as_sent(self._request_dict, self.delivery or {})
-        self.sealed = self._body = SealedBody.of(sent, body)
+        self.sealed = self._body = self.sealed_as.of(sent, body)
         self._content_type = self._content_encoding = None  # Celery's tracer takes it apart, and decodes nothing
 
     @functools.cached_property
     def _context(self) -> Any:
         """As Celery. Of a sealed message the steps are opened here: its job ends in this process, and they must hear of it."""
         if self.sealed is not None:
-            _, _, steps = self.sealed
-            self._request_dict.update(steps)
+            self._request_dict.update(self.sealed.steps)
         return super()._context
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
@@ -326,6 +326,7 @@ class Request(PlainRequest):
     task: RunnableTask
 
     group: Group | None = None
+    sealed_as = SealedBody
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         super().__init__(message, *args, **options)

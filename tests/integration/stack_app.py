@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from conventions import create_app
-from conventions.stack.folder import Stack, find, message_keys
+from conventions.stack.folder import MESSAGE_KEY, Stack, find, key_of_stacks
 from tests.support import patient, wait_until
 
 INIT = """
@@ -95,7 +95,7 @@ class StackApp:
     def send(self, name: str, seconds: float = 0) -> None:
         """Send a job from this process."""
         stack = wait_until(lambda: find(self.conventions), description="an embedded stack")
-        keys = message_keys(self.conventions)
+        keys = key_of_stacks(MESSAGE_KEY, self.conventions)
         with create_app("sender", packages=[], schedule=None, broker_url=stack.broker_url, message_keys=keys) as sender:
             sender.send_task("jobs.work.Leave", kwargs={"name": name, "seconds": seconds}, queue="immediate")
 

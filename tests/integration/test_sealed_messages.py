@@ -442,3 +442,12 @@ def test_a_step_that_cannot_be_sent_stays_sealed(app: ConventionsApp, installati
         (letter,) = wait_until(lambda: letters(app), 30)
         assert (letter.task, letter.arguments, letter.error_message) == (Clear.name, {}, "(sealed)")
     refuse_canary(app)
+
+
+def test_a_worker_that_lacks_a_key_does_not_start(installation: Installation) -> None:
+    """All that is missing is said at once."""
+    installation.settings |= {"payload_keys": None, "name_keys": None}
+    told = installation.run("worker")
+    assert told.returncode == 2
+    assert "CONVENTIONS_PAYLOAD_KEYS is not set" in told.stdout
+    assert "CONVENTIONS_NAME_KEYS is not set" in told.stdout

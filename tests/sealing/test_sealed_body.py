@@ -16,7 +16,15 @@ from conventions.core.named_keys import new_key
 from conventions.sealing.kept_message import sealed_in, sealed_message
 from conventions.sealing.outgoing import Outgoing, Parts
 from conventions.sealing.payload_keys import PayloadKeys
-from conventions.sealing.sealed_body import CONTENT, SEALED_BODY, UNOPENED, SealedBody, follows, open_with
+from conventions.sealing.sealed_body import (
+    CONTENT,
+    SEALED_BODY,
+    UNOPENED,
+    BodyOfFunction,
+    SealedBody,
+    follows,
+    open_with,
+)
 
 KEYS = PayloadKeys.parse(new_key("p"))
 SIGNATURES = Signatures(MessageKeys.parse(new_key("m")))
@@ -109,6 +117,17 @@ def test_without_a_key_nothing_goes_out() -> None:
         sent(Outgoing(SIGNATURES, None))
     with pytest.raises(CannotSeal, match="only JSON is"):
         Outgoing(SIGNATURES, KEYS).finished(Parts(dict(HEADERS), "application/x-msgpack", "binary", BODY))
+
+
+def test_a_function_never_runs_without_its_arguments() -> None:
+    """Nobody looks there whether a body was opened, so it cannot be taken apart."""
+    parts = sent()
+    args, kwargs, _ = BodyOfFunction.of(parts.headers, parts.body)
+    assert (args, kwargs) == ([], {"ssn": "123"})
+    other = BodyOfFunction.of({**parts.headers, "id": "m-2"}, parts.body)
+    with pytest.raises(CannotOpen):
+        list(pickle.loads(pickle.dumps(other)))  # as the pool does
+    assert UNOPENED in other.steps
 
 
 def test_a_process_without_keys() -> None:
