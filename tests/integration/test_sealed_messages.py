@@ -7,7 +7,9 @@ import re
 import signal
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Any
 from uuid import uuid4
 
@@ -128,6 +130,18 @@ class Commits(Noting):
         return "never"
 
 
+class Waits(Noting):
+    """Hold a secret until it is told to end."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int, ssn: str) -> str:
+        self.note(f"{number} {len(ssn)}")
+        while not self.app.store.redis.exists(self.app.store.key("mended")):
+            sleep(0.05)
+        return ssn
+
+
 class Same(Noting):
     """Return what is no secret."""
 
@@ -176,7 +190,7 @@ class Sealed(BatchTask):
         )
 
 
-for each in (Hold, Twice, Broken, Tell, Fail, Sealed, Commits):
+for each in (Hold, Twice, Broken, Tell, Fail, Sealed, Commits, Waits):
     each.encrypt = True
 
 
@@ -451,3 +465,42 @@ def test_a_worker_that_lacks_a_key_does_not_start(installation: Installation) ->
     assert told.returncode == 2
     assert "CONVENTIONS_PAYLOAD_KEYS is not set" in told.stdout
     assert "CONVENTIONS_NAME_KEYS is not set" in told.stdout
+
+
+def memory_of(pid: int) -> bytes:
+    """What a process can write to, as far as it can be read."""
+    found = []
+    maps = Path(f"/proc/{pid}/maps").read_text(encoding="ascii")
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in maps.splitlines():
+            addresses, rights, *_ = line.split()
+            if rights.startswith("rw") and "[v" not in line:
+                begin, end = (int(one, 16) for one in addresses.split("-"))
+                with suppress(OSError):
+                    memory.seek(begin)
+                    found.append(memory.read(end - begin))
+    return b"".join(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="the memory of a process is read by /proc")
+def test_the_main_process_holds_ciphertext(app: ConventionsApp, installation: Installation) -> None:
+    """While jobs run, after they have ended well or badly, and while others wait; the process that runs a job holds its data."""
+    secret = f"secret-{uuid4().hex}"  # no other test has sent it, and no log names it
+    with installation.worker("--concurrency=2", "--pool=prefork") as worker:
+        for number in (1, 2):
+            Waits.delay(number=number, ssn=secret)
+        wait_until(lambda: len(done(app)) == 2, 30)
+        for number in range(10, 20):
+            Hold.delay(number=number, ssn=secret)
+        Hold.enqueue_many([{"number": number, "ssn": secret} for number in range(20, 60)])
+        chain(Clear.s(number=5), Hold.si(number=6, ssn=secret)).apply_async()
+        assert any(secret.encode() in memory_of(one.pid) for one in worker.children()), "this looks into memory"
+        assert secret.encode() not in memory_of(worker.process.pid)
+        app.store.redis.set(app.store.key("mended"), 1)
+        wait_until(lambda: len(done(app)) == 54, 30, str(len(done(app))))
+        lost = Fail.delay(number=3, ssn=secret)
+        wait_for_letter(app, lost.id)
+        Tell.delay(number=4, ssn=secret).get(timeout=30)
+        assert secret.encode() not in memory_of(worker.process.pid)
+        for one in worker.recorders():
+            assert secret.encode() not in memory_of(one.pid)
