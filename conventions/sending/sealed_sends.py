@@ -1,6 +1,6 @@
 """Which messages are sealed: those of a task that says so, those with such a step after them, and those that follow a sealed job (R21).
 
-What follows a job was within its sealed body until then, and stays sealed, whatever its own task says.
+What follows a job was within its sealed body until then, and stays sealed, whatever its own task says. So does all that a function sends.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import celery
 
 from conventions.broker.header_names import SEALED
 from conventions.core.errors import CannotSeal
-from conventions.execution.current_job import sends_follow_ups
+from conventions.execution.current_job import current_job, sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import current_task
 from conventions.sealing.sealed_body import NOTHING_FOLLOWS, SEALED_BODY
@@ -50,4 +50,6 @@ def _is_followed_by_sealed(task: DeclaredTask | NamedTask | celery.Task, options
 
 def _follows_sealed() -> bool:
     running = current_task()
-    return running is not None and getattr(running.request, SEALED_BODY, None) is not None and sends_follow_ups()
+    if running is None or getattr(running.request, SEALED_BODY, None) is None:
+        return False
+    return current_job() is None or sends_follow_ups()  # nobody can tell what a function sends from what follows it

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import chain, chord
+from celery import chain, chord, signature
 from sqlalchemy import delete
 
 from conventions import BatchTask, ImmediateTask, Job, RetryPolicy
@@ -213,7 +213,7 @@ def installation(brokers: dict[str, Any], new_database: Callable[[Path], str], t
         "key_prefix": f"t{uuid4().hex[:8]}",
     }
     settings |= {"database_url": new_database(tmp_path)} | brokers
-    return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+    return Installation(tmp_path, [__name__, "sealed_function"], [Path(__file__).parent], **settings)
 
 
 @pytest.fixture
@@ -504,3 +504,15 @@ def test_the_main_process_holds_ciphertext(app: ConventionsApp, installation: In
         assert secret.encode() not in memory_of(worker.process.pid)
         for one in worker.recorders():
             assert secret.encode() not in memory_of(one.pid)
+
+
+def test_a_function_after_a_sealed_job(app: ConventionsApp, installation: Installation) -> None:
+    """Its message is sealed, it runs as Celery runs it, and so does what follows it."""
+    with installation.worker("--concurrency=2"):
+        later = Length.s().set(countdown=3)  # so that its message is seen
+        chain(Tell.s(number=1, ssn=CANARY), signature("sealed_function.measure"), later).apply_async()
+        wait_until(lambda: done(app) == ["measured 21"], 30, str(done(app)))
+        refuse_canary(app)
+        wait_until(lambda: len(done(app)) == 2, 30, str(done(app)))
+    assert done(app) == ["length 21 by system", "measured 21"]
+    refuse_canary(app)
