@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from conventions.batches.resume_point import Cursor
 from conventions.core.chunking import batched
-from conventions.core.errors import BusinessError
+from conventions.core.errors import BusinessError, CannotOpen
+from conventions.core.sealed_mark import is_sealed_text
 from conventions.core.units import milliseconds
 from conventions.progress.reporter import Progress
 from conventions.progress.sealed_notes import with_open_note
@@ -290,6 +291,8 @@ class Batches:
 def _readable(id: str, keys: PayloadKeys | None, *found: Any) -> BatchSummary | None:  # noqa: A002
     try:
         return _summary(id, keys, found)
+    except CannotOpen:
+        raise
     except (
         ArithmeticError,
         LookupError,
@@ -306,6 +309,7 @@ def _summary(id: str, keys: PayloadKeys | None, found: tuple[Any, ...]) -> Batch
     if b"state" not in fields:
         return None
     progress = with_open_note(keys, Progress.read(id, counts))
+    sealed = is_sealed_text(fields.get(b"arguments", b"").decode(errors="replace"))
     return BatchSummary(
         id=id,
         task=fields[b"task"].decode(),
@@ -321,7 +325,7 @@ def _summary(id: str, keys: PayloadKeys | None, found: tuple[Any, ...]) -> Batch
         progress=progress,
         ended_chunks=ended,
         returns=[
-            open_json(keys, json.loads(returns[index]), RESULT, chunk_owner(id, int(index)))
+            _returned(json.loads(returns[index]), keys, chunk_owner(id, int(index)), sealed=sealed)
             for index in sorted(returns, key=int)
         ],
     )
@@ -329,3 +333,12 @@ def _summary(id: str, keys: PayloadKeys | None, found: tuple[Any, ...]) -> Batch
 
 def _indexes(failed: Mapping[bytes, bytes], outcome: bytes) -> list[int]:
     return sorted(int(index) for index, found in failed.items() if found == outcome)
+
+
+def _returned(value: Any, keys: PayloadKeys | None, owner: str, *, sealed: bool) -> Any:
+    try:
+        return open_json(keys, value, RESULT, owner)
+    except CannotOpen:
+        if sealed:
+            raise
+        return value  # a text of a batch that is not sealed may begin like a sealed one

@@ -46,8 +46,13 @@ def kept_result(task: RunnableTask, job: Attempt, result: Any) -> Any:
 
 
 def opened_result(task: RunnableTask, job: Attempt, value: Any) -> Any:
-    """The result of the first run of a key, as its claim or the record of its effect keeps it. Raises: CannotOpen."""
-    return open_json(task.app.payload_keys, value, RESULT, _owner(job))
+    """The result of the first run of a key, as its claim or the record of its effect keeps it. Raises: CannotOpen: of a sealed job."""
+    try:
+        return open_json(task.app.payload_keys, value, RESULT, _owner(job))
+    except CannotOpen:
+        if job.sealed:
+            raise
+        return value  # a text of a job that is not sealed may begin like a sealed one
 
 
 def opened(task: RunnableTask, job: Attempt, done: Done) -> Done:

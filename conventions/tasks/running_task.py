@@ -15,6 +15,7 @@ from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
 from conventions.core.errors import (
+    CannotOpen,
     LeaseLost,
     PayloadError,
     PermissionDenied,
@@ -224,7 +225,12 @@ class RunningTask(celery.Task):
         return text if keys is None else seal_text(keys, text, what, self.job.id)
 
     def _opened(self, what: str, value: Any) -> Any:
-        return open_json(self._application().payload_keys, value, what, self.job.id)
+        try:
+            return open_json(self._application().payload_keys, value, what, self.job.id)
+        except CannotOpen:
+            if self.job.sealed:
+                raise
+            return value  # a text of a job that is not sealed may begin like a sealed one
 
     def report_alive(self) -> None:
         """Report that the job goes on, so that its lease is renewed. It takes a microsecond."""

@@ -142,6 +142,39 @@ class Waits(Noting):
         return ssn
 
 
+MARKED = "x-conventions-sealed:cursor"
+
+
+class Marked(Noting):
+    """Not sealed: it returns, and keeps, texts that begin like sealed ones."""
+
+    idempotent_on = ("number",)
+    ignore_result = False
+
+    def run(self, number: int) -> str:
+        if self.resumed_from is None:
+            self.checkpoint(MARKED)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.note(f"{number} {self.resumed_from}")
+        return MARKED
+
+
+class MarkedBatch(BatchTask):
+    """The same, in chunks."""
+
+    idempotent_on = ("number",)
+
+    def items(self, number: int) -> Iterator[int]:
+        yield number
+
+    def process(self, chunk: list[int], number: int) -> str:
+        assert chunk == [number]
+        return MARKED
+
+    def finish(self, summary: BatchSummary, number: int) -> None:
+        self.app.store.redis.rpush(self.app.store.key("done"), f"{number} {summary.returns}")
+
+
 class Same(Noting):
     """Return what is no secret."""
 
@@ -516,3 +549,13 @@ def test_a_function_after_a_sealed_job(app: ConventionsApp, installation: Instal
         wait_until(lambda: len(done(app)) == 2, 30, str(done(app)))
     assert done(app) == ["length 21 by system", "measured 21"]
     refuse_canary(app)
+
+
+def test_plain_texts_that_begin_like_sealed_ones(app: ConventionsApp, installation: Installation) -> None:
+    """They are what they are, as if nothing was ever sealed."""
+    with installation.worker("--concurrency=2"):
+        assert Marked.delay(number=1).get(timeout=60) == MARKED
+        chain(Marked.s(number=1), Length.s()).apply_async()  # a duplicate, and what follows it
+        MarkedBatch.delay(number=2)
+        wait_until(lambda: len(done(app)) == 3, 60, str(done(app)))
+    assert done(app) == [f"1 {MARKED} by system", f"2 ['{MARKED}']", f"length {len(MARKED)} by system"]

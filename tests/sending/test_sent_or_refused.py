@@ -40,7 +40,7 @@ def ended(app: ConventionsApp) -> Iterator[None]:
     """The job of this thread has ended, in its third generation."""
     task = app.tasks[Step.name]
     task.push_request(**vars(Context({"id": "before", "x_actor": "u-42"})))
-    task.request.job = SimpleNamespace(ended=True, generation=2, edited_by=None)
+    task.request.job = SimpleNamespace(ended=True, generation=2, edited_by=None, sealed=False)
     celery._state._task_stack.push(task)
     yield
     celery._state._task_stack.pop()
