@@ -73,12 +73,13 @@ class BatchSummary:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How a batch was sent: its task, its arguments as JSON, its actor, the options of the send."""
+    """How a batch was sent: its task, its arguments as JSON, its actor, the options of the send, and whether it was sealed."""
 
     task: str
     arguments: dict[str, Any]
     actor: str
     options: dict[str, Any] = field(default_factory=dict)
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +232,8 @@ class Batches:
         task, arguments, actor, options = fields
         if task is None:
             return None
-        return Origin(
-            task.decode(), json.loads(self._read_text(arguments, ARGUMENTS, id)), actor.decode(), json.loads(options)
-        )
+        text, sealed = self._read_text(arguments, ARGUMENTS, id), is_sealed_text(arguments.decode())
+        return Origin(task.decode(), json.loads(text), actor.decode(), json.loads(options), sealed)
 
     def is_reported(self, id: str, repairs: int) -> bool:  # noqa: A002
         """Whether a later `recovered` has already reported this many repairs."""

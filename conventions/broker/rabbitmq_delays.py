@@ -162,13 +162,14 @@ def _id_of(message: tuple[Delivery, dict[str, Any]]) -> str:
     return str(message[1]["properties"].get("correlation_id", ""))
 
 
-def delayed(message: Any, queue: str, wait: float) -> Publication:
+def delayed(message: Any, queue: str, wait: float, same: str = "") -> Publication:
     """A message of py-amqp, as Redis keeps it.
 
     Args:
         message: as kombu made it.
         queue: the name that our settings use.
         wait: seconds until it is due.
+        same: of a sealed message, what those that hold the same have in common; else empty.
     """
     properties = dict(message.properties)
     headers = properties.pop("application_headers", None) or {}
@@ -189,7 +190,7 @@ def delayed(message: Any, queue: str, wait: float) -> Publication:
     }
     return Publication(
         tag, queue, written_message(stored), int(priority) if isinstance(priority, int) else 0, wait,
-        request_digest(headers, text), int(headers.get(GENERATION) or 0),
+        request_digest(headers, same or text), int(headers.get(GENERATION) or 0),
     )  # fmt: skip
 
 

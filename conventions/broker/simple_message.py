@@ -155,7 +155,11 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None 
     headers: Any = message["headers"]
     if args != [] or type(kwargs) is not dict or following != _NOTHING or not headers["ignore_result"]:
         return None
-    if is_sealed != (SEALED in headers) or is_sealed != (message["content_encoding"] == SEALED_ENCODING):
+    if (
+        (is_sealed and not body)
+        or is_sealed != (SEALED in headers)
+        or is_sealed != (message["content_encoding"] == SEALED_ENCODING)
+    ):
         return None
     # Kombu's own types need kombu; SQL refuses NUL in a name.
     is_odd = KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload

@@ -20,8 +20,16 @@ MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: the text of an 
 
 
 MOST_CAUSES = 100  # of one error; a chain may go in a circle
-SAYS_NOTHING = (CannotOpen, IdempotencyConflict, LeaseLost, PermissionDenied, TooManyStarts, TooOldToTell)
-"""Errors whose text is ours, and repeats nothing of what a job holds."""
+_OURS = (CannotOpen, IdempotencyConflict, LeaseLost, TooManyStarts, TooOldToTell)
+
+
+def says_nothing(error: BaseException) -> bool:
+    """Whether the text of an error is ours, and repeats nothing of what a job holds."""
+    if isinstance(
+        error, PermissionDenied
+    ):  # else code of the team has raised it, or it repeats what an authorizer has said
+        return error.lacked_by is not None and error.__cause__ is None
+    return isinstance(error, _OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ def describe(task: str | None, error: BaseException, *, sealed: bool = False) ->
         error: what was raised.
         sealed: whether its text is left out, since it may repeat what is sealed: its class and its places in the code stay.
     """
-    if sealed and not isinstance(error, SAYS_NOTHING):
+    if sealed and not says_nothing(error):
         return FailureText(
             error=cut(type(error).__name__),
             error_message=SHOWN,
@@ -66,7 +74,7 @@ def describe(task: str | None, error: BaseException, *, sealed: bool = False) ->
 
 def text_for(error: BaseException, *, sealed: bool) -> str:
     """The text of an error; of that of a sealed job only where it repeats nothing of it."""
-    return SHOWN if sealed and not isinstance(error, SAYS_NOTHING) else text_of(error)
+    return SHOWN if sealed and not says_nothing(error) else text_of(error)
 
 
 def _places(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from conventions.broker.header_names import (
     PARKED,
     READY_AT,
     REDRIVEN_BY,
+    SEALED,
     SIGNATURE,
     SIGNED,
     UNKNOWN,
@@ -36,15 +37,15 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.validation import CANVASES, fault_of
 from conventions.core.error_text import cut
-from conventions.core.errors import IdempotencyConflict, PayloadError
+from conventions.core.errors import CannotOpen, IdempotencyConflict, PayloadError
 from conventions.core.priority import Priority
 from conventions.core.units import moment
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
-from conventions.sealing.kept_message import sealed_in
-from conventions.sealing.sealed_body import follows
+from conventions.sealing.kept_message import check_owner, sealed_in
+from conventions.sealing.sealed_body import NOTHING_FOLLOWS, follows
 from conventions.security.credentials import LEFT_OUT
 from conventions.sending.publish import publish_written
 from conventions.storage.tables import DeadLetterRow
@@ -115,6 +116,7 @@ def send(
             f"{letter.id}: it is a group, chain or chord that could not be sent as a step, and no job; send its tasks anew"
         )
     _refuse_left_out(letter)
+    _refuse_of_another(app, letter)
     if hasattr(task, "arguments"):
         _check(letter)
         if fits or not _is_whole(letter):  # else its message is made here
@@ -150,7 +152,10 @@ def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> 
     if letter.error == IdempotencyConflict.__name__:  # its key belongs to another job
         key = None
     since = moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at
-    return executions.has_succeeded(session, letter.task, letter.id, key, since)
+    other = (letter.headers.get(OTHER_NAMES) or (None,))[0]
+    return any(
+        executions.has_succeeded(session, letter.task, letter.id, one, since) for one in {key, other if key else None}
+    )
 
 
 def _has_follow_ups(letter: DeadLetterRow) -> bool:
@@ -171,7 +176,8 @@ def _is_whole(letter: DeadLetterRow) -> bool:
 
 
 def _check_arguments(app: Application, arguments: Arguments, letter: DeadLetterRow) -> None:
-    sealed = sealed_in(dead_letters.message(letter))
+    message = dead_letters.message(letter)
+    sealed = sealed_in(message)
     args, kwargs = ((), letter.arguments) if sealed is None else sealed.opened(app.payload_keys)[:2]
     try:
         arguments.bind(args, kwargs)
@@ -187,6 +193,19 @@ def _refuse_left_out(letter: DeadLetterRow) -> None:
         texts.append(json.dumps(read_body(message), ensure_ascii=False))
     if any(f'"{LEFT_OUT}' in text for text in texts):
         raise PayloadError(f"{letter.id}: what looks like a credential was left out of it: edit its arguments first")
+
+
+def _refuse_of_another(app: Application, letter: DeadLetterRow) -> None:
+    """Refuse a sealed letter whose message is that of another job. Raises: CannotOpen."""
+    message = dead_letters.message(letter)
+    sealed = sealed_in(message)
+    if sealed is None or message is None:
+        return
+    headers = message.get("headers") or {}
+    name = headers.get("task")  # which may be an old one
+    if headers.get("id") != letter.id or letter.task not in (name, getattr(app.tasks.get(name), "name", None)):
+        raise CannotOpen(f"{letter.id}: what it holds is of another message")
+    check_owner(sealed, name, letter.id)
 
 
 def _check(letter: DeadLetterRow) -> None:
@@ -220,6 +239,7 @@ def _send_message(
     properties = message.get("properties") or {}
     body, content = bytes_of(message["body"]), (message["content-type"], message["content-encoding"])
     if (sealed := sealed_in(message)) is not None:  # the channel seals it for its new headers
+        headers[SEALED] = NOTHING_FOLLOWS  # also where somebody has taken that away
         body, content = json_of_kombu(sealed.opened(app.payload_keys)).encode(), (CONTENT_TYPE, CONTENT_ENCODING)
     publish_written(
         app,

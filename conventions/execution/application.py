@@ -18,7 +18,7 @@ from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
 from conventions.broker.signature import Signatures
-from conventions.core.errors import NewerLayout
+from conventions.core.errors import CannotSeal, NewerLayout
 from conventions.core.lease_timings import Timings
 from conventions.core.redis_answers import refusal_of
 from conventions.core.settings import Settings
@@ -56,6 +56,10 @@ class Origin(Protocol):
     @property
     def options(self) -> Mapping[str, Any]:
         """The options that its messages get."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it was sealed, and so are its messages."""
 
 
 class NextMessage(Protocol):
@@ -244,6 +248,8 @@ def may_pass(app: Application, error: BaseException) -> bool:
     """Whether another moment may mend an error: a server does not answer, or takes nothing. Other errors are those of the message."""
     if isinstance(error, Reject):
         return bool(error.requeue)
+    if isinstance(error, CannotSeal):  # another process has the key
+        return True
     if isinstance(error, RedisError) and not isinstance(error, _AWAY):  # some answers are final
         return bool(refusal_of(error))
     if isinstance(error, RuntimeError):  # Celery raises it when it cannot subscribe to the result

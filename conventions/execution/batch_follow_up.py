@@ -11,6 +11,7 @@ from conventions.broker.batch_membership import Join, Member, Outcome, finish_id
 from conventions.core.actor import acting_as
 from conventions.core.priority import Priority
 from conventions.execution.application import Application
+from conventions.sealing.sealed_text import note_opened, noting_opened
 
 logger = logging.getLogger(__name__)
 
@@ -45,5 +46,7 @@ def send_next_message(app: Application, batch_id: str) -> None:
     options = dict(origin.options)
     if "priority" in options:
         options["priority"] = Priority(options["priority"])
-    with acting_as(origin.actor):
+    with acting_as(origin.actor), noting_opened():
+        if origin.sealed:
+            note_opened()
         task.apply_async(kwargs=kwargs, task_id=task_id, **options)

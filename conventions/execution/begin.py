@@ -149,8 +149,8 @@ def begin_answered(
 def _begun(
     task: RunnableTask, job: Attempt, values: dict[str, Any], fault: PayloadError | None, found: Done | None
 ) -> Begun:
-    if fault is not None and found is None:
-        raise end_dead(task, job, fault)
+    if fault is not None and (found is None or isinstance(fault, CannotOpen)):  # then nobody knows what follows it
+        raise end_dead(task, job, fault, claimed=found is None)
     return job, values, found
 
 

@@ -192,8 +192,12 @@ class ChordParts:
     def _unpack_chord_result(self, tup: Any, decode: Any, *states: Any) -> Any:
         found = super()._unpack_chord_result(tup, decode, *states)  # type: ignore[misc]  # the other base class has it
         if is_sealed_text(found):
+            if self.app.payload_keys is None:
+                raise StepsNotSent("what a part has returned is sealed, and its key is not here", requeue=True)
             note_opened()  # what was sealed stays so, in the message of the body
             found = opened_part(self.app, str(decode(tup)[1]), found)
+            if is_sealed_text(found):
+                raise StepsNotSent("what a part has returned is sealed with a key that is not here", requeue=True)
         return found
 
     def _fail_body(self, body: Any, error: ChordError) -> None:

@@ -37,9 +37,9 @@ def log_failure(job: Attempt, error: BaseException, next_step: str) -> None:
     )
 
 
-def log_unsendable(message_id: str, task: str, error: BaseException) -> None:
-    """Write that a step which follows a job cannot be sent."""
-    parts = _parts("failed", message_id, task, error)
+def log_unsendable(message_id: str, task: str, error: BaseException, *, sealed: bool) -> None:
+    """Write that a step which follows a job cannot be sent; `sealed`: without the text of the error."""
+    parts = _parts("failed", message_id, task, error, sealed=sealed)
     logger.warning(_ENDED, parts, extra=parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.broker.codec import json_of_kombu
-from conventions.core.error_text import SAYS_NOTHING
+from conventions.core.error_text import says_nothing
 from conventions.core.errors import CannotOpen, JobFailed
 from conventions.core.sealed_mark import SHOWN
 from conventions.declare.payload import encode
@@ -84,6 +84,6 @@ def hidden(task: str, ending: BaseException) -> BaseException:
 
 def failed(task: str, error: Any) -> Exception:
     """What stands for an error of a sealed job."""
-    if isinstance(error, SAYS_NOTHING):
+    if isinstance(error, Exception) and says_nothing(error):
         return error
     return JobFailed(f"{task}: {type(error).__name__} {SHOWN}")

@@ -241,7 +241,10 @@ def tell_of_death(task: RunnableTask, job: Attempt, error: Exception) -> Excepti
     try:
         task.on_dead(job, error)
     except Exception as fault:
-        logger.exception("not told of its dead letter yet: id=%s task=%s", job.id, job.task)
+        told = None if job.sealed else fault
+        logger.error(
+            "not told of its dead letter yet: id=%s task=%s: %s", job.id, job.task, type(fault).__name__, exc_info=told
+        )
         comes_again: Exception = Reject(fault, requeue=True)
         return comes_again
     job.ended = True  # what is sent now are its errbacks

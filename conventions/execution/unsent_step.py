@@ -69,7 +69,7 @@ class UnsentStep:
         Raises:
             Exception: a server did not answer.
         """
-        log_unsendable(self.id, self.task, error)
+        log_unsendable(self.id, self.task, error, sealed=self._is_sealed())
         refused = error if isinstance(error, ConventionError) else PayloadError(str(error), misfit=self._misfit(error))
         self.app.journal.append([self._as_dead(refused)])
         self._tell(refused)

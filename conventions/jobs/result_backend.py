@@ -6,6 +6,7 @@ It writes nothing for this: if Celery has no result, it looks what became of the
 
 import logging
 import time
+from copy import copy
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -142,6 +143,8 @@ class _Ours(ChordParts):
         """
         if is_sealed_request(request):
             result, traceback = sealed_part(self.app, request, task_id, state, result), None
+            request = copy(request)  # with `result_extended` Celery would store its arguments
+            request.args, request.kwargs = [], {}
         try:
             return super().store_result(task_id, result, state, traceback, request, **options)
         except Exception as error:

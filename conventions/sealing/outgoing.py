@@ -16,12 +16,17 @@ _ALONE = f", {_NOTHING}]".encode()
 
 
 class Parts(NamedTuple):
-    """The parts of a message that a channel writes."""
+    """The parts of a message that a channel writes.
+
+    Attributes:
+        same: of a sealed one, what two messages that hold the same have in common; else empty: their body tells.
+    """
 
     headers: dict[str, Any]
     content_type: Any
     content_encoding: Any
     body: bytes
+    same: str = ""
 
 
 class Outgoing:
@@ -37,7 +42,7 @@ class Outgoing:
 
     def finished(self, message: Parts) -> Parts:
         """A message as it goes out. One that was signed goes on as it is. Raises: CannotSeal."""
-        headers, content_type, encoding, body = message
+        headers, content_type, encoding, body, _ = message
         if SIGNATURE in headers or content_type == SEALED_TYPE:
             return message
         form = self.like(headers, content_type, encoding, body)
@@ -94,16 +99,20 @@ class OutgoingForm:
         """The body as it goes out, of a message that has these headers in the place of those of the first one."""
         return body if self._keys is None else self._keys.seal(body, binding(self._text, headers))
 
+    def same(self, body: bytes) -> str:
+        """See `Parts`; `body`: as it was written."""
+        return "" if self._keys is None else self._keys.same(body)
+
     def signature(self, headers: Mapping[str, Any], body: bytes) -> str | None:
         """The signature of a message with these headers and this body, as it goes out; `None`: nobody signs."""
         return None if self._signs is None else self._signs.signature(headers, body)
 
     def finished(self, headers: Mapping[str, Any], body: bytes) -> Parts:
         """All parts of one."""
-        body = self.body(headers, body)
+        body, same = self.body(headers, body), self.same(body)
         signature = self.signature(headers, body)
         signed = {} if signature is None else {SIGNATURE: signature}
-        return Parts({**self.headers, **headers, **signed}, self.content_type, self.content_encoding, body)
+        return Parts({**self.headers, **headers, **signed}, self.content_type, self.content_encoding, body, same)
 
 
 def _told(body: bytes) -> str:

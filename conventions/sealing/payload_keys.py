@@ -6,6 +6,7 @@ One key may seal 2^32 texts with random nonces (NIST SP 800-38D, section 8.3). A
 HKDF-SHA256 (RFC 5869) of the key and 16 random bytes, which stand before what it has sealed.
 """
 
+import hmac
 from collections.abc import Iterator, Mapping
 from os import urandom
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # an extra, which only those need who seal
 
 VERSION = 1
 SALT, NONCE, TAG = 16, 12, 16  # bytes
-PURPOSE = b"conventions payload 1"
+PURPOSE, SAME = b"conventions payload 1", b"conventions same text 1\0"
 MOST = 1 << 30  # texts that a process seals before it takes another key of its own
 REMEMBERED = 1024  # keys of processes; each takes some 10 µs to make
 
@@ -57,6 +58,10 @@ class PayloadKeys:
         head, key = own
         nonce = urandom(NONCE)
         return b"%b%b%b" % (head, nonce, key.encrypt(nonce, text, bound_to))
+
+    def same(self, text: bytes) -> str:
+        """A code of a text, the same each time: two sealed messages with one of them hold the same. Nobody guesses the text back without the key."""
+        return hmac.digest(self._keys[self.seals_with], SAME + text, "sha256").hex()[:32]
 
     def open(self, sealed: bytes, bound_to: bytes) -> bytes:
         """The text. Raises: CannotOpen: its key is not here, it is no sealed text, it was altered, or it was bound to something else."""

@@ -44,6 +44,10 @@ def in_chunks(task: SendableTask, items: Iterable[Sequence[Any]], size: int) -> 
     Raises:
         TypeError, PayloadError: as a send; TypeError also for a task that requires a permission.
     """
+    if task.encrypt:
+        raise TypeError(
+            f"{task.name}: chunks sends it within a task of Celery, which does not seal it; use starmap, or a BatchTask"
+        )
     if task.requires is not None:
         raise TypeError(
             f"{task.name}: chunks runs it within a task of Celery, which asks nobody for the permission that it requires; use starmap, or a BatchTask"

@@ -52,4 +52,7 @@ def _follows_sealed() -> bool:
     running = current_task()
     if running is None or getattr(running.request, SEALED_BODY, None) is None:
         return False
-    return current_job() is None or sends_follow_ups()  # nobody can tell what a function sends from what follows it
+    job = (
+        current_job()
+    )  # of a function nobody can tell what it sends from what follows it, nor of a part of a batch what the batch sends
+    return job is None or job.member is not None or sends_follow_ups()

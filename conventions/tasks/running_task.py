@@ -36,7 +36,8 @@ from conventions.execution.steps_within import every_task
 from conventions.library_internals.celery import LocalStack, current_task, result_is_ignored
 from conventions.permission.question import Question
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
-from conventions.sealing.sealed_text import CHECKPOINT, NOTE, open_json, seal_text
+from conventions.sealing.sealed_body import SEALED_BODY
+from conventions.sealing.sealed_text import CHECKPOINT, NOTE, note_opened, noting_opened, open_json, seal_text
 from conventions.sending.application import SendingApplication
 from conventions.tasks.plain_task import is_celerys
 
@@ -336,6 +337,24 @@ class RunningTask(celery.Task):
     def _kept_result(self, result: Any) -> Any:
         """A result as the record of an effect keeps it: sealed, if its message was. Raises: TypeError, ValueError: it is no JSON."""
         return kept_result(self, self.job, result) if self.job.sealed else result
+
+    if not TYPE_CHECKING:
+
+        def replace(self, sig: Any) -> Any:
+            """As Celery. What follows a sealed job is sent with what takes its place, and stays sealed."""
+            with noting_opened():
+                self._note_sealed()
+                return super().replace(sig)
+
+        def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+            """As Celery. The same: its message has the body of the chord."""
+            with noting_opened():
+                self._note_sealed()
+                return super().add_to_chord(sig, lazy)
+
+    def _note_sealed(self) -> None:
+        if getattr(self.request, SEALED_BODY, None) is not None:
+            note_opened()
 
     # Failing.
 

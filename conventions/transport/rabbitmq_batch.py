@@ -62,13 +62,13 @@ class ConfirmedBatch:
 
     def publish(self, message: Any, *, exchange: str = "", routing_key: str = "", **_: Any) -> None:
         """Keep one message for the next flush. Raises: NotTaken, as `flush`; PayloadError."""
-        is_of_task = self.channel.is_of_task(message)
+        is_of_task, same = self.channel.is_of_task(message), ""
         if is_of_task:
-            self.channel.finish(message)
+            same = self.channel.finish(message)
             make_fit(message, self.channel.message_limit)
         if exchange or not is_of_task:
             self._waiting.append(Addressed(message, "", exchange, routing_key, is_of_task))
-        elif (later := self.channel.later(message, routing_key)) is not None:
+        elif (later := self.channel.later(message, routing_key, same)) is not None:
             self._later.append(later)
         else:
             self._waiting.append(Addressed(message, routing_key, "", routing_key, is_of_task))

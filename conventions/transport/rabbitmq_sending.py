@@ -39,14 +39,14 @@ class SendingChannel(QueueChannel):
             # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
             publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
             return publish(msg, exchange, routing_key, **options)
-        self.finish(msg)
+        same = self.finish(msg)
         make_fit(msg, self.message_limit)
         if exchange:
             sent = self._publish(msg, exchange, routing_key, options)
             if self._returned is not None:  # no queue is bound to it by this key
                 raise self._returned
             return sent
-        if (later := self.later(msg, routing_key)) is not None:
+        if (later := self.later(msg, routing_key, same)) is not None:
             self.keep([later], on_disk=is_copy(msg))
             return None
         name = self.queue_of(msg, routing_key)
@@ -71,12 +71,12 @@ class SendingChannel(QueueChannel):
         check_sender(headers, self.connection.link.app.main)
         return True
 
-    def finish(self, msg: Any) -> None:
-        """Seal and sign a message of a task, as far as this application does, and nobody has said of it that it is not signed."""
+    def finish(self, msg: Any) -> str:
+        """Seal and sign a message of a task, as far as this application does, and nobody has said of it that it is not signed. Returns `Parts.same`."""
         outgoing, properties = self.connection.link.app.outgoing, msg.properties
         headers = properties["application_headers"]
         if outgoing is None or SIGNATURE in headers:
-            return
+            return ""
         kind, encoding, body = properties.get("content_type"), properties.get("content_encoding"), msg.body
         parts = outgoing.finished(
             Parts(headers, kind, encoding, body.encode() if isinstance(body, str) else bytes(body))
@@ -85,11 +85,12 @@ class SendingChannel(QueueChannel):
         if parts.content_type != kind:
             msg.body, properties["content_type"] = parts.body, parts.content_type
             properties["content_encoding"] = parts.content_encoding
+        return str(parts.same)
 
-    def later(self, msg: Any, queue: str) -> Publication | None:
-        """What is kept of a message that is not due."""
+    def later(self, msg: Any, queue: str, same: str) -> Publication | None:
+        """What is kept of a message that is not due; `same`: see `finish`."""
         wait = seconds_until(msg.properties["application_headers"].get("eta"))
-        return delayed(msg, queue, wait) if wait else None
+        return delayed(msg, queue, wait, same) if wait else None
 
     def keep(self, publications: Sequence[Publication], *, on_disk: bool) -> None:
         """Keep messages that are not due. Raises: RedisError, BrokerUnavailable."""

@@ -96,12 +96,13 @@ class ConventionsChannel(Reading):
     def _put(
         self, queue: str, message: dict[str, Any], *, _publish_batch: PublishBatch | None = None, **_: Any
     ) -> None:
-        headers, properties = message["headers"], message["properties"]
+        headers, properties, same = message["headers"], message["properties"], ""
         check_sender(headers, self.app.main)
         if (outgoing := self.app.outgoing) is not None and "task" in headers and SIGNATURE not in headers:
             kind, encoding = message["content-type"], message["content-encoding"]
             parts = outgoing.finished(Parts(headers, kind, encoding, bytes_of(message["body"])))
-            message["headers"] = headers = parts.headers
+            message["headers"], same = parts.headers, parts.same
+            headers = parts.headers
             if (
                 parts.content_type != kind
             ):  # a copy: a template for other messages is made of this one, which is not sealed
@@ -120,7 +121,7 @@ class ConventionsChannel(Reading):
             payload=payload,
             priority=self._get_message_priority(message),
             wait=_wait(headers.get("eta")),
-            digest=request_digest(headers, message["body"]),
+            digest=request_digest(headers, same or message["body"]),
             generation=int(headers.get("x_generation") or 0),
             lifetime=REPLY_LIFETIME if is_reply else 0.0,
         )

@@ -13,7 +13,7 @@ JOB = Attempt("m-1", "shop.Charge", {}, "m-1", "", "7", attempt=1, planned_at=No
 
 LINES: dict[str, Callable[[BaseException], None]] = {
     "failed": lambda error: log_failure(JOB, error, "dead letter"),
-    "unsendable": lambda error: log_unsendable("m-1", "shop.Charge", error),
+    "unsendable": lambda error: log_unsendable("m-1", "shop.Charge", error, sealed=False),
     "refused": lambda error: log_refusal("m-1", "shop.Charge", error),
 }
 write = pytest.mark.parametrize("write", LINES.values(), ids=LINES)

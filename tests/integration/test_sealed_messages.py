@@ -15,12 +15,12 @@ from uuid import uuid4
 
 import pytest
 from celery import chain, chord, signature
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
-from conventions import BatchTask, ImmediateTask, Job, RetryPolicy
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Job, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import BatchSummary
-from conventions.broker.header_names import FINGERPRINT, KEY
+from conventions.broker.header_names import FINGERPRINT, KEY, SEALED
 from conventions.core.errors import CannotOpen, CannotSeal, LetterNotEditable
 from conventions.core.named_keys import new_key
 from conventions.dead_letters.edit import edit
@@ -31,7 +31,7 @@ from conventions.storage.tables import AttemptLogRow, AuditRow, DeadLetterRow, E
 from tests.broker_set_ups import BROKERS, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
-from tests.workers import Installation, acting_through, forget, letters, wait_for_letter
+from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
 
 CANARY = "canary-9181-4417"
 ONCE = RetryPolicy(attempts=1, network_attempts=1)
@@ -175,6 +175,45 @@ class MarkedBatch(BatchTask):
         self.app.store.redis.rpush(self.app.store.key("done"), f"{number} {summary.returns}")
 
 
+class Replaces(Noting):
+    """Let another job take its place, and the steps after it."""
+
+    not_idempotent = "another one runs"
+
+    def run(self, number: int, ssn: str) -> Any:
+        assert ssn
+        return self.replace(Clear.si(number=number))
+
+
+class Adds(Noting):
+    """Add a part to its chord."""
+
+    not_idempotent = "another one runs"
+
+    def run(self, number: int, ssn: str) -> str:
+        assert ssn
+        self.add_to_chord(Same.si(number=number))
+        return ""
+
+
+class PlainBatch(BatchTask):
+    """It follows a sealed job, and says nothing itself."""
+
+    idempotent_on = EVERY_ARGUMENT
+    chunk_size = 1
+
+    def items(self, text: str) -> Iterator[str]:
+        yield from (text, text)
+
+    def process(self, chunk: list[str], text: str) -> str:
+        assert chunk == [text]
+        return text
+
+    def finish(self, summary: BatchSummary, text: str) -> None:
+        assert summary.returns == [text, text]
+        self.app.store.redis.rpush(self.app.store.key("done"), f"both {len(text)}")
+
+
 class Same(Noting):
     """Return what is no secret."""
 
@@ -223,7 +262,7 @@ class Sealed(BatchTask):
         )
 
 
-for each in (Hold, Twice, Broken, Tell, Fail, Sealed, Commits, Waits):
+for each in (Hold, Twice, Broken, Tell, Fail, Sealed, Commits, Waits, Replaces, Adds):
     each.encrypt = True
 
 
@@ -559,3 +598,52 @@ def test_plain_texts_that_begin_like_sealed_ones(app: ConventionsApp, installati
         MarkedBatch.delay(number=2)
         wait_until(lambda: len(done(app)) == 3, 60, str(done(app)))
     assert done(app) == [f"1 {MARKED} by system", f"2 ['{MARKED}']", f"length {len(MARKED)} by system"]
+
+
+def test_what_takes_the_place_of_a_sealed_job(app: ConventionsApp, installation: Installation) -> None:
+    """It is sent with the steps after that, and with the body of its chord; a batch after it is sealed as a whole."""
+    with installation.worker("--concurrency=2"):
+        later = Hold.si(number=2, ssn=CANARY)
+        Replaces.apply_async(kwargs={"number": 1, "ssn": CANARY}, link=Length.si(CANARY).set(countdown=2))
+        chord([Adds.s(number=3, ssn=CANARY), Tell.s(number=4, ssn=CANARY)], Length.si(CANARY).set(countdown=2))()
+        chain(Tell.s(number=5, ssn=CANARY), PlainBatch.s()).apply_async(link=later)
+        for count in (1, 2, 3, 4):
+            wait_until(lambda count=count: len(done(app)) >= count, 60, str(done(app)))  # type: ignore[misc]  # a value of this turn
+            refuse_canary(app)
+        wait_until_empty(app)
+        refuse_canary(app)
+    assert {"1 by system", "both 21", f"length {len(CANARY)} by system"} <= set(done(app))
+
+
+def test_letters_that_somebody_has_exchanged(app: ConventionsApp, installation: Installation) -> None:
+    """Whoever can write into SQL makes no job of another one's data, and sees none of it."""
+    with installation.worker():
+        sent = [Broken.delay(number=number, ssn=CANARY).id for number in (1, 2, 3)]
+        for one in sent:
+            wait_for_letter(app, one)
+    app.store.redis.set(app.store.key("mended"), 1)
+    first, second, third = (json.loads(str(wait_for_letter(app, one).message)) for one in sent)
+    other_body = {**first, "body": second["body"], "bound-to": second["bound-to"]}
+    other_task = {**second, "headers": {**second["headers"], "task": Hold.name}}
+    clear = {**third, "headers": {name: one for name, one in third["headers"].items() if name != SEALED}}
+    with app.database.session() as session:
+        for one, message in zip(sent, (other_body, other_task, clear), strict=True):
+            session.execute(update(DeadLetterRow).where(DeadLetterRow.id == one).values(message=json.dumps(message)))
+    for one in sent[:2]:
+        with pytest.raises(CannotOpen, match="of another message"):
+            redrive(app, one, "ann")
+    assert redrive(app, sent[2], "ann")
+    refuse_canary(app)
+    with installation.worker():
+        wait_until(lambda: done(app) == [f"3 {len(CANARY)} by system"], 30, str(done(app)))
+
+
+def test_one_id_is_one_message(app: ConventionsApp) -> None:
+    """What is sent twice under its id is there once, though each time it is sealed anew."""
+    if not app.port.keeps_claims:
+        pytest.skip("this broker has no ids")
+    for task_id, how in (("a", {}), ("b", {"countdown": 60}), ("c", {"link": Length.si(CANARY)})):
+        for _ in range(3):
+            Hold.apply_async(kwargs={"number": 1, "ssn": CANARY}, task_id=f"{task_id}-{app.main}", **how)
+    sizes = app.broker.sizes(Hold.queue_name)
+    assert (sizes.ready, sizes.delayed) == (2, 1)
