@@ -1,4 +1,4 @@
-"""What `bench.traces` and `bench.signed` do: measure celery-conventions with something on, by turns with it off."""
+"""What `bench.traces`, `bench.signed` and `bench.sealed` do: measure celery-conventions with something on, by turns with it off."""
 
 import argparse
 import sys

@@ -335,7 +335,7 @@ def check_form(headers: Any) -> None:
     if form not in FORMS or isinstance(form, bool):
         shown = str(form)[:20]
         raise UnknownForm(
-            f"its form {shown!r} belongs to a later release, and this one reads form 1: install that release"
+            f"its form {shown!r} belongs to a later release, and this one reads forms up to {SEALED_FORM}: install that release"
         )
 
 

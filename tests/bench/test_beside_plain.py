@@ -10,7 +10,8 @@ from tests.support import patient
 
 
 @pytest.mark.parametrize(
-    ("module", "subject", "word"), [("traces", "spans", "traced"), ("signed", "messages", "signed")]
+    ("module", "subject", "word"),
+    [("traces", "spans", "traced"), ("signed", "messages", "signed"), ("sealed", "messages", "sealed")],
 )
 def test_a_run_compares_with_and_without(module: str, subject: str, word: str) -> None:
     """Few jobs; the row has each ratio."""

@@ -191,14 +191,14 @@ def test_what_a_later_release_has_written_is_left(
     listed, marked = str(uuid4()), str(uuid4())
     redis.lpush(app.store.key("message", listed), "text")
     redis.zadd(app.store.key("queue", QUEUE), {listed: 9e14})
-    raw.put(app, QUEUE, json.dumps(raw.envelope(FINE, raw.headers(NAME, marked, x_form=2))), marked.encode())
+    raw.put(app, QUEUE, json.dumps(raw.envelope(FINE, raw.headers(NAME, marked, x_form=9))), marked.encode())
     mate = str(uuid4())
     assert Good.delay(mate).get(timeout=patient(10)) == mate
     delayed = app.store.key("delayed", QUEUE)
     wait_until(lambda: redis.zcard(delayed) == 2, 30, "both wait")
     assert {one.name for one in left_alone(app.store)} == {f"message:{listed}", f"message:{marked}"}
     assert redis.lrange(app.store.key("message", listed), 0, -1) == [b"text"]
-    assert "its form '2' belongs to a later release" in worker.output
+    assert "its form '9' belongs to a later release" in worker.output
     checked = worker.installation.run("check")
     assert checked.returncode == 1
     assert "2 keys" in checked.stdout

@@ -469,7 +469,7 @@ def test_a_message_of_a_later_form_stays_in_its_queue(
     """Nobody reads it before a worker of that release does, also where it is packed."""
     with installation.worker("--concurrency=1", "-Q", "immediate") as worker:
         for headers in ({}, {"compression": "application/x-gzip"}):
-            publish_foreign(rabbit, app, {"x_form": 2} | headers)
+            publish_foreign(rabbit, app, {"x_form": 9} | headers)
         wait_until(lambda: worker.output.count("left in its queue: a message cannot be read") == 2, 20, "both are left")
         Note.delay(2)
         wait_until(lambda: numbers(installation.folder) == [2], 20, "the worker goes on")
