@@ -130,15 +130,15 @@ class Settings(BaseSettings):
     payload_keys: str | None = Field(
         None,
         repr=False,
-        description="keys that seal what jobs hold, name:key, separated by commas; the first one seals, each opens; no task can say yet that its "
-        "messages are sealed",
+        description="keys that seal what jobs hold, name:key, separated by commas; the first one seals, each opens; none: no "
+        "message can be sealed",
     )
 
     name_keys: str | None = Field(
         None,
         repr=False,
-        description="the key under which sealed jobs have their names, name:key; two while it changes, the first one names; no task can say yet that "
-        "its messages are sealed",
+        description="the key under which sealed jobs have their names, name:key; two while it changes, the first one names, "
+        "and plain stands for the names of tasks that are not sealed",
     )
 
     authorizer: str = Field(

@@ -42,6 +42,7 @@ class TaskClass(Protocol):
     name: str
     aliases: ClassVar[Any]
     allowed_credentials: ClassVar[Any]
+    encrypt: ClassVar[Any]
     expires: Any
     idempotent_on: ClassVar[Any]
     not_idempotent: ClassVar[Any]
@@ -49,6 +50,7 @@ class TaskClass(Protocol):
     rate_limit: Any
     requires: ClassVar[Any]
     retry_policy: ClassVar[Any]
+    sensitive: ClassVar[Any]
     serializer: Any
     soft_time_limit: Any
     time_limit: Any
@@ -63,6 +65,7 @@ OPTIONS = (
     "aliases",
     "allowed_credentials",
     "chunk_size",
+    "encrypt",
     "expires",
     "fast_lane",
     "idempotent_on",
@@ -83,11 +86,6 @@ HOOK = "should_retry"
 # How like an option a name must be, by `difflib`. Each of 9,702 slips of one letter is at least 0.85; `rate_limit` and `request`,
 # which are names of a team's own, are 0.8 like `time_limit` and `requires`.
 MISSPELT = 0.82
-
-_NOT_BUILT = {
-    "encrypt": "encryption is not built yet; pass an id and look the value up in run",
-    "sensitive": "masking and encryption are not built yet; pass an id and look the value up in run",
-}
 
 _REPLACED = {
     "queue": "write queue_name = ...",
@@ -119,7 +117,6 @@ _SENDS = ("apply", "apply_async", "cancel", "chunks", "delay", "enqueue_chunks",
           "signature", "starmap")  # fmt: skip
 
 _REFUSED = {
-    **{name: f"has no effect: {why}" for name, why in _NOT_BUILT.items()},
     **{name: f"is not used here: {instead}" for name, instead in _REPLACED.items()},
     **dict.fromkeys(
         _SENDS,
@@ -188,6 +185,7 @@ def check_task(cls: type[TaskClass], arguments: Arguments | None, defaults: tupl
         faults.check(_check_idempotency, name, cls.idempotent_on, cls.not_idempotent, arguments.names)
         faults.check(_check_credentials, name, cls.allowed_credentials, arguments.names)
         faults.check(check_requires, cls, arguments.names)
+        faults.check(_check_sealed, name, cls.encrypt, cls.sensitive, arguments.names)
     for check in (_check_call, _check_retry_policy, _check_names, _check_form, _check_values):
         faults.check(check, cls)
     faults.check(_check_limits, cls, defaults)
@@ -289,6 +287,19 @@ def _check_credentials(name: str, allowed: Any, arguments: tuple[str, ...]) -> N
         raise DeclarationError(
             f"{name}: the argument {found.path} is named like a credential, which job data must not hold; take an id, and look it up in run. Where it is "
             f'none, say why: allowed_credentials = {{"{found.path}": "..."}}'
+        )
+
+
+def _check_sealed(name: str, encrypt: Any, sensitive: Any, arguments: tuple[str, ...]) -> None:
+    """Whether its messages are sealed, and for which arguments."""
+    if type(encrypt) is not bool:
+        raise DeclarationError(f"{name}: encrypt is True or False, not {encrypt!r}")
+    if not isinstance(sensitive, (list, tuple)) or not all(isinstance(one, str) for one in sensitive):
+        raise DeclarationError(f'{name}: sensitive names arguments, not {sensitive!r}; write sensitive = ("ssn",)')
+    if unknown := [one for one in sensitive if one not in arguments]:
+        there = ", ".join(arguments) or "none"
+        raise DeclarationError(
+            f"{name}: sensitive names {unknown[0]!r}, which is no argument of the job; there are: {there}"
         )
 
 

@@ -66,6 +66,8 @@ class ConventionTask(RunningTask):
         allowed_credentials: paths in the arguments, such as `rows[].token`, that look like credentials, each with the reason why they may be there.
         requires: the permission that the actor needs when the job runs, such as `report:read`, or a method that returns it. It takes those arguments of
             `run` that it names: `def requires(self, report_id: int) -> str`.
+        encrypt: whether its messages, and what its jobs leave, are sealed: open only where they are sent, and in the process that runs them.
+        sensitive: the arguments for which that is so; the whole message is sealed, as with `encrypt`.
         aliases: old names under which messages may still arrive.
         fast_lane: whether short jobs may go to a process in groups. It only changes their speed.
     """
@@ -77,6 +79,7 @@ class ConventionTask(RunningTask):
     allowed_credentials: ClassVar[Mapping[str, str]] = MappingProxyType({})
     requires: ClassVar[Requires] = None
     encrypt: ClassVar[bool] = False
+    sensitive: ClassVar[Sequence[str]] = ()
     aliases: ClassVar[tuple[str, ...]] = ()
     fast_lane: ClassVar[bool] = True
 
@@ -124,6 +127,8 @@ class ConventionTask(RunningTask):
         faults.refuse()
         if arguments is not None and returned is not None:  # which `refuse` has seen to
             cls.arguments, cls.returned = arguments, returned
+        if cls.sensitive:
+            cls.encrypt = True
         refuse_second(cls)
         add_class(cls)
 

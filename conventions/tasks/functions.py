@@ -21,12 +21,14 @@ KINDS: tuple[str, ...] = get_args(Functions)
 OURS = (
     "aliases",
     "chunk_size",
+    "encrypt",
     "fast_lane",
     "idempotent_on",
     "not_idempotent",
     "queue_name",
     "requires",
     "retry_policy",
+    "sensitive",
     "stall_after",
 )
 OF_THE_DECORATOR = ("base", "filter", "lazy", "shared")  # options that Celery's decorator takes for itself

@@ -335,22 +335,51 @@ def test_misspelt_should_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "line"),
+    ("attributes", "line"),
     [
-        ("sensitive", "masking and encryption are not built yet; pass an id and look the value up in run"),
+        ({"encrypt": "yes"}, "encrypt is True or False, not 'yes'"),
+        ({"encrypt": 1}, "encrypt is True or False, not 1"),
+        ({"sensitive": "ssn"}, "sensitive names arguments, not 'ssn'; write sensitive = (\"ssn\",)"),
+        ({"sensitive": (1,)}, "sensitive names arguments, not (1,)"),
+        ({"sensitive": ("snn",)}, "sensitive names 'snn', which is no argument of the job; there are: ssn"),
     ],
 )
-def test_an_option_that_is_not_built_is_refused(written: str, line: str) -> None:
-    """Nobody may believe that it protects anything."""
-    body: dict[str, Any] = {
-        "__doc__": "Do something.",
-        "__module__": __name__,
-        "not_idempotent": "a test",
-        written: "email:send",
-    }
-    body["run"] = _do_nothing
-    with refused(f"{written} has no effect: {line}"):
-        type("NotBuilt", (ImmediateTask,), body)
+def test_what_is_sealed_is_said_right(attributes: dict[str, Any], line: str) -> None:
+    """Nobody believes that a slip of a letter protects anything."""
+
+    def run(self: Any, ssn: str) -> None: ...
+
+    body = {"__doc__": "Do it.", "__module__": __name__, "not_idempotent": "a test", "run": run, **attributes}
+    with refused(line):
+        type("Wrong", (ImmediateTask,), body)
+
+
+def test_one_argument_seals_all() -> None:
+    """Also in what a batch is made of."""
+
+    class Letter(ImmediateTask):
+        """Write to somebody."""
+
+        not_idempotent = "a test"
+        sensitive = ("ssn",)
+
+        def run(self, ssn: str, city: str) -> None: ...
+
+    class Letters(BatchTask):
+        """Write to many."""
+
+        idempotent_on = ("path",)
+        sensitive = ("path",)
+
+        def items(self, path: str) -> list[str]:
+            return [path]
+
+        def process(self, chunk: list[str], path: str) -> None: ...
+
+    assert all(
+        one.encrypt for one in (Letter, Letters, Letters.chunk_task, Letters.finish_task, Letters.recovered_task)
+    )
+    assert not ImmediateTask.encrypt
 
 
 @pytest.mark.parametrize(

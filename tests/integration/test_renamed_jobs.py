@@ -31,6 +31,7 @@ class Noting(ImmediateTask, abstract=True):
 class Pay(Noting):
     """Pay once."""
 
+    encrypt = True
     idempotent_on = ("order",)
 
     def run(self, order: int, amount: int) -> int:
@@ -41,6 +42,7 @@ class Pay(Noting):
 class Twice(Noting):
     """Fail once."""
 
+    encrypt = True
     idempotent_on = ("order",)
     retry_policy = RetryPolicy(attempts=2, first_wait=1, network_attempts=2, jitter=0)
 
@@ -53,6 +55,7 @@ class Twice(Noting):
 class Broken(Noting):
     """Fail until it is mended."""
 
+    encrypt = True
     idempotent_on = ("order",)
     retry_policy = RetryPolicy(attempts=1, network_attempts=1)
 
@@ -60,10 +63,6 @@ class Broken(Noting):
         if not self.app.store.redis.exists(self.app.store.key("mended")):
             raise ValueError("broken")
         self.note(f"{order} {amount}")
-
-
-for each in (Pay, Twice, Broken):
-    each.encrypt = True
 
 
 @pytest.fixture(scope="module", params=BROKERS)

@@ -48,6 +48,7 @@ class Noting(ImmediateTask, abstract=True):
 class Hold(Noting):
     """Take a secret."""
 
+    encrypt = True
     idempotent_on = ("number",)
 
     def run(self, number: int, ssn: str) -> int:
@@ -58,6 +59,7 @@ class Hold(Noting):
 class Twice(Noting):
     """Fail once."""
 
+    encrypt = True
     idempotent_on = ("number",)
     retry_policy = RetryPolicy(attempts=2, first_wait=0.1, network_attempts=2, jitter=0)
 
@@ -70,6 +72,7 @@ class Twice(Noting):
 class Broken(Noting):
     """Fail until it is mended."""
 
+    encrypt = True
     idempotent_on = ("number",)
     retry_policy = ONCE
 
@@ -92,6 +95,7 @@ class Clear(Noting):
 class Tell(Noting):
     """Leave a trace everywhere, and return a secret."""
 
+    encrypt = True
     idempotent_on = ("number",)
 
     def run(self, number: int, ssn: str) -> str:
@@ -105,6 +109,7 @@ class Tell(Noting):
 class Fail(Noting):
     """Fail with a secret in the error."""
 
+    encrypt = True
     idempotent_on = ("number",)
     retry_policy = ONCE
 
@@ -119,6 +124,7 @@ class Fail(Noting):
 class Commits(Noting):
     """Commit its effect with a result, and be killed before it is settled: the next run finds the record."""
 
+    encrypt = True
     idempotent_on = ("number",)
 
     def run(self, number: int, ssn: str) -> str:
@@ -133,6 +139,7 @@ class Commits(Noting):
 class Waits(Noting):
     """Hold a secret until it is told to end."""
 
+    encrypt = True
     idempotent_on = ("number",)
 
     def run(self, number: int, ssn: str) -> str:
@@ -178,6 +185,7 @@ class MarkedBatch(BatchTask):
 class Replaces(Noting):
     """Let another job take its place, and the steps after it."""
 
+    encrypt = True
     not_idempotent = "another one runs"
 
     def run(self, number: int, ssn: str) -> Any:
@@ -188,6 +196,7 @@ class Replaces(Noting):
 class Adds(Noting):
     """Add a part to its chord."""
 
+    encrypt = True
     not_idempotent = "another one runs"
 
     def run(self, number: int, ssn: str) -> str:
@@ -244,6 +253,7 @@ class Length(Noting):
 class Sealed(BatchTask):
     """A batch of secrets."""
 
+    encrypt = True
     idempotent_on = ("text",)
     chunk_size = 2
 
@@ -260,10 +270,6 @@ class Sealed(BatchTask):
         self.app.store.redis.rpush(
             self.app.store.key("done"), f"{len(summary.returns)} chunks, {len(summary.returns[0])} by {self.actor}"
         )
-
-
-for each in (Hold, Twice, Broken, Tell, Fail, Sealed, Commits, Waits, Replaces, Adds):
-    each.encrypt = True
 
 
 @pytest.fixture(scope="module", params=BROKERS)
