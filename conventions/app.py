@@ -638,12 +638,13 @@ class ConventionsApp(_Base):
     def check_sealing(self) -> None:
         """Look whether what a task says to be sealed can be. Raises: ConfigurationError, with all that is missing."""
         sealed = sorted(task.name for task in self.tasks.values() if getattr(task, "encrypt", False))
-        if not sealed:
+        if not sealed and self.settings.seal_payloads != "all":
             return
+        who = f"{sealed[0]} says" if sealed else f"{ENV_PREFIX}SEAL_PAYLOADS says"
         missing = [] if extras.is_installed("cryptography") else [extras.how_to_install("cryptography")]
         for keys, setting in ((self.payload_keys, "PAYLOAD_KEYS"), (self.name_keys, "NAME_KEYS")):
             if keys is None:
-                missing.append(f"{ENV_PREFIX}{setting} is not set, and {sealed[0]} says that its messages are sealed")
+                missing.append(f"{ENV_PREFIX}{setting} is not set, and {who} that messages are sealed")
         if missing:
             raise ConfigurationError(missing)
 

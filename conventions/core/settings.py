@@ -141,6 +141,10 @@ class Settings(BaseSettings):
         "and plain stands for the names of tasks that are not sealed",
     )
 
+    seal_payloads: Literal["declared", "all"] = Field(
+        "declared", description="which messages are sealed: those of tasks whose class says so, or all"
+    )
+
     authorizer: str = Field(
         SQL_AUTHORIZER,
         description="who says whether an actor has the permission that a task requires, as module:NAME of a class that is made with the application; "

@@ -7,6 +7,7 @@ from conventions.broker.header_names import FINGERPRINT, KEY, OTHER_NAMES
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.key import idempotency_key
 from conventions.sealing.name_keys import Names
+from conventions.sealing.sealed_task import is_sealed
 
 
 def name_headers(
@@ -30,7 +31,7 @@ def name_headers(
     """
     plain = Names(key or idempotency_key(task.idempotent_on, payload, message_id, planned), fingerprint)
     keys = task.app.name_keys
-    if not task.encrypt or keys is None:
+    if keys is None or not is_sealed(task):
         return {KEY: plain.key, FINGERPRINT: plain.fingerprint}
     first, *others = keys.of(plain)
     if plain.key == message_id:  # it is no hash, and tells nothing

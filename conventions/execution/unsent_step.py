@@ -95,7 +95,8 @@ class UnsentStep:
     def _is_sealed(self) -> bool:
         """Whether its message was to be sealed: its task says so, or it follows a sealed job."""
         task, job = self.app.tasks.get(self.task), current_job()
-        return SEALED in self.headers or bool(getattr(task, "encrypt", False)) or (job is not None and job.sealed)
+        told = SEALED in self.headers or (job is not None and job.sealed)
+        return told or getattr(task, "encrypt", False) or self.app.settings.seal_payloads == "all"
 
     def _kept(self, bound: dict[str, Any] | None, *, sealed: bool) -> dict[str, Any] | None:
         """The message as its letter keeps it. Sealed, or not at all, where it was to be sealed."""

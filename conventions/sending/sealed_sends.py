@@ -14,6 +14,7 @@ from conventions.execution.current_job import current_job, sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import current_task
 from conventions.sealing.sealed_body import NOTHING_FOLLOWS, SEALED_BODY
+from conventions.sealing.sealed_task import is_sealed
 from conventions.sealing.sealed_text import must_seal
 from conventions.sending.callbacks import STEPS, signatures_of
 from conventions.sending.named_task import NamedTask
@@ -29,7 +30,7 @@ def seal_header(task: DeclaredTask | NamedTask | celery.Task, options: Mapping[s
     Raises:
         CannotSeal: it is to be sealed, and there is no key. Nothing is sent.
     """
-    if not (_says_so(task) or _is_followed_by_sealed(task, options) or _follows_sealed() or must_seal()):
+    if not (is_sealed(task) or _is_followed_by_sealed(task, options) or _follows_sealed() or must_seal()):
         return {}
     if task.app.payload_keys is None:
         raise CannotSeal(
@@ -38,14 +39,12 @@ def seal_header(task: DeclaredTask | NamedTask | celery.Task, options: Mapping[s
     return {SEALED: NOTHING_FOLLOWS}  # the channel says what follows
 
 
-def _says_so(task: object) -> bool:
-    return bool(getattr(task, "encrypt", False))
-
-
 def _is_followed_by_sealed(task: DeclaredTask | NamedTask | celery.Task, options: Mapping[str, Any]) -> bool:
     if STEPS.isdisjoint(options):
         return False
-    return any(_says_so(task.app.tasks.get(step["task"])) for _, step in signatures_of(task.name, options))
+    return any(
+        getattr(task.app.tasks.get(step["task"]), "encrypt", False) for _, step in signatures_of(task.name, options)
+    )
 
 
 def _follows_sealed() -> bool:

@@ -223,6 +223,16 @@ class PlainBatch(BatchTask):
         self.app.store.redis.rpush(self.app.store.key("done"), f"both {len(text)}")
 
 
+class Plain(Noting):
+    """It says nothing of being sealed."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int, ssn: str) -> str:
+        self.note(f"{number} {len(ssn)}")
+        return ssn
+
+
 class Same(Noting):
     """Return what is no secret."""
 
@@ -653,3 +663,18 @@ def test_one_id_is_one_message(app: ConventionsApp) -> None:
             Hold.apply_async(kwargs={"number": 1, "ssn": CANARY}, task_id=f"{task_id}-{app.main}", **how)
     sizes = app.broker.sizes(Hold.queue_name)
     assert (sizes.ready, sizes.delayed) == (2, 1)
+
+
+def test_all_messages_are_sealed(app: ConventionsApp, installation: Installation) -> None:
+    """Where the setting says so; also of functions, and of a task of which only the name is known."""
+    app.settings.seal_payloads = installation.settings["seal_payloads"] = "all"
+    Plain.delay(number=1, ssn=CANARY)
+    Plain.enqueue_many([{"number": number, "ssn": CANARY} for number in (2, 3)])
+    signature("sealed_function.measure", (CANARY,)).apply_async()
+    app.send_task("not_known.here", kwargs={"ssn": CANARY})
+    refuse_canary(app)
+    with installation.worker(CONVENTIONS_UNKNOWN_TASK_WAIT="0"):
+        assert Plain.delay(number=4, ssn=CANARY).get(timeout=30) == CANARY
+        wait_until(lambda: len(done(app)) == 5, 30, str(done(app)))
+        wait_until(lambda: letters(app), 30)
+        refuse_canary(app)
