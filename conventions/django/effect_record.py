@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from conventions.django.database_address import moment_for, place_fault
 from conventions.django.statements import ending_word
 from conventions.django.write_guard import refusing_writes
 from conventions.idempotency.claims import ClaimRequest, TransactionBusy
-from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_TIMEOUT, is_lock_timeout, recorded
+from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_TIMEOUT, as_it_is, is_lock_timeout, recorded
 from conventions.library_internals.django import forget_on_commit, is_in_testcase, waits_for_commit
 from conventions.storage.database import Database
 from conventions.storage.tables import IdempotencyRow
@@ -58,7 +58,7 @@ def transaction(
     database: Database,
     request: ClaimRequest,
     result_limit: int,
-    kept_as: Callable[[Any], Any] = lambda value: value,
+    kept_as: Callable[[Any, str], Any] = as_it_is,
 ) -> Iterator[EffectRecord]:
     """Record the key first, let the block write by Django's connection, commit both; roll both back when the block raises.
 
@@ -67,7 +67,7 @@ def transaction(
         database: where our tables are.
         request: the claim of the job.
         result_limit: bytes of JSON.
-        kept_as: what the result is stored as.
+        kept_as: what the result is stored as, in the record of a key.
 
     Raises:
         TransactionRefused: the record cannot be committed with the block's writes; nothing is committed.
@@ -96,7 +96,8 @@ def transaction(
             raise
         end_if_forked(process, None)
         if not connection.needs_rollback and not connection.closed_in_transaction:
-            _write_result(connection, request, kept_as(record.result), result_limit, begun)
+            results = {key: kept_as(record.result, key) for key, _ in request.names}
+            _write_results(connection, request, results, result_limit, begun)
     # In a TestCase nothing is committed, but what waits for the commit shows whether the block's savepoint was rolled back.
     kept = in_testcase and waits_for_commit(connection, mark)
     if in_testcase:
@@ -139,23 +140,28 @@ def _transaction_of(connection: Any) -> Any:
         return cursor.fetchone()[0]
 
 
-def _write_result(connection: Any, request: ClaimRequest, result: Any, limit: int, begun: Any) -> None:
-    """Write the result into the record, which must be that of this transaction.
+def _write_results(connection: Any, request: ClaimRequest, results: Mapping[str, Any], limit: int, begun: Any) -> None:
+    """Write the result into the record of each key, which must be that of this transaction.
 
     Raises:
         PayloadError: the result is too large, or no JSON.
         TransactionRefused: somebody has ended the transaction, by the driver's own connection.
     """
     try:
-        written = None if result is None else encode_result(request.task, result, limit).decode()
+        written = {
+            key: None if result is None else encode_result(request.task, result, limit).decode()
+            for key, result in results.items()
+        }
     except (TypeError, ValueError) as error:
         if isinstance(error, PayloadError):
             raise
         raise PayloadError(f"{request.task}: record.result must be JSON ({error})") from error
     with connection.cursor() as cursor:
-        cursor.execute(_UPDATE, (written, request.task, request.key))
-        is_there = cursor.rowcount == 1
-    if not is_there or _transaction_of(connection) != begun or not _is_open(connection):
+        found = 0
+        for key, text in written.items():
+            cursor.execute(_UPDATE, (text, request.task, key))
+            found += cursor.rowcount
+    if found != len(written) or _transaction_of(connection) != begun or not _is_open(connection):
         raise TransactionRefused(
             f"{request.task}: the transaction was ended within self.transaction(), by the driver's own connection; what was written "
             "before that may be committed, and what was written after it may be, too"
@@ -188,18 +194,17 @@ def _fault_of_sqlite(connection: Any) -> str | None:
 
 def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
     moment = moment_for(connection, datetime.now(UTC))
-    values = (request.task, request.key, request.fingerprint, request.message_id, moment)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql" and is_alone:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
-        with _busy_in_time():
-            cursor.execute(_INSERT, values)
-        if cursor.rowcount == 1:
-            return
-        cursor.execute(_SELECT, (request.task, request.key))
-        message_id, fingerprint, result = cursor.fetchone()
-    raise recorded(request, message_id, fingerprint, None if result is None else json.loads(result))
+        for key, fingerprint in request.names:
+            with _busy_in_time():
+                cursor.execute(_INSERT, (request.task, key, fingerprint, request.message_id, moment))
+            if cursor.rowcount != 1:
+                cursor.execute(_SELECT, (request.task, key))
+                message_id, of_record, result = cursor.fetchone()
+                raise recorded(request, key, message_id, of_record, None if result is None else json.loads(result))
 
 
 @contextmanager

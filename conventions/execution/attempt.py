@@ -20,6 +20,7 @@ from conventions.broker.header_names import (
     FINGERPRINT,
     GENERATION,
     KEY,
+    OTHER_NAMES,
     PARKED,
     PLANNED_AT,
     READY_AT,
@@ -56,7 +57,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `edited_by`, `redriven_by`: who has changed it as a dead letter; `reports`: it has asked for its `progress`; `log`: what its code logs; `sealed`: what it writes is sealed, as its message was; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
+    place in a batch; `edited_by`, `redriven_by`: who has changed it as a dead letter; `reports`: it has asked for its `progress`; `log`: what its code logs; `sealed`: what it writes is sealed, as its message was; `other_names`: its key and fingerprint under the other key of names; `trace`: in which trace it was sent; `span`: of this attempt. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Attempt:
     trace: TraceContext | None = None
     span: JobSpan | None = None
     sealed: bool = False
+    other_names: tuple[str, str] | None = None
     token: str = field(default_factory=lambda: uuid4().hex)
     start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for
@@ -103,6 +105,7 @@ class Attempt:
             horizon=self.horizon,
             held=self.held,
             start=self.start,
+            other=self.other_names,
         )
 
     @property
@@ -171,6 +174,7 @@ class Attempt:
             redriven_by=field(REDRIVEN_BY) or None,
             trace=TraceContext.read(field),
             sealed=field(SEALED_BODY) is not None,
+            other_names=(other[0], other[1]) if (other := field(OTHER_NAMES)) else None,
             token=field(TOKEN) or uuid4().hex,
             start=start or this_call(),
         )

@@ -23,7 +23,7 @@ from conventions.sealing.sealed_text import LOG, RESULT, chunk_owner, open_json,
 def sealed_result(task: RunnableTask, job: Attempt, written: bytes) -> bytes:
     """A result as its claim keeps it; `written`: as JSON."""
     keys = task.app.payload_keys
-    return seal_json(keys, written, RESULT, _owner(job)) if job.sealed and keys is not None else written
+    return seal_json(keys, written, RESULT, _owner(job, job.key)) if job.sealed and keys is not None else written
 
 
 def told_result(task: RunnableTask, job: Attempt, result: Any) -> Any:
@@ -40,19 +40,24 @@ def log_sealer(task: RunnableTask, job: Attempt) -> Callable[[str], str] | None:
     return None if keys is None else lambda text: seal_text(keys, text, LOG, job.id)
 
 
-def kept_result(task: RunnableTask, job: Attempt, result: Any) -> Any:
-    """A result as the record of an effect keeps it. Raises: TypeError, ValueError: it is no JSON."""
-    return None if result is None else json.loads(sealed_result(task, job, encode(result)))
+def kept_result(task: RunnableTask, job: Attempt, result: Any, key: str) -> Any:
+    """A result as the record of an effect keeps it, under one of the keys of a sealed job. Raises: TypeError, ValueError: it is no JSON."""
+    keys = task.app.payload_keys
+    if result is None or keys is None:
+        return result
+    return json.loads(seal_json(keys, encode(result), RESULT, _owner(job, key)))
 
 
 def opened_result(task: RunnableTask, job: Attempt, value: Any) -> Any:
     """The result of the first run of a key, as its claim or the record of its effect keeps it. Raises: CannotOpen: of a sealed job."""
-    try:
-        return open_json(task.app.payload_keys, value, RESULT, _owner(job))
-    except CannotOpen:
-        if job.sealed:
-            raise
-        return value  # a text of a job that is not sealed may begin like a sealed one
+    keys = [job.key, *(key for key, _ in job.claim.names if key != job.key)]  # a record has one of its names
+    for key in keys:
+        try:
+            return open_json(task.app.payload_keys, value, RESULT, _owner(job, key))
+        except CannotOpen:
+            if job.sealed and key == keys[-1]:
+                raise
+    return value  # a text of a job that is not sealed may begin like a sealed one
 
 
 def opened(task: RunnableTask, job: Attempt, done: Done) -> Done:
@@ -65,9 +70,9 @@ def opened(task: RunnableTask, job: Attempt, done: Done) -> Done:
         raise end_dead(task, job, error, claimed=False) from None
 
 
-def _owner(job: Attempt) -> str:
+def _owner(job: Attempt, key: str) -> str:
     member = job.member
-    return chunk_owner(member.batch_id, member.number) if member and member.role == "chunk" else job.claim.claim
+    return chunk_owner(member.batch_id, member.number) if member and member.role == "chunk" else f"{job.task}:{key}"
 
 
 def hidden(task: str, ending: BaseException) -> BaseException:

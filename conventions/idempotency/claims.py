@@ -37,6 +37,7 @@ class ClaimRequest:
         horizon: how long the claim is remembered, and after which a message without one is too old to run.
         held: the message in the broker, where that is the same server.
         start: names the call that asks: a pool whose process died may begin one delivery twice.
+        other: its key and its fingerprint under the other key of names, while that changes.
         asked_at: when this was made, just before it is asked for; seconds of the monotonic clock.
     """
 
@@ -51,12 +52,18 @@ class ClaimRequest:
     horizon: timedelta = timedelta(days=8)
     held: HeldMessage | None = None
     start: str = ""
+    other: tuple[str, str] | None = None
     asked_at: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def claim(self) -> str:
         """The name of the claim, as the scripts take it."""
         return f"{self.task}:{self.key}"
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Each key and fingerprint that it has, in an order in which two jobs with the same ones cannot wait for each other."""
+        return sorted({(self.key, self.fingerprint), *([self.other] if self.other else ())})
 
     def in_hand(self) -> tuple[str | bytes, str, str]:
         """Tag, queue and receipt of the message; empty where the broker is elsewhere."""

@@ -20,17 +20,19 @@ IDLE_TIMEOUT = "60s"
 LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code of a lock that was not given in time
 
 
-def _as_it_is(value: Any) -> Any:
+def as_it_is(value: Any, _key: str) -> Any:
+    """The result of an effect, kept as it was given."""
     return value
 
 
 @contextmanager
 def transaction(
-    database: Database, request: ClaimRequest, kept_as: Callable[[Any], Any] = _as_it_is
+    database: Database, request: ClaimRequest, kept_as: Callable[[Any, str], Any] = as_it_is
 ) -> Iterator[Session]:
     """Record the key first, let the block write, commit both; roll both back when the block raises.
 
-    A result for later duplicates may be stored with `session.info["result"] = value`; `kept_as`: what it is stored as.
+    A result for later duplicates may be stored with `session.info["result"] = value`; `kept_as`: what it is stored as, in the record
+    of a key.
 
     Raises:
         EffectExists: the key is recorded already.
@@ -38,18 +40,18 @@ def transaction(
         TransactionBusy: another transaction is recording it, or SQLite's one writer did not come to an end in time.
     """
     with Session(database.engine) as session, session.begin():
-        row = IdempotencyRow(
-            task=request.task,
-            key_hash=request.key,
-            fingerprint=request.fingerprint,
-            message_id=request.message_id,
-            created_at=utc_now(),
-        )
+        now = utc_now()
+        rows = [
+            IdempotencyRow(
+                task=request.task, key_hash=key, fingerprint=fingerprint, message_id=request.message_id, created_at=now
+            )
+            for key, fingerprint in request.names
+        ]
         try:
             if not database.is_sqlite:
                 session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
                 session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'"))
-            session.add(row)
+            session.add_all(rows)
             session.flush()
         except IntegrityError:
             session.rollback()
@@ -66,27 +68,31 @@ def transaction(
             end_if_forked(process, error)  # it would end its parent's transaction
             raise
         end_if_forked(process, None)
-        row.result = kept_as(session.info.get("result"))
+        for row in rows:
+            row.result = kept_as(session.info.get("result"), row.key_hash)
 
 
 def _found(database: Database, request: ClaimRequest) -> Exception:
     """What the record that is there means for this job."""
     with database.session(read_only=True) as session:
-        row = session.get(IdempotencyRow, (request.task, request.key))
-        return recorded(request, row.message_id, row.fingerprint, row.result) if row else EffectExists(None)
+        rows = [session.get(IdempotencyRow, (request.task, key)) for key, _ in request.names]
+        for row in filter(None, rows):
+            return recorded(request, row.key_hash, row.message_id, row.fingerprint, row.result)
+        return EffectExists(None)
 
 
-def recorded(request: ClaimRequest, message_id: str, fingerprint: str, result: Any) -> Exception:
+def recorded(request: ClaimRequest, key: str, message_id: str, fingerprint: str, result: Any) -> Exception:
     """What a record means for the job of a request: the effect is there, or the key belongs to another job.
 
     Args:
         request: the claim of the job.
+        key: of the record: one of the names of the job.
         message_id: of the record.
         fingerprint: of the record.
         result: of the record.
     """
-    if message_id != request.message_id and fingerprint != request.fingerprint:
-        return conflict(request.task, request.key, message_id)
+    if message_id != request.message_id and (key, fingerprint) not in request.names:
+        return conflict(request.task, key, message_id)
     return EffectExists(result)
 
 

@@ -3,7 +3,7 @@
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -82,6 +82,7 @@ class RunningTask(celery.Task):
     allowed_credentials: ClassVar[Mapping[str, str]]
     requires: ClassVar[Requires]
     encrypt: ClassVar[bool]
+    searchable: ClassVar[Sequence[str]]
     returned: ClassVar[Returned]
 
     def _application(self) -> SendingApplication:
@@ -334,9 +335,9 @@ class RunningTask(celery.Task):
                 stack.enter_context(refusing_writes())
             yield stack.enter_context(transaction(database, claim, self._kept_result))
 
-    def _kept_result(self, result: Any) -> Any:
-        """A result as the record of an effect keeps it: sealed, if its message was. Raises: TypeError, ValueError: it is no JSON."""
-        return kept_result(self, self.job, result) if self.job.sealed else result
+    def _kept_result(self, result: Any, key: str) -> Any:
+        """A result as the record of an effect keeps it, under a key: sealed, if its message was. Raises: TypeError, ValueError: it is no JSON."""
+        return kept_result(self, self.job, result, key) if self.job.sealed else result
 
     if not TYPE_CHECKING:
 

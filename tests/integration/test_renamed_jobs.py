@@ -65,6 +65,20 @@ class Broken(Noting):
         self.note(f"{order} {amount}")
 
 
+class Commits(Noting):
+    """Commit its effect once, with a result."""
+
+    encrypt = True
+    idempotent_on = ("order",)
+    ignore_result = False
+
+    def run(self, order: int, amount: int) -> str:
+        with self.transaction() as session:
+            session.info["result"] = f"{order} {amount} of before"
+            self.note(f"{order} {amount}")
+        return "new"
+
+
 @pytest.fixture(scope="module", params=BROKERS)
 def brokers(
     request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
@@ -113,7 +127,7 @@ def test_a_job_of_before(app: ConventionsApp) -> None:
 
 def test_plain_names_of_before(app: ConventionsApp) -> None:
     """A task that becomes sealed: its jobs of before count."""
-    app.name_keys = None
+    app.name_keys = NameKeys({"plain": None})
     Job.of(Pay.delay(order=1, amount=100).id, app).wait(30)
     under(app, NEW, "plain")
     assert Job.of(Pay.delay(order=1, amount=100).id, app).wait(30).state == "duplicate"
@@ -147,3 +161,22 @@ def test_a_letter_of_before(app: ConventionsApp) -> None:
     wait_until(lambda: done(app) == ["1 100", "2 100"], 30)
     wait_until_empty(app)
     assert done(app) == ["1 100", "2 100"]
+
+
+def lose_claims(app: ConventionsApp) -> None:
+    """What Redis remembers of finished jobs is gone."""
+    for kind in ("claim:", "same_claim:"):
+        for name in app.claims.store.redis.scan_iter(f"{app.claims.store.key(kind)}*", count=10_000):
+            app.claims.store.redis.delete(name)
+
+
+@pytest.mark.parametrize("first", [(OLD, NEW), (NEW, OLD)], ids=["first step", "second step"])
+def test_the_record_of_an_effect(app: ConventionsApp, first: tuple[str, str]) -> None:
+    """It is found under either name, with its result, also where Redis has lost the claims."""
+    under(app, *first)
+    assert Commits.delay(order=1, amount=100).get(timeout=30) == "new"
+    for keys in ((OLD, NEW), (NEW, OLD), (NEW,), (OLD,)):
+        lose_claims(app)
+        under(app, *keys)
+        assert Commits.delay(order=1, amount=100).get(timeout=30) == "1 100 of before", keys
+    assert done(app) == ["1 100"]
