@@ -23,6 +23,7 @@ from conventions.core.errors import (
     CredentialInPayload,
     IdempotencyConflict,
     LeaseLost,
+    NotSearchable,
     PayloadError,
     PermissionDenied,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Job",
     "LeaseLost",
     "LongRunningTask",
+    "NotSearchable",
     "PayloadError",
     "PermissionDenied",
     "Priority",

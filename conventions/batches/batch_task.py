@@ -176,6 +176,7 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
         "not_idempotent": None,
         # Its messages carry the arguments of the batch below this name.
         "allowed_credentials": {**allowed, **{f"arguments.{path}": why for path, why in allowed.items()}},
+        "searchable": (),
         "sensitive": (),  # they have no such arguments, and are sealed as the batch is
         "requires": AS_BATCH if callable(batch.requires) else batch.requires,  # `question` asks for the batch
         "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),

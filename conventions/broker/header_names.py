@@ -17,6 +17,7 @@ SIGNATURE, SIGNED = "x_conventions_signature", "x_conventions_signed"
 # What the message holds is sealed: what follows the job, such as `chain`; `-`: nothing. See `sealing/`.
 SEALED = "x_conventions_sealed"
 OTHER_NAMES = "x_conventions_other_names"  # its key and fingerprint under the other key of names, while that changes
+FOUND_BY = "x_conventions_found_by"  # codes of arguments, by which a sealed one is found
 OURS = (
     *(
         ACTOR,
@@ -33,7 +34,7 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY, SEALED, OTHER_NAMES),
+    *(SCHEDULE, FORM, READY_AT, TOGETHER, SIGNATURE, SIGNED, EDITED_BY, REDRIVEN_BY, SEALED, OTHER_NAMES, FOUND_BY),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 TRACEPARENT = "traceparent"

@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from conventions.broker.header_names import (
     EDITED_BY,
     ENQUEUED_AT,
     FINGERPRINT,
+    FOUND_BY,
     GENERATION,
     KEY,
     OTHER_NAMES,
@@ -44,7 +46,7 @@ _OF_CELERY = (
     "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers", "stamps", "task", "timelimit",
 )  # fmt: skip
 LIKE_A_CALLERS = frozenset(
-    [EDITED_BY, REDRIVEN_BY, SEALED, OTHER_NAMES]
+    [EDITED_BY, REDRIVEN_BY, SEALED, OTHER_NAMES, FOUND_BY]
 )  # an earlier release, which knows them not, verifies them so
 KNOWN = frozenset([*_OF_CELERY, *OURS, *TRACING]) - LIKE_A_CALLERS
 """Headers that Celery or this platform reads. Others are of the caller, or are signed as if they were."""
@@ -90,16 +92,23 @@ class Signatures:
 
     def fault_of(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes) -> str:
         """What is wrong with the signature of a message; empty: nothing."""
+        return self.verified(headers, content_type, content_encoding, body)[0]
+
+    def verified(
+        self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any, body: bytes
+    ) -> tuple[str, str]:
+        """What is wrong with the signature of a message; empty: nothing. With it what was signed of its headers, see `SignedText.of_headers`."""
         signature = headers.get(SIGNATURE)
         if not isinstance(signature, str) or not signature:
-            return "it is not signed"
+            return "it is not signed", ""
         name, _, code = signature.partition(".")
         if name not in self._keys:
-            return "it is signed with a key that this worker does not have"
+            return "it is signed with a key that this worker does not have", ""
         if not _are_names(headers.get(SIGNED) or ()):
-            return ALTERED
-        right = self._keys.mac(SignedText(headers, content_type, content_encoding).of(headers, body), name)
-        return "" if hmac.compare_digest(right.encode(), _bytes(code)) else ALTERED
+            return ALTERED, ""
+        text = SignedText(headers, content_type, content_encoding).of_headers(headers)
+        right = self._keys.mac(with_body(text, body), name)
+        return ("", text) if hmac.compare_digest(right.encode(), _bytes(code)) else (ALTERED, "")
 
     def fault_of_key(self, headers: Mapping[str, Any]) -> str:
         """Why the key that has signed a message says nothing; empty: it does. The moment of the send is signed, and by whoever has the key."""
@@ -142,12 +151,13 @@ class SignedText:
         values.append(None if type(generation) is int and not generation else generation)
         values.append(None if batch is None else _json(batch))
         callers = [[name, headers[name] if name in headers else self._headers.get(name)] for name in self._names]
-        values.append(_json(callers) if callers else None)
+        values.append(_json_of_callers(callers) if callers else None)
         return f"{self._head}{_parts(*values)}"
 
-    def of(self, headers: Mapping[str, Any], body: bytes) -> bytes:
-        """All of it."""
-        return _bytes(f"{self.of_headers(headers)}{len(body)}:") + body
+
+def with_body(of_headers: str, body: bytes) -> bytes:
+    """All that is signed of a message; `of_headers`: see `SignedText`."""
+    return _bytes(f"{of_headers}{len(body)}:") + body
 
 
 class SignatureForm:
@@ -163,7 +173,11 @@ class SignatureForm:
 
     def signature(self, headers: Mapping[str, Any], body: bytes) -> str:
         """The name of the key and the code, for a message that has these headers in the place of those of the first one."""
-        return f"{self._keys.signs_with}.{self._keys.mac(self.text.of(headers, body))}"
+        return self.of_text(self.text.of_headers(headers), body)
+
+    def of_text(self, of_headers: str, body: bytes) -> str:
+        """The same, of what is signed of its headers, see `SignedText`."""
+        return f"{self._keys.signs_with}.{self._keys.mac(with_body(of_headers, body))}"
 
 
 def is_sent_since(headers: Mapping[str, Any], since: datetime) -> bool:
@@ -178,7 +192,7 @@ def fault_of_revoked(key: str, since: datetime) -> str:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(type(one) is str for one in value) and len(set(value)) == len(value)
+    return isinstance(value, list | tuple) and {str}.issuperset(map(type, value)) and len(set(value)) == len(value)
 
 
 def of_caller(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +226,13 @@ def _limits(value: Any) -> str:
     if not isinstance(value, list | tuple):
         return "" if value is None else str(value)
     return ",".join("" if one is None else repr(float(one)) for one in value)
+
+
+def _json_of_callers(callers: list[list[Any]]) -> str:
+    """The same as `_json`; of texts alone, as most are, in a tenth of the time."""
+    if any(type(value) is not str for _, value in callers):
+        return _json(callers)
+    return f"[{', '.join([f'[{encode_basestring_ascii(name)}, {encode_basestring_ascii(value)}]' for name, value in callers])}]"
 
 
 def _json(value: Any) -> str:

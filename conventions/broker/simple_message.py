@@ -19,6 +19,7 @@ from conventions.broker.header_names import (
     COUNTS,
     ENQUEUED_AT,
     FINGERPRINT,
+    FOUND_BY,
     KEY,
     PARKED,
     PLANNED_AT,
@@ -36,6 +37,7 @@ _Zero = Annotated[int, Field(ge=0, le=0)]  # `Literal[0]` would take False
 _Absent = Annotated[str, Field(max_length=0), Field(min_length=1)]  # no value: a message that has it goes the long way
 _Name = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
 _NUL = b"\\u0000"  # the body is base64, so this finds it in the other parts
+_DECLARED = (None, [SEALED], [FOUND_BY, SEALED])  # what a message says is signed beyond the rest, and is declared here
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -79,6 +81,7 @@ class _Headers(TypedDict):
     x_conventions_redriven_by: NotRequired[_Absent]
     x_conventions_sealed: NotRequired[Literal["-"]]
     x_conventions_other_names: NotRequired[_Absent]
+    x_conventions_found_by: NotRequired[dict[ShortText, ShortText]]
     x_conventions_signature: NotRequired[Any]
     x_conventions_signed: NotRequired[Any]
     traceparent: NotRequired[Any]  # these three: of any program, see `TraceContext`
@@ -122,6 +125,7 @@ class PlainMessage(NamedTuple):
         kwargs: its arguments; of a sealed one none are known here.
         told: the values of the headers `TOLD`; `None` for a missing header.
         sealed: its body, where that is sealed; else empty.
+        bound_to: of a sealed one what its body is bound to, see `SealedBody`.
         headers: those that this file declares.
     """
 
@@ -134,11 +138,13 @@ class PlainMessage(NamedTuple):
     kwargs: dict[str, Any]
     told: tuple[Any, ...]
     sealed: bytes
-    headers: dict[str, Any]
+    bound_to: bytes
 
 
-Believes: TypeAlias = Callable[[dict[str, Any], dict[str, Any], bytes, bytes], bool]
-"""Whether the sender of a message is to be believed, by those headers that this file declares, its arguments, its body, and all of it."""
+Believes: TypeAlias = Callable[[dict[str, Any], dict[str, Any], bytes, bytes], bytes | None]
+"""Whether the sender of a message is to be believed, by those headers that this file declares, its arguments, its body, and all of it.
+
+`None`: it is not; else what the body of a sealed one is bound to."""
 
 
 def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None = None) -> PlainMessage | None:
@@ -163,7 +169,8 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None 
         return None
     # Kombu's own types need kombu; SQL refuses NUL in a name.
     is_odd = KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload
-    if is_odd or (believes is not None and not believes(headers, kwargs, body, payload)):
+    bound_to = None if is_odd else b"" if believes is None else believes(headers, kwargs, body, payload)
+    if bound_to is None:
         return None
     return PlainMessage(
         headers["id"],
@@ -175,10 +182,10 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT, believes: Believes | None 
         kwargs,
         tuple(map(headers.get, TOLD)),
         body if is_sealed else b"",
-        headers,
+        bound_to,
     )
 
 
 def all_signed(headers: dict[str, Any], payload: bytes) -> dict[str, Any]:
     """The headers of a simple message with all that are signed. Of those of a caller nobody else needs more than the names."""
-    return headers_in(payload) if headers.get(SIGNED) not in (None, [SEALED]) else headers
+    return headers_in(payload) if headers.get(SIGNED) not in _DECLARED else headers

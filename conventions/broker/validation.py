@@ -154,6 +154,7 @@ class Headers(TypedDict, total=False):
     x_conventions_edited_by: Name
     x_conventions_redriven_by: Name
     x_conventions_sealed: Name
+    x_conventions_found_by: dict[Name, Name]
     x_conventions_other_names: Annotated[list[Name], Field(min_length=2, max_length=2)]
 
 

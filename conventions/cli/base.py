@@ -20,6 +20,7 @@ from conventions.core.network_errors import is_network_error
 from conventions.core.printable_text import printable
 from conventions.core.redis_answers import fault_of
 from conventions.core.units import local_time
+from conventions.sealing.shown_to_people import closed
 from conventions.storage.database import Database
 
 SPACES = "\n\u00a0\u3000"  # Python does not count them as printable
@@ -112,12 +113,13 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json
 
 
 def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn an error of a server or a rule into one line and status 2, without a traceback."""
+    """Turn an error of a server or a rule into one line and status 2, without a traceback. What is sealed stays so, see `jobs/reveal.py`."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with closed():
+                return function(*args, **kwargs)
         except ConfigurationError:
             raise
         except SQLAlchemyError as error:

@@ -16,6 +16,7 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import groups_that_begin
+from conventions.sealing.found_by import sought
 
 MOST_BEGUN = 5  # names that are shown where several begin so
 
@@ -71,7 +72,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)  # keeps the options that are declared below this one
     def with_filter(*args: Any, **options: Any) -> Any:
-        return function(*args, which=_with_whole_names(_filter(options)), **options)
+        return function(*args, which=_with_codes(_with_whole_names(_filter(options))), **options)
 
     return _declared(with_filter, (*FILTERS, STATE))
 
@@ -83,7 +84,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def with_selection(*args: Any, ids: tuple[str, ...], every: bool, **options: Any) -> Any:
         if sum(map(bool, (ids, every, options["group"] and not every))) != 1:
             raise click.UsageError("say which: ids, --group FINGERPRINT, or --all, which filters may narrow")
-        return function(*args, which=_with_whole_names(_filter(options, ids)), **options)
+        return function(*args, which=_with_codes(_with_whole_names(_filter(options, ids))), **options)
 
     chosen = (
         click.argument("ids", nargs=-1, metavar="[ID]..."),
@@ -115,6 +116,15 @@ def _with_whole_names(which: Filter) -> Filter:
     if which.left_by is not None:
         which = replace(which, left_by=_whole(which.left_by, "redrives", redrive_rows.ids_that_begin))
     return which
+
+
+@one_line_errors
+def _with_codes(which: Filter) -> Filter:
+    if not which.arguments:
+        return which
+    app = app_of(click.get_current_context())
+    app.loader.import_default_modules()
+    return replace(which, **sought(app.name_keys, app.tasks.values(), which.arguments)._asdict())
 
 
 def whole_group(beginning: str) -> str:

@@ -25,11 +25,15 @@ from conventions.cli.base import (
     written,
 )
 from conventions.cli.dead_letter_options import MOST_BEGUN, filter_options, whole_group
+from conventions.cli.reveal_options import RevealedTo, reveal_options
 from conventions.cli.shared_options import JSON
+from conventions.core import sealed_mark
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
+from conventions.jobs.reveal import revealing
 from conventions.records import audit
 from conventions.records.journal import Journal
 from conventions.storage.tables import DeadLetterRow
@@ -89,7 +93,7 @@ def whole(letter: DeadLetterRow) -> dict[str, Any]:
     return row_of(letter) | {
         "generation": letter.generation,
         "redrive_id": letter.redrive_id,
-        "arguments": letter.arguments,
+        "arguments": sealed_mark.SHOWN if is_sealed(letter) else letter.arguments,
         "headers": letter.headers,
         "message": letters.message(letter),
     }
@@ -131,10 +135,16 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
 
 @dead_letters.command(cls=CeleryCommand)
 @click.argument("id")
+@reveal_options
 @JSON
 @click.pass_context
 @one_line_errors
-def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
+def show(
+    context: click.Context,
+    id: str,  # noqa: A002  # the word of the glossary
+    as_json: bool,
+    revealed_to: RevealedTo | None,
+) -> None:
     """Show one dead letter with its arguments, headers, message, attempts and traceback. The beginning of its id will do, where no other one begins so."""
     say_what_waits(context)
     with _session(context) as session:
@@ -154,6 +164,9 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
             for entry in reversed(audit.listing(session, AUDIT_LIMIT, target=id))
         ]
         described = whole(letter) | {"release": letters.failed_by(history)}
+        if revealed_to is not None:
+            with revealing(app_of(context), id, *revealed_to):
+                described["arguments"] = arguments_of(app_of(context), letter)
         if as_json:
             print_json(described | {"history": history, "traceback": letter.traceback, "audit": entries})
             return

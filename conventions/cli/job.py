@@ -14,15 +14,18 @@ from conventions.app import ConventionsApp
 from conventions.attempt_log.lines import LogLine
 from conventions.broker.consumers import ask_workers
 from conventions.cli.base import app_of, json_of, one_line_errors, print_json, say, written
+from conventions.cli.reveal_options import RevealedTo, reveal_options
 from conventions.cli.shared_options import JSON
 from conventions.core.error_text import first_line
 from conventions.core.printable_text import printable
+from conventions.core.sealed_mark import SHOWN
 from conventions.jobs.facts import Facts
 from conventions.jobs.history import RUNNING, JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
+from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.end_running import silence_of, silent_worker_of, worker_of
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
@@ -41,10 +44,19 @@ FIELDS = tuple(one.name for one in fields(Facts))
     help="Wait so long for its end; status 0 only if it went well.",
 )
 @click.option("--logs", is_flag=True, help="Also what each attempt has logged, and what a running one logs.")
+@reveal_options
 @JSON
 @click.pass_context
 @one_line_errors
-def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
+def job(  # the options of the command
+    context: click.Context,
+    *,
+    id: str,  # noqa: A002  # the word of the glossary
+    wait: float | None,
+    logs: bool,
+    as_json: bool,
+    revealed_to: RevealedTo | None,
+) -> None:
     """Show what became of the job ID, why it waits, and its attempts. Status 1 if nothing is known of it.
 
     The beginning of an id will do, as lists and pages show it, where no other one begins so.
@@ -61,6 +73,16 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
                 found = Job.of(id, app)
     except ValueError as error:
         raise click.UsageError(printable(str(error))) from None
+    if revealed_to is None:
+        _tell(app, found, logs=logs, as_json=as_json)
+    else:
+        with revealing(app, id, *revealed_to):
+            found = Job.of(id, app)
+            _tell(app, found, logs=logs, as_json=as_json)
+    context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
+
+
+def _tell(app: ConventionsApp, found: Job, *, logs: bool, as_json: bool) -> None:
     shown = {name: getattr(found, name) for name in FIELDS}
     worker = worker_of(app, found.id) if found.state in ("running", "unknown") else None
     if found.state == "running" and worker is None and (worker := silent_worker_of(app, found)) is not None:
@@ -71,7 +93,6 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
     if found.state == "queued":
         shown["waits_because"] = _with_consumers(app, found)
     _show(app, found, shown, worker, logs=logs, as_json=as_json)
-    context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
 
 
 def _whole(app: ConventionsApp, beginning: str) -> str | None:
@@ -124,6 +145,8 @@ def _say_action(one: JobAction) -> None:
 
 
 def _say_parts(parts: MessageParts) -> None:
+    if parts.sealed and parts.arguments is None:
+        say(f"{'arguments':<14} {SHOWN}: --reveal opens them, where the key is")
     if parts.arguments is not None:
         say(f"{'arguments':<14} {printable(json_of(parts.arguments))}")
     for name, id_ in (("sent by the job", parts.parent), ("first of all", parts.root), ("chunk of batch", parts.batch)):

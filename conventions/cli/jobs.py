@@ -14,6 +14,7 @@ from conventions.console.display import runtime_text
 from conventions.core.units import moment_or_age
 from conventions.now.job_filter import STATES, JobFilter
 from conventions.now.job_listing import list_jobs
+from conventions.sealing.found_by import sought
 from conventions.storage.database import utc_now
 
 COLUMNS = ("id", "state", "task", "queue", "actor", "worker", "at", "due_at", "runtime", "attempt", "error")
@@ -65,7 +66,8 @@ def list_(
         first, last = (moment_or_age(text, now, zone) if text else None for text in (since, until))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    found = list_jobs(app, JobFilter(state=state or "", since=first, until=last, **of), limit)
+    by = sought(app.name_keys, app.tasks.values(), of["arguments"])
+    found = list_jobs(app, JobFilter(state=state or "", since=first, until=last, **of | by._asdict()), limit)
     if as_json:
         print_json(asdict(found))
     else:

@@ -27,6 +27,7 @@ from conventions.execution.change_selected import Outcome, cancel_selected, move
 from conventions.execution.selection import Selection, found
 from conventions.now.job_filter import HeldBack, state_of_waiting
 from conventions.now.pause_targets import all_queues
+from conventions.sealing.found_by import sought
 from conventions.tasks.names import names_of
 
 COLUMNS = ("id", "task", "queue", "state", "age", "attempt", "actor", "arguments")
@@ -99,7 +100,14 @@ def _selection(
         _check_queue(known, name, "--queue")
     chosen = queues or tuple(sorted(known))
     return Selection(
-        chosen, _tasks(app, task), arguments, sender, older_than, signed_with, task=task or "", all_queues=not queues
+        chosen,
+        _tasks(app, task),
+        *sought(app.name_keys, app.tasks.values(), arguments),
+        sender,
+        older_than,
+        signed_with,
+        task=task or "",
+        all_queues=not queues,
     )
 
 

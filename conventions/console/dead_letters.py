@@ -14,9 +14,10 @@ from conventions.console.dead_letter_query import FILTERS, Query, position_text,
 from conventions.console.dead_letter_story import story_of
 from conventions.console.notice import Notice
 from conventions.console.page import Page
-from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
+from conventions.core.errors import CannotOpen, JournalFull, LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
 from conventions.core.priority import Priority
+from conventions.core.sealed_mark import SHOWN
 from conventions.core.units import moment
 from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
 from conventions.dead_letters import groups as letter_groups
@@ -27,8 +28,9 @@ from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
-from conventions.dead_letters.sealed_letters import is_sealed
+from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
 from conventions.dead_letters.selected import REDRIVE_LIMIT
+from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import audit
 from conventions.storage.database import utc_now
@@ -102,6 +104,9 @@ class LetterDetail(Page):
         written: Mapping[str, str] | None = None,
         faults: Mapping[str, str] | None = None,
         seen: str | None = None,
+        *,
+        said: Notice | None = None,
+        why: str = "",
     ) -> None:
         """Show the letter.
 
@@ -110,13 +115,15 @@ class LetterDetail(Page):
             written: what was typed into the editor, by argument.
             faults: what is wrong, by argument.
             seen: the version of the arguments that the editor started from.
+            said: what is wrong with the form that was sent here.
+            why: what is sealed is revealed, for this reason.
         """
-        found = await self.in_thread(self._find, id_, written or {})
+        found = await self.in_thread(self._find, id_, written or {}, why)
         if found is None:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
         if seen is not None:  # a second try must not overwrite the change of somebody else
             found["version"] = seen
-        self.show("conventions_letter.html", faults=faults or {}, **found)
+        self.show("conventions_letter.html", said=said, faults=faults or {}, **found)
 
     def _whole(self, id_: str) -> str:
         with self.reading() as session:
@@ -125,40 +132,44 @@ class LetterDetail(Page):
             begun = dead_letters.ids_that_begin(session, id_, 2)
             return begun[0] if len(begun) == 1 else id_
 
-    def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
+    def _find(self, id_: str, written: Mapping[str, str], why: str) -> dict[str, Any] | None:
         with self.reading() as session:
             letter = dead_letters.get(session, id_)
             if letter is None:
                 return None
             history = dead_letters.history(session, id_)
             audit_entries = list(audit.listing(session, AUDIT_LIMIT, target=id_))
-        hidden = not self.visitor.sees_values
+        hidden, sealed = not self.visitor.sees_values, is_sealed(letter)
+        arguments: Any = SHOWN if sealed else letter.arguments
+        if sealed and why:
+            with revealing(self.capp, id_, self.visitor.name, why):
+                arguments = arguments_of(self.capp, letter)
         return {
             "letter": letter,
+            "arguments": arguments,
+            "sealed": sealed,
+            "revealed": sealed and bool(why),
+            "can_open": self.capp.payload_keys is not None,
             "release": dead_letters.failed_by(history),
             "story": story_of(letter, history, audit_entries),
             "audit_entries": audit_entries,
             "hidden": hidden,
             "place_in": place_in,
             "arguments_text": lambda value: display.arguments_text(value, hidden=hidden),
-        } | self._editor(letter, written, hidden=hidden)
+        } | self._editor(letter, arguments, written, hidden=hidden)
 
-    def _editor(self, letter: DeadLetterRow, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:
+    def _editor(self, letter: DeadLetterRow, there: Any, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:
         none: dict[str, Any] = {"fields": [], "dropped": {}, "unfit": "", "version": ""}
-        if hidden or letter.state != "dead":
+        if hidden or letter.state != "dead" or there == SHOWN:
             return none
-        if is_sealed(letter):
-            return none | {"unfit": SEALED}
         try:
             arguments = editable(self.capp, letter, letter.id).arguments
         except LetterNotEditable as error:
             return none | {"unfit": str(error)}
-        fields = argument_editor.fields(arguments, letter.arguments, written)
-        gone = dropped(arguments, letter.arguments)
-        return none | {"fields": fields, "dropped": gone, "version": version(letter.arguments)}
+        fields = argument_editor.fields(arguments, there, written)
+        return none | {"fields": fields, "dropped": dropped(arguments, there), "version": version(there)}
 
 
-SEALED = "what it holds is sealed, and stays so here: edit it by `celery -A <app> dead-letters edit`"
 FIELD = "argument:"  # prefix of an argument's name in the editor's form
 
 
@@ -191,16 +202,36 @@ class EditableLetterDetail(LetterDetail):
         try:
             with self.reading() as session:
                 letter = dead_letters.get(session, id_)
-                if letter is not None and is_sealed(letter):
-                    raise LetterNotEditable(SEALED)  # noqa: TRY301  # it is told as the others are
                 arguments = editable(self.capp, letter, id_).arguments
             held = letter is not None and letter.generation >= REDRIVE_LIMIT
             values, faults = argument_editor.read(arguments, written)
+            if faults and letter is not None and is_sealed(letter):  # its fields are not shown again
+                faults = {"": " ".join(f"{name}: {text}." for name, text in faults.items())}
             if faults:
                 return False, faults, held
             return bool(edit(self.capp, id_, values, actor, reason, seen=version)), {}, held
         except (LetterNotEditable, PayloadError, TypeError) as error:  # a fault of no single argument
             return False, {"": str(error)}, False
+
+
+class RevealLetter(LetterDetail):
+    """`/dead-letters/letters/<id>/reveal`: show what a sealed letter holds, once, with the editor; the audit has who looked, and why."""
+
+    async def get(self, id_: str) -> None:
+        """Lead back: this address only takes forms."""
+        self.redirect(self.reverse_url("conventions-letter", id_))
+
+    async def post(self, id_: str) -> None:
+        """Show it."""
+        if not (why := self.parameter("reason")):
+            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
+            await self.show_letter(id_, said=Notice("danger", "Nothing was revealed: say why; the audit keeps it."))
+            return
+        try:
+            await self.show_letter(id_, why=why)
+        except (CannotOpen, LetterNotEditable, JournalFull) as error:
+            self.set_status(HTTPStatus.CONFLICT)
+            await self.show_letter(id_, said=Notice("danger", f"Nothing was revealed: {error}."))
 
 
 async def start(page: Page, wanted: RedriveOrder) -> None:

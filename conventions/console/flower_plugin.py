@@ -20,11 +20,12 @@ from conventions.console.dead_letters import (
     EditableLetterDetail,
     LetterList,
     RedriveLetters,
+    RevealLetter,
     WriteGroupNote,
 )
 from conventions.console.flower_events import with_filter
 from conventions.console.flower_handlers import guard_handlers
-from conventions.console.jobs import CancelJob, JobDetail, JobList
+from conventions.console.jobs import CancelJob, JobDetail, JobList, RevealJob
 from conventions.console.now import NowPage
 from conventions.console.page import Static
 from conventions.console.queues import ChangePause, QueueList
@@ -51,6 +52,7 @@ ENTRIES = (
 
 PAGES = (
     (r"/dead-letters", LetterList, "conventions-letters"),
+    (r"/dead-letters/letters/(.+)/reveal", RevealLetter, "conventions-letter-reveal"),
     (r"/dead-letters/letters/(.+)", EditableLetterDetail, "conventions-letter"),
     (r"/dead-letters/redrive", RedriveLetters, "conventions-send"),
     (r"/dead-letters/discard", DiscardLetters, "conventions-discard"),
@@ -74,6 +76,7 @@ PAGES = (
     (r"/alerts/silences", ChangeSilence, "conventions-silences"),
     (r"/jobs", JobList, "conventions-jobs"),
     (r"/jobs/(.+)/cancel", CancelJob, "conventions-job-cancel"),
+    (r"/jobs/(.+)/reveal", RevealJob, "conventions-job-reveal"),
     (r"/jobs/(.+)", JobDetail, "conventions-job"),
     (r"/tasks/(.+)", TaskDetail, "conventions-task"),
 )

@@ -1,5 +1,7 @@
 """The pages of jobs: a search over those that run, wait or have ended, and one job's story, live (R9, R11, R22)."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -15,12 +17,15 @@ from conventions.console.job_query import JobQuery
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.actor import acting_as
-from conventions.core.errors import JournalFull
+from conventions.core.errors import CannotOpen, JournalFull
+from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
+from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.job_actions import JobAction
 from conventions.jobs.message_parts import MessageParts, parts_of
+from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.cancel_or_end import cancel_or_end
 from conventions.now.end_running import (
@@ -33,6 +38,7 @@ from conventions.now.end_running import (
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
+from conventions.sealing.found_by import sought
 from conventions.storage.database import utc_now
 
 ROWS = 100
@@ -60,14 +66,16 @@ class JobList(Page):
             return
         try:
             query = JobQuery.read(self.parameters, utc_now(), ZoneInfo(self.capp.settings.timezone))
+            if query.filter.arguments and not self.visitor.sees_values:  # who may not see values may not guess them
+                raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
+            found_by = sought(self.capp.name_keys, self.capp.tasks.values(), query.filter.arguments)
         except ValueError as error:
             self.set_status(HTTPStatus.BAD_REQUEST)
             query = JobQuery.from_invalid(self.parameters)
             self.show("conventions_jobs.html", query=query, fault=str(error), found=None, **self._words())
             return
-        if query.filter.arguments and not self.visitor.sees_values:  # who may not see values may not guess them
-            raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
-        found = await self.in_thread(list_jobs, self.capp, query.filter, ROWS)
+        which = replace(query.filter, **found_by._asdict())
+        found = await self.in_thread(list_jobs, self.capp, which, ROWS)
         self.show("conventions_jobs.html", query=query, fault="", found=found, **self._words())
 
     def _words(self) -> dict[str, Any]:
@@ -120,21 +128,26 @@ class JobDetail(Page):
         if fault := fault_of_name(id_):
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No job can have this id: it {fault}.")
 
-    async def show_job(self, id_: str, *, said: Notice | None = None) -> None:
-        """Show it, with what is wrong with the form, if one was sent."""
-        found = await self.in_thread(self._find, id_)
+    async def show_job(self, id_: str, *, said: Notice | None = None, why: str = "") -> None:
+        """Show it, with what is wrong with the form, if one was sent; `why`: what is sealed is revealed, for this reason."""
+        found = await (self.in_thread(self._reveal, id_, why) if why else self.in_thread(self._find, id_))
         hidden = not self.visitor.sees_values
         self.show(
             "conventions_job.html",
             said=said,
             hidden=hidden,
-            live=found["may_run"] or changes(found["job"]),
+            live=not found["revealed"] and (found["may_run"] or changes(found["job"])),
+            can_open=self.capp.payload_keys is not None,
             length=display.runtime_text,
             short=display.short_duration,
             log_time=lambda text: display.log_time(text, self.capp.settings.timezone),
             arguments_text=lambda value: display.arguments_text(value, hidden=hidden),
             **found,
         )
+
+    def _reveal(self, id_: str, why: str) -> dict[str, Any]:
+        with revealing(self.capp, id_, self.visitor.name, why):
+            return self._find(id_) | {"revealed": True}
 
     def _find(self, id_: str) -> dict[str, Any]:
         app, sees = self.capp, self.visitor.sees_values
@@ -156,6 +169,8 @@ class JobDetail(Page):
             "audit_entries": actions[::-1],
             "fault": fault,
             "runs_at": runs_at,
+            "revealed": False,
+            "sealed": (parts is not None and parts.sealed) or _shows_sealed(job, attempts),
             "silent": "" if ran_at is None else f"{ran_at.name}; {silence_of(ran_at)}",
             "may_run": runs_at is not None or (job.state == SEEN_NOWHERE and not self.capp.port.can.looks),
         }
@@ -165,6 +180,33 @@ class JobDetail(Page):
         runs_at = worker_of(self.capp, job.id) if job.state in ("running", SEEN_NOWHERE) else None
         asks = runs_at is None and job.state == "running"
         return runs_at, silent_worker_of(self.capp, job) if asks else None
+
+
+def _shows_sealed(job: Job, attempts: Iterable[JobAttempt]) -> bool:
+    """Whether something of it is sealed that would be here, else."""
+    note = None if job.progress is None else job.progress.note
+    return SHOWN in (job.result, note) or any(line.message == SHOWN for one in attempts for line in one.log)
+
+
+class RevealJob(JobDetail):
+    """`/jobs/<id>/reveal`: show what a sealed job holds, once; the audit has who looked, and why."""
+
+    async def get(self, id_: str) -> None:
+        """Lead back: this address only takes forms."""
+        self.redirect(self.reverse_url("conventions-job", id_))
+
+    async def post(self, id_: str) -> None:
+        """Show it."""
+        self.check_id(id_)
+        if not (why := self.parameter("reason")):
+            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
+            await self.show_job(id_, said=Notice("danger", "Nothing was revealed: say why; the audit keeps it."))
+            return
+        try:
+            await self.show_job(id_, why=why)
+        except (CannotOpen, JournalFull) as error:
+            self.set_status(HTTPStatus.CONFLICT)
+            await self.show_job(id_, said=Notice("danger", f"Nothing was revealed: {error}."))
 
 
 class CancelJob(JobDetail):

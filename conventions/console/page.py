@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from secrets import token_urlsafe
@@ -23,6 +24,8 @@ from conventions.console.notice import COOKIE, KEPT_FOR, Notice
 from conventions.console.roles import Role
 from conventions.core.errors import SelectionUnknown
 from conventions.core.units import local_time, moment_ahead
+from conventions.sealing.found_by import sought
+from conventions.sealing.shown_to_people import closed
 from conventions.storage.database import utc_now
 
 T = TypeVar("T")
@@ -87,7 +90,8 @@ class Page(Guarded):
         query = Query.read(self.parameters)
         if not self.visitor.sees_values and (query.filter.text is not None or query.filter.arguments):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
-        return query
+        found = sought(self.capp.name_keys, self.capp.tasks.values(), query.filter.arguments)
+        return Query(replace(query.filter, **found._asdict()), query.parameters)
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a call that waits for a database outside the event loop, which also receives the workers' events.
@@ -96,7 +100,9 @@ class Page(Guarded):
             HTTPError: the database or Redis does not answer, or cannot store the given value.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, function, *args)
+            with closed():  # what is sealed stays so, see `jobs/reveal.py`
+                context = copy_context()
+            return await asyncio.get_running_loop().run_in_executor(_threads, context.run, function, *args)
         except SQLAlchemyError as error:
             if isinstance(error, DataError) or type(error) is StatementError:
                 raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The database cannot hold such a value.") from error

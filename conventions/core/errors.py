@@ -20,6 +20,7 @@
         │   ├── CredentialInPayload  an argument that looks like a credential
         │   └── CannotOpen           what a message holds is sealed, and cannot be opened here
         ├── CannotSeal               what a message holds is to be sealed, and there is no key; nothing was sent
+        ├── NotSearchable            an argument is sealed, and no job can be found by it (ValueError)
         ├── IdempotencyConflict      one key, two different payloads
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
         ├── TransactionRefused       a transaction whose record and writes would not be committed together
@@ -157,6 +158,12 @@ class CannotOpen(PayloadError):
 
 class CannotSeal(ConventionError):
     """What a message holds is to be sealed, and this process has no key for it. Nothing was sent."""
+
+    __module__ = "conventions"
+
+
+class NotSearchable(ConventionError, ValueError):
+    """An argument is sensitive, and no job can be found by it here."""
 
     __module__ = "conventions"
 

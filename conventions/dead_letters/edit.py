@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conventions.broker.codec import UnreadableBody, read_body, with_arguments
-from conventions.broker.header_names import EDITED_BY, FINGERPRINT, KEY, OTHER_NAMES, PLANNED_AT
+from conventions.broker.header_names import EDITED_BY, FINGERPRINT, FOUND_BY, KEY, OTHER_NAMES, PLANNED_AT
 from conventions.core.error_text import cut
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
@@ -187,4 +187,5 @@ def _names(
         for one in (before, after)
     )
     made = {then[KEY], *(then.get(OTHER_NAMES) or ())[:1]}  # of the arguments
-    return now if letter.headers.get(KEY) in made else {FINGERPRINT: now[FINGERPRINT]}
+    kept = now if letter.headers.get(KEY) in made else {FINGERPRINT: now[FINGERPRINT]}
+    return kept | ({FOUND_BY: now[FOUND_BY]} if FOUND_BY in now else {})

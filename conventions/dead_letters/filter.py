@@ -1,14 +1,16 @@
 """Filters of dead letters: the same for listings, selections, the command line and the console (R18)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Text, cast, literal, or_
 
+from conventions.broker.header_names import FOUND_BY
 from conventions.core.errors import SelectionChanged
+from conventions.sealing.found_by import Codes, Pairs
 from conventions.storage.tables import DeadLetterRow
 
 BOUNDS = ("counted_at", "newest")  # words of a filter for letters that were counted before
@@ -46,6 +48,7 @@ class Filter:
         left_by: a redrive run that was to send the letter, and has not; see `selected`.
         text: occurs in the error's message, the traceback or the arguments, in upper or lower case.
         arguments: pairs of an argument's name and its value, as text or as JSON.
+        codes: the same of sealed letters, see `sealing/found_by.py`. A name that has both matches in either way.
         older_than: the last failure was longer ago than this.
         newer_than: the last failure was at most this long ago.
         ids: the letter has one of these ids.
@@ -58,7 +61,8 @@ class Filter:
     error: str | None = None
     group: str | None = None
     text: str | None = None
-    arguments: tuple[tuple[str, str], ...] = ()
+    arguments: Pairs = ()
+    codes: Codes = ()
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
     ids: tuple[str, ...] = ()
@@ -81,7 +85,7 @@ class Filter:
             found.append(row.task == self.task if "." in self.task else _ends(self.task))
         if self.text is not None:
             found.append(_holds(self.text))
-        found += [_argument(name, value) for name, value in self.arguments]
+        found += _by_arguments(self.arguments, self.codes)
         if self.older_than is not None:
             found.append(row.last_failed_at < now - self.older_than)
         if self.newer_than is not None:
@@ -126,6 +130,8 @@ class Filter:
         values["counted"] = Counted(*(None if at is None else datetime.fromisoformat(at) for at in found))
         if "arguments" in values:
             values["arguments"] = tuple((name, value) for name, value in values["arguments"])
+        if "codes" in values:
+            values["codes"] = tuple((name, tuple(codes)) for name, codes in values["codes"])
         if "ids" in values:
             values["ids"] = tuple(values["ids"])
         return cls(**values)
@@ -154,6 +160,21 @@ def _holds(text: str) -> ColumnElement[bool]:
         row.traceback.icontains(text, autoescape=True),
         arguments.icontains(escaped, autoescape=True),
     )
+
+
+def _by_arguments(arguments: Pairs, codes: Codes) -> list[ColumnElement[bool]]:
+    """Each argument in either way."""
+    plain, coded = dict(arguments), dict(codes)
+    found = [_argument(name, value) for name, value in arguments if name not in coded]
+    for name, of_name in codes:
+        ways = [_code(name, of_name)] + ([_argument(name, plain[name])] if name in plain else [])
+        found.append(or_(*ways))
+    return found
+
+
+def _code(name: str, codes: Sequence[str]) -> ColumnElement[bool]:
+    found = DeadLetterRow.headers.op("->")(cast(literal(FOUND_BY), Text)).op("->")(cast(literal(name), Text))
+    return cast(found, Text).in_([json.dumps(code) for code in codes])
 
 
 def _argument(name: str, value: str) -> ColumnElement[bool]:

@@ -50,6 +50,7 @@ class TaskClass(Protocol):
     rate_limit: Any
     requires: ClassVar[Any]
     retry_policy: ClassVar[Any]
+    searchable: ClassVar[Any]
     sensitive: ClassVar[Any]
     serializer: Any
     soft_time_limit: Any
@@ -74,6 +75,7 @@ OPTIONS = (
     "queue_name",
     "requires",
     "retry_policy",
+    "searchable",
     "sensitive",
     "should_retry",
     "soft_time_limit",
@@ -185,7 +187,7 @@ def check_task(cls: type[TaskClass], arguments: Arguments | None, defaults: tupl
         faults.check(_check_idempotency, name, cls.idempotent_on, cls.not_idempotent, arguments.names)
         faults.check(_check_credentials, name, cls.allowed_credentials, arguments.names)
         faults.check(check_requires, cls, arguments.names)
-        faults.check(_check_sealed, name, cls.encrypt, cls.sensitive, arguments.names)
+        faults.check(_check_sealed, name, cls, arguments.names)
     for check in (_check_call, _check_retry_policy, _check_names, _check_form, _check_values):
         faults.check(check, cls)
     faults.check(_check_limits, cls, defaults)
@@ -290,17 +292,18 @@ def _check_credentials(name: str, allowed: Any, arguments: tuple[str, ...]) -> N
         )
 
 
-def _check_sealed(name: str, encrypt: Any, sensitive: Any, arguments: tuple[str, ...]) -> None:
-    """Whether its messages are sealed, and for which arguments."""
-    if type(encrypt) is not bool:
-        raise DeclarationError(f"{name}: encrypt is True or False, not {encrypt!r}")
-    if not isinstance(sensitive, (list, tuple)) or not all(isinstance(one, str) for one in sensitive):
-        raise DeclarationError(f'{name}: sensitive names arguments, not {sensitive!r}; write sensitive = ("ssn",)')
-    if unknown := [one for one in sensitive if one not in arguments]:
-        there = ", ".join(arguments) or "none"
-        raise DeclarationError(
-            f"{name}: sensitive names {unknown[0]!r}, which is no argument of the job; there are: {there}"
-        )
+def _check_sealed(name: str, cls: type[TaskClass], arguments: tuple[str, ...]) -> None:
+    """Whether its messages are sealed, for which arguments, and by which they are found."""
+    if type(cls.encrypt) is not bool:
+        raise DeclarationError(f"{name}: encrypt is True or False, not {cls.encrypt!r}")
+    for option, names, sample in (("sensitive", cls.sensitive, "ssn"), ("searchable", cls.searchable, "order_id")):
+        if not isinstance(names, (list, tuple)) or not all(isinstance(one, str) for one in names):
+            raise DeclarationError(f'{name}: {option} names arguments, not {names!r}; write {option} = ("{sample}",)')
+        if unknown := [one for one in names if one not in arguments]:
+            there = ", ".join(arguments) or "none"
+            raise DeclarationError(
+                f"{name}: {option} names {unknown[0]!r}, which is no argument of the job; there are: {there}"
+            )
 
 
 def _check_limits(cls: type[TaskClass], defaults: tuple[str, str]) -> None:

@@ -1,6 +1,6 @@
 """`DeclaredTask`: what this package uses of a task that a team has declared, to send its messages and to read them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -43,6 +43,10 @@ class DeclaredTask(Protocol):
     @property
     def encrypt(self) -> bool:
         """Whether its messages are sealed."""
+
+    @property
+    def searchable(self) -> Sequence[str]:
+        """Arguments by which its sealed jobs are found."""
 
     @property
     def arguments(self) -> Arguments:

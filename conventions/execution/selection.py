@@ -13,10 +13,12 @@ from conventions.core.errors import ConventionError
 from conventions.core.units import moment
 from conventions.execution.application import Application
 from conventions.execution.purge import PLACES
+from conventions.sealing.found_by import Codes, Pairs, is_found
 
 WORDS = (
     "task",
     "arguments",
+    "codes",
     "actor",
     "older_than",
     "signed_with",
@@ -38,6 +40,7 @@ class Selection:
         queues: the queues.
         tasks: names of tasks; empty: all.
         arguments: pairs of an argument's name and its value, as text or as JSON.
+        codes: the same of sealed messages, see `sealing/found_by.py`. A name that has both matches in either way.
         actor: who sent it; empty: anybody.
         older_than: sent so long ago, by the clock of who sent it.
         signed_with: the name of the key that it says it is signed with; empty: any, or none.
@@ -48,7 +51,8 @@ class Selection:
 
     queues: tuple[str, ...]
     tasks: frozenset[str] = frozenset()
-    arguments: tuple[tuple[str, str], ...] = ()
+    arguments: Pairs = ()
+    codes: Codes = ()
     actor: str = ""
     older_than: timedelta | None = None
     signed_with: str = ""
@@ -71,7 +75,15 @@ class Selection:
             sent = moment(headers.get(ENQUEUED_AT))
             if sent is None or now - sent < self.older_than:
                 return False
-        return not self.arguments or _has(one.arguments, self.arguments)
+        return not (self.arguments or self.codes) or self._holds_arguments(one.arguments or {}, headers)
+
+    def _holds_arguments(self, arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
+        plain, coded = dict(self.arguments), dict(self.codes)
+        return all(
+            (name in plain and _has(arguments, name, plain[name]))
+            or (name in coded and is_found(headers, name, coded[name]))
+            for name in plain | coded
+        )
 
     def _holds_signature(self, headers: Mapping[str, Any]) -> bool:
         if self.signed_with and key_of(headers) != self.signed_with:
@@ -92,12 +104,8 @@ class Selection:
         return json.loads(json.dumps(found, default=sorted))  # type: ignore[no-any-return]  # tuples become lists
 
 
-def _has(arguments: Mapping[str, Any] | None, wanted: Sequence[tuple[str, str]]) -> bool:
-    if arguments is None:
-        return False
-    return all(
-        name in arguments and (arguments[name] == text or json.dumps(arguments[name]) == text) for name, text in wanted
-    )
+def _has(arguments: Mapping[str, Any], name: str, text: str) -> bool:
+    return name in arguments and (arguments[name] == text or json.dumps(arguments[name]) == text)
 
 
 class Search:

@@ -22,13 +22,13 @@ from conventions.sealing.sealed_body import SealedBody
 
 Handed: TypeAlias = (
     tuple[str, str, dict[str, Any], dict[str, Any] | SealedBody]
-    | tuple[tuple[Any, ...], str, dict[str, Any] | SealedBody, tuple[Any, ...]]
+    | tuple[tuple[Any, ...], str, dict[str, Any] | tuple[bytes, bytes], tuple[Any, ...]]
 )
 """A message as the main process hands it over, in one of two forms.
 
 A request: the name of the task, the id, the request with its arguments, and the rest of the body.
 A plain message: its delivery, the name of the task, the arguments, and the values of the headers `TOLD`.
-In the place of the arguments, or of the rest of the body, may stand its sealed body."""
+In the place of the rest of the body may stand its sealed body, and in that of the arguments of a plain message its two parts."""
 
 NOTHING = WholeRequest({})
 
@@ -92,8 +92,8 @@ class GroupMember:
         else:
             parts, name, arguments, told = self._handed
             delivery, self.args, opened = Delivery(*parts), [], {}
-            if isinstance(arguments, SealedBody):
-                self.args, arguments, opened = arguments
+            if isinstance(arguments, tuple):
+                self.args, arguments, opened = SealedBody(*arguments)
             self.kwargs = arguments
             known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None} | opened
             known["hostname"], known[TOKEN], known["shadow"] = (

@@ -21,6 +21,7 @@ from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
 from conventions.sealing.payload_keys import key_of
 from conventions.sealing.sealed_body import CONTENT as SEALED_CONTENT
+from conventions.sealing.sealed_body import SealedBody, bound_to
 from conventions.security.payload_guard import is_clear
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import Request
@@ -122,17 +123,19 @@ class _Looks:
         self._app = app
         self._names: dict[str, frozenset[str]] = {}  # of the arguments of each task that has come
 
-    def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
+    def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bytes | None:
+        if SEALED in headers:
+            return SealedBody.of(all_signed(headers, payload), body).bound_to
         names = self._names.get(headers["task"])
         if names is not None and kwargs.keys() <= names and is_clear(kwargs):
-            return True
+            return b""
         if names is None and (arguments := getattr(self._app.tasks.get(headers["task"]), "arguments", None)):
             self._names[headers["task"]] = arguments.all_names
         try:
             refuse_received(self._app, headers, body)
         except CredentialInPayload:
-            return False
-        return True
+            return None
+        return b""
 
 
 class _Believes:
@@ -141,12 +144,15 @@ class _Believes:
     def __init__(self, signatures: Signatures) -> None:
         self._signatures = signatures
 
-    def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bool:  # noqa: ARG002  # as there
+    def __call__(self, headers: dict[str, Any], kwargs: dict[str, Any], body: bytes, payload: bytes) -> bytes | None:  # noqa: ARG002  # as there
         if headers.get(FINGERPRINT) is None:  # nobody has looked at its arguments yet
-            return False
-        content = SEALED_CONTENT if SEALED in headers else CONTENT
-        headers, signatures = all_signed(headers, payload), self._signatures
-        return not (signatures.fault_of(headers, *content, body) or signatures.fault_of_key(headers))
+            return None
+        is_sealed = SEALED in headers
+        headers = all_signed(headers, payload)
+        fault, text = self._signatures.verified(headers, *(SEALED_CONTENT if is_sealed else CONTENT), body)
+        if fault or self._signatures.fault_of_key(headers):
+            return None
+        return bound_to(text) if is_sealed else b""
 
 
 def _log(message: PlainMessage) -> None:

@@ -19,6 +19,7 @@ from conventions.jobs.facts import ENDED, Facts
 from conventions.jobs.look import WITHIN
 from conventions.records.journal import INTERRUPTED, Event
 from conventions.sealing.sealed_text import LOG, open_text
+from conventions.sealing.shown_to_people import is_closed
 
 if TYPE_CHECKING:
     from conventions.storage.tables import ExecutionRow
@@ -117,9 +118,11 @@ def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[J
 
 
 def opener(app: Application, message_id: str) -> Callable[[str], str]:
-    """What opens a line of the log of a sealed job; where this process has no key for it, it says so."""
+    """What opens a line of the log of a sealed job; for people, and where this process has no key for it, it says that it is sealed."""
 
     def opened(text: str) -> str:
+        if is_closed():
+            return SHOWN
         try:
             return open_text(app.payload_keys, text, LOG, message_id)
         except CannotOpen:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
 from conventions.broker.one_message import FoundMessage
 from conventions.core.errors import CannotOpen
+from conventions.core.sealed_mark import for_people
 from conventions.core.units import local_time, moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
@@ -26,6 +27,7 @@ from conventions.progress.reporter import Progress
 from conventions.progress.sealed_notes import with_open_note
 from conventions.records.journal import ASIDE
 from conventions.sealing.sealed_text import RESULT, open_json
+from conventions.sealing.shown_to_people import is_closed
 from conventions.storage.layout_version import living
 
 if TYPE_CHECKING:
@@ -316,7 +318,9 @@ def _recorded(question: Question, last: "ExecutionRow", found: _Records) -> Fact
 
 
 def _opened(app: Application, facts: Facts, result: Any) -> Any:
-    """The result; where it is sealed and this process has no key for it, as it is."""
+    """The result; where it is sealed and this process has no key for it, as it is. For people: that it is sealed."""
+    if is_closed():
+        return for_people(result)
     try:
         return open_json(app.payload_keys, result, RESULT, claim_name(app, str(facts.task), str(facts.key)))
     except CannotOpen:

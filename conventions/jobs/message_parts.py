@@ -3,16 +3,21 @@
 The message is kept while the job waits or runs in Redis, and while it is a dead letter. Of a job that has ended well nothing keeps it.
 """
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conventions.broker.batch_membership import Member
-from conventions.broker.codec import Body, UnreadableBody, body_in, read_body
+from conventions.broker.codec import Body, UnreadableBody
 from conventions.broker.header_names import BATCH
+from conventions.core.errors import CannotOpen
 from conventions.core.value_bounds import is_text
 from conventions.execution.application import Application
 from conventions.jobs.look import WITHIN
+from conventions.sealing.kept_message import open_body, sealed_in
+from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.shown_to_people import is_closed
 
 if TYPE_CHECKING:
     from conventions.storage.tables import DeadLetterRow
@@ -32,11 +37,12 @@ class MessageParts:
     """Parts of a message.
 
     Attributes:
-        arguments: by name; `None`: they cannot be read.
+        arguments: by name; `None`: they cannot be read, or are sealed.
         parent: the id of the job that sent it; empty: none did.
         root: the id of the first job of all; empty where that is this one.
         batch: the id of the batch of which it is a chunk; empty: of none.
         following: what is sent once it has succeeded, in this order, at most `MOST_STEPS`.
+        sealed: whether it is sealed; then arguments and what follows are known to whom they are revealed.
     """
 
     arguments: Mapping[str, Any] | None = None
@@ -44,6 +50,7 @@ class MessageParts:
     root: str = ""
     batch: str = ""
     following: tuple[Step, ...] = ()
+    sealed: bool = False
 
 
 def parts_of(app: Application, message_id: str, *, sql: bool = True) -> MessageParts | None:
@@ -64,7 +71,7 @@ def parts_of(app: Application, message_id: str, *, sql: bool = True) -> MessageP
 
     with app.database.session(read_only=True, within=WITHIN) as session:
         letter = dead_letters.get(session, message_id)
-        return None if letter is None else of_letter(letter)
+        return None if letter is None else of_letter(letter, _keys(app))
 
 
 def of_message(app: Application, message_id: str) -> MessageParts | None:
@@ -73,28 +80,39 @@ def of_message(app: Application, message_id: str) -> MessageParts | None:
     if found is None or found.place == "later":
         return None
     try:
-        body = body_in(found.payload)
-    except UnreadableBody:
-        body = None
-    return _parts(message_id, found.headers, body)
+        message = json.loads(found.payload)
+    except (ValueError, RecursionError):
+        message = None
+    return _parts(message_id, found.headers, *_body_of(message, _keys(app)))
 
 
-def of_letter(letter: "DeadLetterRow") -> MessageParts:
-    """Those of a dead letter."""
+def of_letter(letter: "DeadLetterRow", keys: PayloadKeys | None = None) -> MessageParts:
+    """Those of a dead letter; `keys`: with which it is opened, where it is sealed."""
     from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # the same
 
     message = dead_letters.message(letter)
     headers = message.get("headers") if isinstance(message, dict) else None
+    found = _parts(letter.id, headers if isinstance(headers, dict) else letter.headers, *_body_of(message, keys))
+    if found.sealed:
+        return found
+    return replace(found, arguments=letter.arguments if isinstance(letter.arguments, dict) else None)
+
+
+def _keys(app: Application) -> PayloadKeys | None:
+    return None if is_closed() else app.payload_keys
+
+
+def _body_of(message: Any, keys: PayloadKeys | None) -> tuple[Body | None, bool]:
+    """The body, where it can be read and may be shown, and whether it is sealed."""
+    known = message if isinstance(message, dict) else {}
+    is_sealed = sealed_in(known) is not None
     try:
-        body = read_body(message)
-    except UnreadableBody:
-        body = None
-    found = _parts(letter.id, headers if isinstance(headers, dict) else letter.headers, body)
-    arguments = letter.arguments if isinstance(letter.arguments, dict) else None
-    return MessageParts(arguments, found.parent, found.root, found.batch, found.following)
+        return open_body(keys, known), is_sealed
+    except (UnreadableBody, CannotOpen):
+        return None, is_sealed
 
 
-def _parts(message_id: str, headers: Mapping[str, Any], body: Body | None) -> MessageParts:
+def _parts(message_id: str, headers: Mapping[str, Any], body: Body | None, is_sealed: bool) -> MessageParts:
     member = Member.read(headers.get(BATCH))
     root = _text(headers.get("root_id"))
     return MessageParts(
@@ -103,6 +121,7 @@ def _parts(message_id: str, headers: Mapping[str, Any], body: Body | None) -> Me
         root="" if root == message_id else root,
         batch="" if member is None else member.batch_id,
         following=() if body is None else tuple(_steps(body.options))[:MOST_STEPS],
+        sealed=is_sealed,
     )
 
 

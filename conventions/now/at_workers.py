@@ -34,7 +34,7 @@ def messages_at_workers(app: Application, which: JobFilter, look_at: int) -> Seq
     """Those that match in arguments and sender; none where the broker shows none."""
     if not app.port.can.looks:
         return ()
-    selection = Selection(queues_of(app, which), arguments=which.arguments, actor=which.actor)
+    selection = Selection(queues_of(app, which), arguments=which.arguments, codes=which.codes, actor=which.actor)
     return list(_not_ended(app, Search(app, selection, look_at, AT_WORKERS)))
 
 
@@ -61,7 +61,7 @@ def jobs_that_run(app: Application, which: JobFilter, limit: int, at_workers: At
     releases = {one.name: one.report.release or "" for one in workers}
     named = running_jobs(app, workers)
     is_named = {job.id for job in named}
-    matching = {one.message.message_id for one in at_workers()} if which.arguments else is_named
+    matching = {one.message.message_id for one in at_workers()} if which.by_arguments else is_named
     lines: list[JobLine] = []
     for job in named:
         if len(lines) >= limit:

@@ -19,7 +19,7 @@ def ended_jobs(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
     """Those that match, the latest first. Raises: SQLAlchemyError."""
     if not app.database.is_there:
         return []
-    if which.arguments:
+    if which.by_arguments:
         return _letters(app, which, limit) if which.state in ("", "dead") else []
     words: dict[str, Any] = {
         name: getattr(which, name) or None for name in ("task", "queue", "worker", "release", "actor")
@@ -40,7 +40,7 @@ def _letters(app: Application, which: JobFilter, limit: int) -> list[JobLine]:
         return []
     now = utc_now()
     wanted = Filter(
-        state="dead", task=which.task or None, queue=which.queue or None, arguments=which.arguments,
+        state="dead", task=which.task or None, queue=which.queue or None, arguments=which.arguments, codes=which.codes,
         newer_than=None if which.since is None else now - which.since, older_than=None if which.until is None else now - which.until,
     )  # fmt: skip
     most = LETTERS if which.actor else limit

@@ -8,6 +8,7 @@ from conventions.broker.waiting_messages import Waiting
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.records.journal import KINDS
+from conventions.sealing.found_by import Codes, Pairs
 
 State: TypeAlias = str
 
@@ -29,6 +30,7 @@ class JobFilter:
         actor: who sent it.
         arguments: pairs of an argument's name and its value, as text or as JSON: of jobs that wait, and of dead letters. Of jobs that ended
             otherwise nothing keeps them.
+        codes: the same of sealed jobs, see `sealing/found_by.py`.
         since: sent or ended not before.
         until: sent or ended before.
     """
@@ -39,9 +41,15 @@ class JobFilter:
     worker: str = ""
     release: str = ""
     actor: str = ""
-    arguments: tuple[tuple[str, str], ...] = ()
+    arguments: Pairs = ()
+    codes: Codes = ()
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def by_arguments(self) -> bool:
+        """Whether it asks for arguments."""
+        return bool(self.arguments or self.codes)
 
     @property
     def has_waiting(self) -> bool:

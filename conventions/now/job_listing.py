@@ -139,7 +139,8 @@ def _waiting(
     places = READY_FIRST if held_back.tasks else PLACES_OF.get(which.state, READY_FIRST)
     sizes = [app.broker.sizes(queue) for queue in queues]
     listing.waiting = sum(one.ready * ("queue" in places) + one.delayed * ("delayed" in places) for one in sizes)
-    search = Search(app, Selection(queues, arguments=which.arguments, actor=which.actor), look_at, places)
+    wanted = Selection(queues, arguments=which.arguments, codes=which.codes, actor=which.actor)
+    search = Search(app, wanted, look_at, places)
     read = (one.message for one in at_workers() if one.claim is None)  # they come before the others
     runs = {one.id for one in listing.lines}
     lines = list(islice(_of_messages(which, chain(read, search), held_back, runs), limit))

@@ -50,6 +50,10 @@ class NameKeys:
             for key in self._keys
         ]
 
+    def codes(self, name: str, value: str) -> list[str]:
+        """Codes of the value of an argument, by which a job is found, that of the key which names first; `value`: as JSON."""
+        return [_named(key, b"search", f"{name}\0{value}") for key in self._keys if key is not None]
+
 
 def _named(key: bytes, what: bytes, text: str) -> str:
     return hmac.digest(key, b"conventions name 1 %b\0%b" % (what, text.encode(errors="surrogatepass")), "sha256")[

@@ -9,7 +9,7 @@ from conventions.broker.header_names import SEALED, SIGNATURE
 from conventions.broker.signature import SignatureForm, Signatures, SignedText
 from conventions.core.errors import CannotSeal
 from conventions.sealing.payload_keys import PayloadKeys
-from conventions.sealing.sealed_body import CONTENT, NOTHING_FOLLOWS, STEPS, binding
+from conventions.sealing.sealed_body import CONTENT, NOTHING_FOLLOWS, STEPS, bound_to
 
 _NOTHING = json.dumps(dict.fromkeys(STEPS))  # how Celery writes that nothing follows
 _ALONE = f", {_NOTHING}]".encode()
@@ -95,24 +95,31 @@ class OutgoingForm:
         """Whether messages are signed."""
         return self._signs is not None
 
-    def body(self, headers: Mapping[str, Any], body: bytes) -> bytes:
-        """The body as it goes out, of a message that has these headers in the place of those of the first one."""
-        return body if self._keys is None else self._keys.seal(body, binding(self._text, headers))
-
-    def same(self, body: bytes) -> str:
-        """See `Parts`; `body`: as it was written."""
-        return "" if self._keys is None else self._keys.same(body)
-
-    def signature(self, headers: Mapping[str, Any], body: bytes) -> str | None:
-        """The signature of a message with these headers and this body, as it goes out; `None`: nobody signs."""
-        return None if self._signs is None else self._signs.signature(headers, body)
+    def written(self, headers: Mapping[str, Any], body: bytes) -> "Written":
+        """A message that has these headers in the place of those of the first one; `body`: as it was written."""
+        text, same = self._text.of_headers(headers), ""
+        if self._keys is not None:
+            same, body = self._keys.same(body), self._keys.seal(body, bound_to(text))
+        return Written(body, "" if self._signs is None else self._signs.of_text(text, body), same)
 
     def finished(self, headers: Mapping[str, Any], body: bytes) -> Parts:
         """All parts of one."""
-        body, same = self.body(headers, body), self.same(body)
-        signature = self.signature(headers, body)
-        signed = {} if signature is None else {SIGNATURE: signature}
+        body, signature, same = self.written(headers, body)
+        signed = {SIGNATURE: signature} if signature else {}
         return Parts({**self.headers, **headers, **signed}, self.content_type, self.content_encoding, body, same)
+
+
+class Written(NamedTuple):
+    """The parts of a message that depend on its arguments, as they go out.
+
+    Attributes:
+        signature: empty: nobody signs.
+        same: see `Parts`.
+    """
+
+    body: bytes
+    signature: str
+    same: str
 
 
 def _told(body: bytes) -> str:

@@ -43,7 +43,7 @@ class SealedBody:
     @classmethod
     def of(cls, headers: Mapping[str, Any], data: bytes) -> Self:
         """The sealed body of a message; `headers`: as they were sent."""
-        return cls(binding(SignedText(headers, *CONTENT), headers), data)
+        return cls(bound_to(SignedText(headers, *CONTENT).of_headers(headers)), data)
 
     @property
     def key(self) -> str:
@@ -94,9 +94,9 @@ def is_sealed(content_type: Any) -> bool:
     return bool(content_type == SEALED_TYPE)
 
 
-def binding(text: SignedText, headers: Mapping[str, Any]) -> bytes:
-    """What a body is bound to: all of a message that never changes, but the body."""
-    return text.of_headers(headers).encode(errors="surrogatepass")
+def bound_to(of_headers: str) -> bytes:
+    """What a body is bound to: all of a message that never changes, but the body; see `SignedText`."""
+    return of_headers.encode(errors="surrogatepass")
 
 
 def follows(headers: Mapping[str, Any]) -> frozenset[str]:

@@ -68,14 +68,14 @@ class MessageTemplate:
             headers: the values of `own_headers`.
         """
         written, finishes, own_headers = self._body.written(payload), self._finishes, {**headers, "id": id}
-        same = ""
+        signature = same = ""
         if finishes is not None:
-            same, written = finishes.same(written), finishes.body(own_headers, written)
+            written, signature, same = finishes.written(own_headers, written)
         body = in_base64(written)
         own: dict[str, Any] = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
         for name, value in headers.items():
             own[name] = _written(value)
-        if finishes is not None and (signature := finishes.signature(own_headers, written)) is not None:
+        if signature:
             own[SIGNATURE] = f'"{signature}"'
         return self._like._replace(tag=id, payload=self._form % own, digest=request_digest(self._headers, same or body))
 

@@ -68,6 +68,7 @@ class ConventionTask(RunningTask):
             `run` that it names: `def requires(self, report_id: int) -> str`.
         encrypt: whether its messages, and what its jobs leave, are sealed: open only where they are sent, and in the process that runs them.
         sensitive: the arguments for which that is so; the whole message is sealed, as with `encrypt`.
+        searchable: arguments by which sealed jobs and dead letters can still be found, by a code of each. Equal values are seen to be equal.
         aliases: old names under which messages may still arrive.
         fast_lane: whether short jobs may go to a process in groups. It only changes their speed.
     """
@@ -80,6 +81,7 @@ class ConventionTask(RunningTask):
     requires: ClassVar[Requires] = None
     encrypt: ClassVar[bool] = False
     sensitive: ClassVar[Sequence[str]] = ()
+    searchable: ClassVar[Sequence[str]] = ()
     aliases: ClassVar[tuple[str, ...]] = ()
     fast_lane: ClassVar[bool] = True
 

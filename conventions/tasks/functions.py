@@ -28,6 +28,7 @@ OURS = (
     "queue_name",
     "requires",
     "retry_policy",
+    "searchable",
     "sensitive",
     "stall_after",
 )

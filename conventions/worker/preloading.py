@@ -8,6 +8,11 @@ from celery import bootsteps
 from conventions.storage.redis_store import script_source
 
 MODULES = ("encodings.idna",)  # which the first connection to a named host imports
+SEALS = (
+    "cryptography.exceptions",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.kdf.hkdf",
+)  # a tenth of a second
 PARTS = ("release", "claims", "lease_keeper")  # in a pool of threads two first jobs at once would make one each
 SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "renew")
 
@@ -17,7 +22,7 @@ class Preloading(bootsteps.Step):
 
     def create(self, worker: Any) -> None:
         """Import the modules, read the scripts, make the parts. Connect to nothing."""
-        for module in MODULES:
+        for module in (*MODULES, *(SEALS if worker.app.payload_keys is not None else ())):
             importlib.import_module(module)
         for script in SCRIPTS:
             script_source(script)

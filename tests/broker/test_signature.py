@@ -26,7 +26,15 @@ from conventions.broker.header_names import (
     SIGNATURE,
     SIGNED,
 )
-from conventions.broker.signature import ALTERED, KNOWN, LIKE_A_CALLERS, Signatures, without_unsigned
+from conventions.broker.signature import (
+    ALTERED,
+    KNOWN,
+    LIKE_A_CALLERS,
+    Signatures,
+    SignedText,
+    with_body,
+    without_unsigned,
+)
 from conventions.core.message_keys import MessageKeys
 from conventions.core.named_keys import new_key
 from conventions.library_internals.celery import REQUEST_FIELDS
@@ -177,9 +185,9 @@ def test_no_part_moves_into_the_body() -> None:
     """Headers of a caller end where the body begins."""
     headers = signed(tenant="t-1")
     without = {name: one for name, one in headers.items() if name not in ("tenant", SIGNED)}
-    whole = SIGNATURES.like(headers, *CONTENT).text.of(headers, BODY)
-    before = (
-        SIGNATURES.like(without, *CONTENT).text.of(without, b"").removesuffix(b"0:0:")
+    whole = with_body(SignedText(headers, *CONTENT).of_headers(headers), BODY)
+    before = with_body(SignedText(without, *CONTENT).of_headers(without), b"").removesuffix(
+        b"0:0:"
     )  # no such headers, and no body
     assert whole.startswith(before)
     assert fault(without, whole.removeprefix(before)) == ALTERED

@@ -341,6 +341,8 @@ def test_misspelt_should_retry() -> None:
         ({"encrypt": 1}, "encrypt is True or False, not 1"),
         ({"sensitive": "ssn"}, "sensitive names arguments, not 'ssn'; write sensitive = (\"ssn\",)"),
         ({"sensitive": (1,)}, "sensitive names arguments, not (1,)"),
+        ({"searchable": "ssn"}, "searchable names arguments, not 'ssn'; write searchable = (\"order_id\",)"),
+        ({"searchable": ("snn",)}, "searchable names 'snn', which is no argument of the job; there are: ssn"),
         ({"sensitive": ("snn",)}, "sensitive names 'snn', which is no argument of the job; there are: ssn"),
     ],
 )

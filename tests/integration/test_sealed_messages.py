@@ -27,7 +27,15 @@ from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.storage.redis_store import Store
-from conventions.storage.tables import AttemptLogRow, AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, OutboxRow
+from conventions.storage.tables import (
+    AttemptLogRow,
+    AuditRow,
+    DeadLetterRow,
+    ExecutionRow,
+    IdempotencyRow,
+    OutboxRow,
+    RedriveRow,
+)
 from tests.broker_set_ups import BROKERS, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
@@ -147,6 +155,20 @@ class Waits(Noting):
         while not self.app.store.redis.exists(self.app.store.key("mended")):
             sleep(0.05)
         return ssn
+
+
+class Found(Noting):
+    """Fail until it is mended; it can be looked for by two of its arguments."""
+
+    sensitive = ("ssn", "pin")
+    searchable = ("ssn", "order")
+    idempotent_on = ("order",)
+    retry_policy = ONCE
+
+    def run(self, order: int, ssn: str, pin: str = "") -> None:
+        if not self.app.store.redis.exists(self.app.store.key("mended")):
+            raise ValueError(f"broken {pin}")
+        self.note(f"{order} {len(ssn)}")
 
 
 MARKED = "x-conventions-sealed:cursor"
@@ -678,3 +700,50 @@ def test_all_messages_are_sealed(app: ConventionsApp, installation: Installation
         wait_until(lambda: len(done(app)) == 5, 30, str(done(app)))
         wait_until(lambda: letters(app), 30)
         refuse_canary(app)
+
+
+def test_a_sealed_job_is_found(app: ConventionsApp, installation: Installation) -> None:
+    """By those arguments that its class names, while it waits and when it is dead; the value that is looked for is kept nowhere."""
+    later = Found.apply_async(kwargs={"order": 3, "ssn": CANARY}, countdown=3600)
+    with installation.worker():
+        sent = [Found.delay(order=order, ssn=ssn).id for order, ssn in ((1, CANARY), (2, f"{CANARY}2"))]
+        for one in sent:
+            wait_for_letter(app, one)
+    if app.port.can.looks:
+        assert [one["id"] for one in installation.json("messages", "list", "--arg", f"ssn={CANARY}")] == [later.id]
+        assert {one["id"] for one in installation.json("jobs", "list", "--arg", f"ssn={CANARY}")["lines"]} == {
+            later.id,
+            sent[0],
+        }
+        told = installation.run("messages", "cancel", "--arg", f"ssn={CANARY}", "--yes", "--reason", "a test")
+        assert told.returncode == 0, told.stdout
+
+    def found(*words: str) -> list[str]:
+        return sorted(one["id"] for one in installation.json("dead-letters", "list", *words))
+
+    assert found("--arg", f"ssn={CANARY}") == found("--arg", "order=1") == [sent[0]]
+    assert found("--arg", f"ssn={CANARY}", "--arg", "order=2") == found("--arg", "order=7") == []
+    assert found("--arg", "order=2") == [sent[1]]
+    refused = installation.run("dead-letters", "list", "--arg", "pin=1")
+    assert (refused.returncode, "pin is sensitive" in refused.stdout) == (2, True)
+    edit(app, sent[1], {"order": 5, "ssn": CANARY}, "bob")
+    assert found("--arg", f"ssn={CANARY}") == sorted(sent)
+    assert (found("--arg", "order=2"), found("--arg", "order=5")) == ([], [sent[1]])
+    app.store.redis.set(app.store.key("mended"), 1)
+    with installation.worker():
+        told = installation.run(
+            "dead-letters",
+            "redrive",
+            "--all",
+            "--arg",
+            f"ssn={CANARY}",
+            "--arg",
+            "order=5",
+            "--yes",
+            "--reason",
+            "mended",
+        )
+        assert told.returncode == 0, told.stdout
+        wait_until(lambda: done(app) == [f"5 {len(CANARY)} by system"], 30, str(done(app)))
+    refuse_canary(app)
+    assert CANARY not in json.dumps(contents(app.database, RedriveRow), default=str)

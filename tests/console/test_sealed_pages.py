@@ -1,0 +1,169 @@
+"""What a sealed job holds is on no page, but for who reveals it, which the audit keeps (R21, R22)."""
+
+import html
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from conventions import ImmediateTask, RetryPolicy
+from conventions.app import ConventionsApp
+from conventions.core.named_keys import new_key
+from tests.console.flower_process import LOGINS, ROLES, User, flower
+from tests.workers import Installation, acting_through, forget, wait_for_letter
+
+CANARY = "canary-4417-9181"
+WHY = "the customer asks"
+
+
+class Broken(ImmediateTask):
+    """Fail until it is mended."""
+
+    sensitive = ("ssn",)
+    searchable = ("order",)
+    idempotent_on = ("order",)
+    retry_policy = RetryPolicy(attempts=1, network_attempts=1)
+
+    def run(self, order: int, ssn: str) -> None:
+        self.progress.advance(note=f"note {ssn}")
+        logging.getLogger("mine").warning("log %s", ssn)
+        if len(ssn) > 3:
+            raise ValueError(f"{order} {ssn}")
+
+
+@pytest.fixture(scope="module")
+def installation(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """With all keys."""
+    folder = tmp_path_factory.mktemp("sealed")
+    keys = {"message_keys": new_key("m"), "payload_keys": new_key("p"), "name_keys": new_key("n")}
+    settings = {"broker_url": valkey_url, "database_url": new_database(folder), "key_prefix": f"t{uuid4().hex[:8]}"}
+    return Installation(folder, [__name__], [Path(__file__).parent], **keys, **settings)
+
+
+@pytest.fixture(scope="module")
+def letter(installation: Installation) -> Iterator[tuple[ConventionsApp, str]]:
+    """The application, and the id of a letter."""
+    with installation.application() as app, acting_through(app):
+        with installation.worker():
+            sent = Broken.apply_async(kwargs={"order": 7, "ssn": CANARY}, actor="ann")
+            wait_for_letter(app, sent.id)
+        yield app, sent.id
+        forget(app.store)
+
+
+@pytest.fixture(scope="module")
+def address(installation: Installation, letter: object) -> Iterator[str]:
+    """A Flower that has the keys."""
+    with flower(installation, FLOWER_BASIC_AUTH=LOGINS, CONVENTIONS_CONSOLE_ROLES=ROLES) as address:
+        yield address
+
+
+@pytest.fixture
+def users(address: str) -> Iterator[Callable[[str], User]]:
+    """Makes users."""
+    made: list[User] = []
+
+    def user(login: str) -> User:
+        made.append(User(address, login))
+        return made[-1]
+
+    yield user
+    for one in made:
+        one.client.close()
+
+
+def text_of(page: str) -> str:
+    """What a person reads."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def reveals(app: ConventionsApp) -> list[tuple[str, str, str | None]]:
+    """Who has revealed what, and why, as the journal has it."""
+    redis: Any = app.store.redis
+    deeds = [json.loads(raw[b"deed"]) for _, raw in redis.xrange(app.store.key("journal")) if b"deed" in raw]
+    return [(one["actor"], one["target"], one["reason"]) for one in deeds if one["action"] == "reveal"]
+
+
+def test_no_page_shows_it(letter: tuple[ConventionsApp, str], users: Callable[[str], User]) -> None:
+    """To nobody, in no list, in no form."""
+    _, id_ = letter
+    for login in ("alice:a", "oscar:o", "vera:v"):
+        user = users(login)
+        for path in (f"/jobs/{id_}", f"/dead-letters/letters/{id_}", "/jobs", "/dead-letters", "/audit", "/"):
+            page = user.get(path)
+            assert page.status_code == 200, path
+            assert CANARY not in page.text, path
+    shown = text_of(users("oscar:o").get(f"/dead-letters/letters/{id_}").text)
+    assert "They are sealed." in shown
+    assert "Reveal" in shown
+    assert "Reveal" not in text_of(users("vera:v").get(f"/dead-letters/letters/{id_}").text)
+
+
+@pytest.mark.parametrize("path", ["/jobs/{}", "/dead-letters/letters/{}"])
+def test_who_reveals_it_is_in_the_audit(
+    letter: tuple[ConventionsApp, str], users: Callable[[str], User], path: str
+) -> None:
+    """An operator, who says why, and sees it once."""
+    app, id_ = letter
+    user, at = users("oscar:o"), path.format(id_)
+    before = len(reveals(app))
+    silent = user.post(f"{at}/reveal", {"reason": ""})
+    assert (silent.status_code, CANARY in silent.text) == (422, False)
+    refused = users("vera:v").post(f"{at}/reveal", {"reason": WHY})
+    assert (refused.status_code, CANARY in refused.text) == (403, False)
+    shown = user.post(f"{at}/reveal", {"reason": WHY})
+    assert (shown.status_code, CANARY in shown.text) == (200, True)
+    assert CANARY not in user.get(at).text
+    assert reveals(app)[before:] == [("oscar", id_, WHY)]
+
+
+def test_it_is_edited_where_it_was_revealed(letter: tuple[ConventionsApp, str], users: Callable[[str], User]) -> None:
+    """The form has the values; what is written there is sealed again, and a mistake is told without them."""
+    app, id_ = letter
+    user, at = users("oscar:o"), f"/dead-letters/letters/{id_}"
+    page = user.post(f"{at}/reveal", {"reason": WHY}).text
+    (version,) = re.findall(r'name="version" value="(\w+)"', page)
+    wrong = user.post(at, {"argument:order": "x", "argument:ssn": CANARY, "version": version, "do": "save"})
+    assert wrong.status_code == 422
+    assert "order" in text_of(wrong.text)
+    assert CANARY not in wrong.text
+    saved = user.post(at, {"argument:order": "8", "argument:ssn": CANARY, "version": version, "do": "save"})
+    assert saved.status_code == 303, text_of(saved.text)
+    assert CANARY not in str(wait_for_letter(app, id_).message)
+    for order, found in ((7, False), (8, True)):
+        assert (id_ in user.get("/dead-letters", arg=f"order={order}").text) is found
+    refused = user.get("/dead-letters", arg=f"ssn={CANARY}")
+    assert refused.status_code == 400
+    assert "ssn is sensitive" in text_of(refused.text)
+
+
+def test_the_commands_show_it_to_nobody_else(letter: tuple[ConventionsApp, str], installation: Installation) -> None:
+    """Without a reason nothing is revealed; each reveal is in the audit."""
+    app, id_ = letter
+    for command in (("job", id_, "--logs"), ("dead-letters", "show", id_), ("audit", "list"), ("jobs", "list")):
+        told = installation.run(*command)
+        assert told.returncode == 0, told.stdout
+        assert CANARY not in told.stdout, command
+    before = len(reveals(app))
+    for command in (("job", id_, "--logs"), ("dead-letters", "show", id_)):
+        refused = installation.run(*command, "--reveal")
+        assert (refused.returncode, "--reason" in refused.stdout) == (2, True)
+        told = installation.run(*command, "--reveal", "--reason", WHY, "--actor", "bob")
+        assert told.returncode == 0, told.stdout
+        assert CANARY in told.stdout
+    assert reveals(app)[before:] == [("bob", id_, WHY)] * 2
+    installation_without = {**installation.settings, "payload_keys": None}
+    kept, installation.settings = installation.settings, installation_without
+    try:
+        closed: Any = installation.run("dead-letters", "show", id_, "--reveal", "--reason", WHY)
+    finally:
+        installation.settings = kept
+    assert (closed.returncode, "CONVENTIONS_PAYLOAD_KEYS" in closed.stdout) == (2, True), closed.stdout
+    assert len(reveals(app)) == before + 2
