@@ -8,6 +8,7 @@ The signed text names each part with its length, so that no two messages have th
 """
 
 import calendar
+import functools
 import hmac
 import json
 from collections.abc import Collection, Mapping
@@ -140,9 +141,9 @@ class SignedText:
     def __init__(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> None:
         get = headers.get
         self._headers, self._names = headers, get(SIGNED) or ()
-        self._head = _parts(
-            VERSION, get("task"), content_type, content_encoding, get("expires"), _limits(get("timelimit")), get("group"), get("group_index"),
-            get(SCHEDULE),
+        self._head = _head(
+            _text_of(get("task")), _text_of(content_type), _text_of(content_encoding), _text_of(get("expires")), _limits(get("timelimit")),
+            _text_of(get("group")), _text_of(get("group_index")), _text_of(get(SCHEDULE)),
         )  # fmt: skip
 
     def of_headers(self, headers: Mapping[str, Any]) -> str:
@@ -192,7 +193,7 @@ def fault_of_revoked(key: str, since: datetime) -> str:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and {str}.issuperset(map(type, value)) and len(set(value)) == len(value)
+    return isinstance(value, (list, tuple)) and {str}.issuperset(map(type, value)) and len(set(value)) == len(value)
 
 
 def of_caller(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,19 +212,29 @@ def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str
     return {**headers, **(delivery.get("sent") or {})}
 
 
+@functools.lru_cache(maxsize=1024)
+def _head(*texts: str) -> str:
+    """The parts that nearly all messages of a task have in common, kept: to write them anew took a third of a signature."""
+    return _parts(VERSION, *texts)
+
+
 def _parts(*values: Any) -> str:
-    texts = ["" if one is None else one if type(one) is str else _text(one) for one in values]
+    texts = [one if type(one) is str else _text_of(one) for one in values]
     return "".join([f"{len(one)}:{one}" for one in texts])
 
 
-def _text(value: Any) -> str:
+def _text_of(value: Any) -> str:
     # JSON writes what a text is, whatever its class says of it, as that of an enumeration.
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
     return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def _limits(value: Any) -> str:
     """Two numbers or nulls; brokers keep the number and not its type. Raises: TypeError, ValueError, OverflowError: they are none."""
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, (list, tuple)):
         return "" if value is None else str(value)
     return ",".join("" if one is None else repr(float(one)) for one in value)
 
