@@ -48,6 +48,7 @@ def test_a_job_that_waits(run: Run, commands_app: ConventionsApp) -> None:
     assert shown["history"] == []
     assert shown["message"] == {
         "arguments": {"user_id": 7, "day": "2026-01-05"}, "parent": "", "root": "", "batch": "", "following": [],
+        "sealed": False,
     }  # fmt: skip
     assert (shown["state"], shown["result"], shown["progress"]) == ("queued", None, None)
     assert run(job, sent.id, "--wait", "0.1").exit_code == 1

@@ -43,6 +43,8 @@ WRITES = {
     f"/schedules/{PAUSED}/resume": {"reason": "why"},
     "/schedules/daily-mail/run": {"reason": "why"},
     "/jobs/waits/cancel": {"reason": "why"},
+    "/jobs/KeyError-0/reveal": {"reason": "why"},
+    f"{LETTER}/reveal": {"reason": "why"},
     "/queues/pauses": {"kind": "queue", "name": "mail", "reason": "why", "do": "pause"},
     "/alerts/silences": {"rule": "backlog", "subject": "q1", "until": "2h", "reason": "why"},
 }
