@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from conventions import Settings
+from conventions.core.address_safety import is_here
 from conventions.core.settings import Seconds, check_address
 
 
@@ -25,5 +26,15 @@ class TaskSettings(Settings):
 
     @field_validator("webhook_url")
     @classmethod
-    def _webhook(cls, value: str | None) -> str | None:
-        return check_address(value, {"http", "https"})
+    def _webhook(cls, value: str | None, info: ValidationInfo) -> str | None:
+        value = check_address(value, {"http", "https"})
+        return cls.safe_in_production(value, info)
+
+    @field_validator("smtp_tls")
+    @classmethod
+    def _sent_safely(cls, value: str, info: ValidationInfo) -> str:
+        host = str(info.data.get("smtp_host", ""))
+        may_be_plain = is_here(host) or host in info.data.get("plaintext_hosts", ())
+        if value == "none" and info.data.get("environment") == "production" and not may_be_plain:
+            raise ValueError(f"e-mails to {host} can be read on the way: write starttls or tls")
+        return value

@@ -15,12 +15,20 @@ from typing import Any
 import amqp  # type: ignore[import-untyped]  # it has no types
 import pytest
 
-from tests.redis_servers import free_port
+from tests.redis_servers import Certificates, free_port
 from tests.support import wait_until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper on the path asks for another account
 CONTROL = PROGRAM.with_name("rabbitmqctl")
 COUNTED_EVERY = 6  # seconds: a quorum queue says every five how many messages it has
+TLS = """\
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.cacertfile = {files.authority}
+ssl_options.certfile = {files.certificate}
+ssl_options.keyfile = {files.key}
+ssl_options.verify = verify_none
+ssl_options.fail_if_no_peer_cert = false
+"""
 STARTS_WITHIN = 120  # seconds, on a busy machine
 
 
@@ -29,11 +37,13 @@ class Rabbit:
 
     Args:
         folder: for its data.
+        tls: with these it speaks TLS at another port, too.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Certificates | None = None) -> None:
         self._folder = folder
         self._port, self._epmd = free_port(), str(free_port())
+        self.tls_port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self._empty_since = math.inf
         self._environment = {
@@ -49,6 +59,10 @@ class Rabbit:
             "RABBITMQ_PID_FILE": f"{folder}/pid",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
         }
+        if tls is not None:
+            written = folder / "rabbitmq.conf"
+            written.write_text(TLS.format(port=self.tls_port, files=tls), encoding="utf-8")
+            self._environment["RABBITMQ_CONFIG_FILE"] = str(written)
 
     @property
     def url(self) -> str:
@@ -179,12 +193,12 @@ class Rabbit:
 
 
 @contextmanager
-def running_rabbitmq() -> Iterator[Rabbit]:
-    """A server for a block. Skips the test where none is installed."""
+def running_rabbitmq(tls: Certificates | None = None) -> Iterator[Rabbit]:
+    """A server for a block, also over TLS where there are files for it. Skips the test where none is installed."""
     if not PROGRAM.exists():
         pytest.skip("no RabbitMQ is installed: apt-get install rabbitmq-server")
     with tempfile.TemporaryDirectory(prefix="rabbit-") as name:
-        server = Rabbit(Path(name))
+        server = Rabbit(Path(name), tls)
         try:
             server.start()
             yield server

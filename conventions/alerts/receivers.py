@@ -4,12 +4,13 @@ import functools
 import json
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from conventions.core.address_safety import PRIVATE, beyond
 from conventions.core.bounded_call import BoundedCalls, StillWaits
 from conventions.core.errors import ConfigurationError
 from conventions.core.extras import how_to_install, is_installed
@@ -18,6 +19,7 @@ from conventions.core.settings import Settings
 
 WITHIN = 10.0  # seconds for one message, however slowly a receiver answers
 _calls = BoundedCalls()
+_WITH_TLS = "take the scheme that ends with s, such as jsons:// or mailtos://"
 Receiver = Callable[[Mapping[str, Any]], None]
 
 
@@ -29,7 +31,7 @@ def receivers(settings: Settings) -> dict[str, Receiver]:
     """Those of the settings, by a name that shows no secret.
 
     Raises:
-        ConfigurationError: apprise is needed, and not installed; or it does not know an address.
+        ConfigurationError: apprise is needed, and not installed; it does not know an address; or in production, one has no TLS.
     """
     found: dict[str, Receiver] = {}
     if settings.alert_webhook:
@@ -37,17 +39,23 @@ def receivers(settings: Settings) -> dict[str, Receiver]:
     if settings.alert_urls and not is_installed("apprise"):
         raise ConfigurationError([how_to_install("apprise")])
     for number, address in enumerate(settings.alert_urls, 1):
-        found[f"{address.partition(':')[0]} {number}"] = _by_apprise(address, number)
+        found[f"{address.partition(':')[0]} {number}"] = _by_apprise(address, number, settings)
     return found
 
 
-def _by_apprise(address: str, number: int) -> Receiver:
+def _by_apprise(address: str, number: int, settings: Settings) -> Receiver:
     from apprise import Apprise  # noqa: PLC0415  # only where it is installed
 
     service = Apprise()
     if not service.add(address):
         raise ConfigurationError(
             [f"CONVENTIONS_ALERT_URLS: apprise does not know the address number {number}, which begins {address[:8]}"]
+        )
+    if settings.environment == "production" and (host := _plain_host(service[0], settings.plaintext_hosts)):
+        raise ConfigurationError(
+            [
+                f"CONVENTIONS_ALERT_URLS: the address number {number}, which begins {address[:8]}, has no TLS to {host}: {_WITH_TLS}; {PRIVATE}"
+            ]
         )
 
     def notify(body: Mapping[str, Any]) -> None:
@@ -61,6 +69,17 @@ def _by_apprise(address: str, number: int) -> Receiver:
             raise NotDelivered("apprise could not deliver it")
 
     return notify
+
+
+def _plain_host(service: Any, plaintext_hosts: Collection[str]) -> str:
+    """The host to which a service of apprise talks without TLS; empty: it does not, or may.
+
+    A service has two schemes, such as `json` and `jsons`, where its server may be anybody's; that of a provider is secure by itself.
+    """
+    has_two = bool(service.protocol and service.secure_protocol)
+    is_plain = not service.secure or getattr(service, "secure_mode", "") == "insecure"  # of e-mail
+    host = str(getattr(service, "smtp_host", "") or service.host or "")
+    return beyond([host], plaintext_hosts) if has_two and is_plain else ""
 
 
 def post(address: str, body: Mapping[str, Any]) -> None:

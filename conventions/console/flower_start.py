@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from conventions.console.hosts import is_local
+from conventions.core.address_safety import fault_of_password
 from conventions.core.errors import ConfigurationError
 from conventions.execution.application import Application
 from conventions.execution.json_log import JsonFormatter
@@ -83,6 +84,12 @@ def check(options: Any, environment: str) -> None:
         )
     elif not has_login and environment == "production":
         faults.append("Flower needs a login in production: set FLOWER_BASIC_AUTH to user:password, or --auth")
+    if environment == "production":
+        faults += [
+            f"login {place} of FLOWER_BASIC_AUTH: {fault}"
+            for place, login in enumerate(options.basic_auth or (), 1)
+            if (fault := fault_of_password(login.partition(":")[2], login.partition(":")[0]))
+        ]
     if os.environ.get(OPEN_API, "").lower() not in ("", "0", "false", "no", "off"):
         faults.append(f"{OPEN_API} lets every web page run tasks: leave it out")
     if faults:

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from conventions.core import redis_address
+from conventions.core.address_safety import faults_of_broker, faults_of_database, faults_of_web_address
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
@@ -75,6 +76,10 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "production"] = Field("development", description="development or production")
+    plaintext_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="hosts of a private network, separated by commas, which may be reached without TLS in production",
+    )
     broker_url: str | None = Field(
         None,
         repr=False,
@@ -303,7 +308,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(faults)
         return settings
 
-    @field_validator("task_packages", "alert_urls", "accept_unsigned", mode="before")
+    @field_validator("task_packages", "alert_urls", "accept_unsigned", "plaintext_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -347,6 +352,18 @@ class Settings(BaseSettings):
         return value
 
     # A rule between two settings belongs to the later one, so that one wrong setting does not hide other faults.
+
+    @field_validator("broker_url", "redis_url", "database_url", "alert_webhook", "heartbeat_url")
+    @classmethod
+    def safe_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """An address that may be used in production: those of servers, or of a webhook. Raises: ValueError, with each reason why not."""
+        if value is None or info.data.get("environment") != "production":
+            return value
+        faults_of = {"broker_url": faults_of_broker, "redis_url": faults_of_broker, "database_url": faults_of_database}
+        found = faults_of.get(str(info.field_name), faults_of_web_address)(value, info.data.get("plaintext_hosts", ()))
+        if found:
+            raise ValueError("; ".join(found))
+        return value
 
     @field_validator("message_keys")
     @classmethod

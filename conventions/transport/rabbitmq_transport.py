@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from ssl import CERT_NONE, CERT_REQUIRED
 from typing import Any
 
 from kombu.transport import pyamqp
@@ -12,6 +13,7 @@ from conventions.library_internals.kombu import reader_of
 from conventions.transport.rabbitmq_channel import Channel
 from conventions.transport.rabbitmq_reading import REST_AFTER
 
+FILES = ("ca_certs", "certfile", "cert_reqs", "keyfile")  # of TLS, as an address names them after `ssl_`
 LOOK_EVERY = 0.05  # seconds between two looks for room, in a worker without an event loop that is full
 
 
@@ -153,4 +155,23 @@ class Transport(pyamqp.Transport):
 
 
 class SSLTransport(Transport, pyamqp.SSLTransport):
-    """The same, over TLS."""
+    """The same, over TLS. The certificate must be one of the host in the address; kombu asks for any that an authority has signed.
+
+    The address may name files, as that of a Redis: `amqps://…?ssl_ca_certs=/path/ca.pem&ssl_certfile=…&ssl_keyfile=…`.
+    """
+
+    def establish_connection(self) -> Any:
+        """Connect, and check the certificate. Raises: ssl.SSLError: it is another host's, or nobody knows who has signed it."""
+        client: Any = self.client
+        given = client.ssl if isinstance(client.ssl, dict) else {}
+        options = {
+            name.removeprefix("ssl_"): value
+            for name, value in given.items()  # of the address, or of `broker_use_ssl`, which has names without `ssl_`
+            if not name.startswith("ssl_") or name.removeprefix("ssl_") in FILES
+        }
+        if options.get("cert_reqs", CERT_REQUIRED) != CERT_NONE:
+            # That of this turn of a list. A second try keeps it: kombu calls localhost 127.0.0.1 after the first one.
+            name = given.get("server_hostname") or client.hostname
+            options |= {"cert_reqs": CERT_REQUIRED, "server_hostname": name}
+        client.ssl = options
+        return super().establish_connection()  # type: ignore[no-untyped-call]  # kombu has few types

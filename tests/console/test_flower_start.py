@@ -22,7 +22,7 @@ def test_an_address_that_others_reach_needs_a_login(address: str) -> None:
     """Refused without one, whichever it is, and taken with one."""
     with pytest.raises(ConfigurationError, match="FLOWER_BASIC_AUTH"):
         check(options(address), "development")
-    check(options(address, basic_auth=["a:b"]), "production")
+    check(options(address, basic_auth=["a:k3-long-enough"]), "production")
     check(options(address, auth=".*@example.com"), "production")
 
 
@@ -59,7 +59,9 @@ def test_a_login_that_is_none_is_refused(logins: list[str]) -> None:
     for environment in ("development", "production"):
         with pytest.raises(ConfigurationError, match="login"):
             check(options("", basic_auth=logins), environment)
-    check(options("", basic_auth=["alice:a b", "bob@example.com:p:q"]), "production")
+    check(options("", basic_auth=["alice:a b", "bob@example.com:p:q"]), "development")
+    with pytest.raises(ConfigurationError, match="login 2 of FLOWER_BASIC_AUTH: its password has 3 characters"):
+        check(options("", basic_auth=["alice:k3-long enough", "bob@example.com:p:q"]), "production")
 
 
 def test_tracebacks_are_not_for_production() -> None:

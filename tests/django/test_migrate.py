@@ -72,7 +72,7 @@ def test_migrate_asks_for_no_broker(sqlite_project: DjangoProject) -> None:
     project = sqlite_project
     del project.settings["broker_url"]
     project.variables["CONVENTIONS_ENVIRONMENT"] = "production"
-    project.say("CELERY_BROKER_URL = 'redis://of-celery:1/2'")
+    project.say("CELERY_BROKER_URL = 'rediss://:k3-long-enough@of-celery:1/2'")
     project.manage("migrate")
     assert tables(project) >= TABLES
     assert project.python("import sys\nprint('sqlalchemy' in sys.modules)") == "False\n"

@@ -34,6 +34,7 @@ class Works(ImmediateTask):
         """Do nothing."""
 
 
+SECRET = "k3-long-enough"  # production asks for one
 SENDS: dict[str, Callable[[ConventionsApp], Any]] = {
     "failure": lambda _: Fails.delay(1),
     "success": lambda _: Works.delay(1),
@@ -45,9 +46,9 @@ SENDS: dict[str, Callable[[ConventionsApp], Any]] = {
 def server(folder: Path, *lines: str) -> Iterator[str]:
     """The address of a server with these lines of configuration."""
     port = free_port()
-    with process(folder, [f"port {port}", *lines]):
-        wait_for_server(folder, port)
-        yield f"redis://127.0.0.1:{port}/0"
+    with process(folder, [f"port {port}", f"requirepass {SECRET}", *lines]):
+        wait_for_server(folder, port, password=SECRET)
+        yield f"redis://:{SECRET}@127.0.0.1:{port}/0"
 
 
 def installed(folder: Path, new_database: Callable[[Path], str], **settings: Any) -> Installation:
