@@ -315,6 +315,7 @@ class Consumer(CeleryConsumer):
 
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
+        self.app.loop_calls.run()  # before the connection is closed
         self._do_soon()  # of jobs that ended when the loop had
         super().shutdown()
         self.app.loop_calls.run()

@@ -188,6 +188,25 @@ def test_a_broker_that_blocks_senders_stops_no_worker(
         rabbit.control("set_vm_memory_high_watermark", "0.6")
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_that_stops_acknowledges_what_ends_meanwhile(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit, pool: str
+) -> None:
+    """Its jobs end after its loop has: their messages do not come again."""
+    host, count = app.settings.broker_url.rpartition("/")[2], 4
+    sent = [Holds.delay(number).id for number in range(count)]
+    with installation.worker("--concurrency=4", f"--pool={pool}", "-Q", "immediate") as worker:
+        wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
+        worker.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "immediate" not in rabbit.control("list_consumers", "--vhost", host), 30, "its loop is over")
+        (installation.folder / "go").touch()
+        assert worker.process.wait(patient(40)) == 0
+    with rabbit.connection(host) as connection:
+        left = connection.channel().queue_declare("immediate", passive=True).message_count
+    assert left == 0
+    wait_until(lambda: [kinds(app, one) for one in sent] == [["succeeded"]] * count, 20, "each has one end")
+
+
 def test_a_pool_that_grows(installation: Installation, app: ConventionsApp) -> None:
     """It takes more messages at a time than its consumers were told."""
     for number in range(8):
