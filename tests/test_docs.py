@@ -17,6 +17,7 @@ import pytest
 from celery.bin.celery import celery
 
 import conventions
+from conventions.core import secret_files
 from conventions.core.errors import ConventionError
 from conventions.core.settings import ENV_PREFIX, Settings
 from tasks.settings import TaskSettings
@@ -218,8 +219,8 @@ def test_the_code_in_the_documents_is_python_and_imports_what_exists(document: s
 
 
 def test_every_variable_that_a_document_names_exists() -> None:
-    """`CONVENTIONS_…` in a text is a setting."""
-    known = {ENV_PREFIX + name.upper() for name in TaskSettings.model_fields}
+    """`CONVENTIONS_…` in a text is a setting, or where files of settings are."""
+    known = {ENV_PREFIX + name.upper() for name in TaskSettings.model_fields} | {secret_files.VARIABLE}
     for document in DOCUMENTS:
         named = set(re.findall(r"CONVENTIONS_[A-Z_]+[A-Z]", document.read_text(encoding="utf-8")))
         assert named <= known, f"{document.name} names {sorted(named - known)}"

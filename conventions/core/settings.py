@@ -1,6 +1,7 @@
 """`Settings`: everything that can be configured, in one table, with all faults reported at once."""
 
 import functools
+import json
 import re
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from conventions.core import redis_address
@@ -25,6 +27,7 @@ from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
 from conventions.core.message_keys import MessageKeys, parse_revoked
 from conventions.core.named_keys import parse_keys, parse_name_keys
+from conventions.core.secret_files import secret_files
 from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
@@ -59,7 +62,7 @@ _PASSWORD = re.compile(r"[?&;](?:password|passwd|pwd)=", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
-    """The settings of one application; each is read from `CONVENTIONS_<NAME>` or from `.env`.
+    """The settings of one application; each is read from `CONVENTIONS_<NAME>`, from `.env`, or from the file of a secret.
 
     A keyword given to `create_app` wins over the environment. The descriptions below are the table in
     `docs/operations.md`, which a test compares with this class.
@@ -249,7 +252,7 @@ class Settings(BaseSettings):
         True,
         description="whether sends and jobs are spans, in a process that has set a tracer provider of OpenTelemetry",
     )
-    alerts: Thresholds | None = Field(
+    alerts: Annotated[Thresholds | None, NoDecode] = Field(
         None,
         description='from which values on something is wrong, as JSON: {"backlog": 5000, "queues": {"mail": {"mean_delay": 600}}}',
     )
@@ -267,7 +270,7 @@ class Settings(BaseSettings):
         validate_default=True,
         description="where whoever judges alerts posts once a minute, http:// or https://: a service that misses it tells you",
     )
-    console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
+    console_roles: Annotated[dict[str, Literal["viewer", "operator", "admin"]], NoDecode] = Field(
         {},
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
     )
@@ -281,7 +284,9 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What the project says comes last: the environment of a machine wins over it."""
+        """Files of secrets come after the environment, and what the project says comes last: a machine wins over it."""
+        files = secret_files(settings_cls)
+        named |= {"file_secret_settings": files} if files else {}
         return (*sources, *named.values(), InitSettingsSource(settings_cls, dict(_of_project.get())))
 
     @classmethod
@@ -302,11 +307,21 @@ class Settings(BaseSettings):
             settings = cls(**{name: value for name, value in overrides.items() if name not in unknown})
         except ValidationError as error:
             faults += [_sentence(fault) for fault in error.errors(include_url=False, include_input=False)]
+        except SettingsError as error:  # of a file of a secret, or of JSON for a field of a team's own
+            faults.append(_unread(error))
         finally:
             _of_project.reset(token)
         if faults:
             raise ConfigurationError(faults)
         return settings
+
+    @field_validator("alerts", "console_roles", mode="before")
+    @classmethod
+    def _read_json(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("it is no JSON") from None
 
     @field_validator("task_packages", "alert_urls", "accept_unsigned", "plaintext_hosts", mode="before")
     @classmethod
@@ -472,6 +487,20 @@ def _scheme_of(address: str) -> str:
         return urlsplit(address).scheme
     except ValueError:  # its text would repeat the address
         return ""
+
+
+def _unread(error: SettingsError) -> str:
+    """What could not be read at all, without its value."""
+    named = re.search(r'for field "(\w+)"', str(error))
+    cause = error.__cause__
+    why = (
+        cause.strerror
+        if isinstance(cause, OSError)
+        else "it is no UTF-8"
+        if isinstance(cause, UnicodeError)
+        else "it is no JSON"
+    )
+    return f"{ENV_PREFIX + named[1].upper() if named else 'settings'}: cannot be read: {why}"
 
 
 def _sentence(fault: Any) -> str:

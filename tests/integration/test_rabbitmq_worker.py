@@ -193,7 +193,7 @@ def test_a_worker_that_stops_acknowledges_what_ends_meanwhile(
     installation: Installation, app: ConventionsApp, rabbit: Rabbit, pool: str
 ) -> None:
     """Its jobs end after its loop has: their messages do not come again."""
-    host, count = app.settings.broker_url.rpartition("/")[2], 4
+    host, count = str(app.settings.broker_url).rpartition("/")[2], 4
     sent = [Holds.delay(number).id for number in range(count)]
     with installation.worker("--concurrency=4", f"--pool={pool}", "-Q", "immediate") as worker:
         wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
