@@ -40,6 +40,18 @@ class Refuse(ImmediateTask):
         raise BusinessError(f"no {number}")
 
 
+class Seal(ImmediateTask):
+    """Take a secret."""
+
+    sensitive = ("ssn",)
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int, ssn: str) -> str:
+        if number < 0:
+            raise BusinessError(f"no {ssn}")
+        return ssn
+
+
 class Parent(ImmediateTask):
     """Send an e-mail."""
 
@@ -67,7 +79,7 @@ import psutil
 import pytest
 
 from conventions import BusinessError
-from shop.mail import Book, Mail, Parent, Refuse
+from shop.mail import Book, Mail, Parent, Refuse, Seal
 
 DAY = date(2026, 1, 31)
 
@@ -113,6 +125,14 @@ def test_worker(conventions_worker, caplog):
     assert "failed: id=" in caplog.text, "logging is left alone"
 
 
+def test_a_sealed_job(conventions_queue, conventions_worker):
+    sent = Seal.delay(1, "secret")
+    assert conventions_queue.assert_enqueued(Seal, ssn="secret").id == sent.id
+    assert conventions_worker.wait(sent) == "secret"
+    with pytest.raises(BusinessError, match="no other"):
+        conventions_worker.wait(Seal.delay(-1, "other"))
+
+
 def test_nothing_of_a_worker_is_left():
     assert [child for child in psutil.Process().children() if child.name() == "recorder"] == []
 
@@ -153,7 +173,7 @@ def test_the_fixtures(shop: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("CONVENTIONS_BROKER_URL", "redis://production.example.com")
     shop.makepyfile(TESTS)
-    shop.runpytest_subprocess("-q").assert_outcomes(passed=7)
+    shop.runpytest_subprocess("-q").assert_outcomes(passed=8)
     assert list(folder.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +18,10 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import MOST_BEGUN, STATE, Pair, confirm, selection_options
+from conventions.cli.reveal_options import check_reason
 from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority
+from conventions.core.sealed_mark import SHOWN as SEALED
 from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
@@ -28,10 +31,12 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
-from conventions.dead_letters.sealed_letters import arguments_of
+from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
 from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.declare.payload import Arguments
+from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports
+from conventions.sealing.shown_to_people import is_closed
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "priority", "created_at", "ended_at")
 SHOWN = (
@@ -57,6 +62,7 @@ def add_to(group: click.Group) -> None:
               help="New value of an argument: JSON, or a text without quotes.")  # fmt: skip
 @click.option("--drop", "gone", multiple=True, metavar="NAME", help="Leave an argument out; its default counts.")
 @click.option("--arguments", "text", metavar="JSON", help="All arguments, in place of those that are there.")
+@click.option("--reveal", is_flag=True, help="Show what is sealed, where the key is. The audit keeps it.")
 @REASON
 @actor_option
 @JSON
@@ -69,6 +75,7 @@ def edit(
     values: tuple[tuple[str, str], ...],
     gone: tuple[str, ...],
     text: str | None,
+    reveal: bool,
     reason: str | None,
     actor: str,
     as_json: bool,
@@ -76,13 +83,14 @@ def edit(
     """Give a dead letter other arguments, checked by its task's annotations; opens an editor without an option.
 
     Arguments that the task no longer takes are dropped, as on the page, and named. Status 1 when nothing changes.
+    What is sealed is shown, in the editor too, with --reveal.
     """
+    if reveal:
+        check_reason(reason)
     app = _loaded(context)
-    arguments = _edited(app, id, values, gone, text)
-    try:
-        changes = edit_letter(app, id, arguments, actor, reason)
-    except TypeError as error:
-        raise click.UsageError(str(error)) from error
+    with revealing(app, id, actor, reason or "") if reveal else nullcontext():
+        arguments = _edited(app, id, values, gone, text)
+        changes = _edit(app, id, arguments, actor, reason)
     left = [one.name for one in changes if one.name not in arguments]
     if as_json:
         print_json([{"name": one.name, "before": one.before, "after": one.after} for one in changes])
@@ -90,6 +98,19 @@ def edit(
         shown = [f"{one.name}: dropped" if one.name in left and one.after is None else _shown(one) for one in changes]
         say("\n".join(shown) or "nothing is different")
     context.exit(0 if changes else 1)
+
+
+def _edit(
+    app: ConventionsApp,
+    id: str,  # noqa: A002  # the word of the glossary
+    arguments: dict[str, Any],
+    actor: str,
+    reason: str | None,
+) -> list[Change]:
+    try:
+        return edit_letter(app, id, arguments, actor, reason)
+    except TypeError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @click.command(cls=CeleryCommand, name="edit-many")
@@ -174,7 +195,12 @@ def _edited(
         letter = dead_letters.get(session, id)
         taken = editable(app, letter, id).arguments
         there: dict[str, Any] = arguments_of(app, letter) if letter is not None else {}
+        hides = letter is not None and is_sealed(letter) and is_closed()
     if text is None and not values and not gone:
+        if hides:
+            raise click.UsageError(
+                f"{id} is sealed: --set, --drop and --arguments change it unseen; --reveal opens it in the editor"
+            )
         text = click.edit(json.dumps(there, indent=2, ensure_ascii=False), extension=".json")
     found = there if text is None else _json(text, "--arguments")
     if not isinstance(found, dict):
@@ -204,6 +230,8 @@ def _json(text: str, what: str) -> Any:
 
 
 def _shown(change: Change) -> str:
+    if (change.before, change.after) == (SEALED, SEALED):
+        return f"{change.name}: {SEALED}"
     return f"{change.name}: {json.dumps(change.before, ensure_ascii=False)} -> {json.dumps(change.after, ensure_ascii=False)}"
 
 

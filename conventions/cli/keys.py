@@ -18,7 +18,7 @@ from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.cli.stopping import stop_between_steps
 from conventions.core.errors import ConfigurationError
 from conventions.core.message_keys import MessageKeys, parse_revoked
-from conventions.core.named_keys import NAME, new_key
+from conventions.core.named_keys import NAME, PLAIN, new_key
 from conventions.core.units import moment_or_age
 from conventions.execution.change_selected import hold_signed
 from conventions.execution.purge import PLACES, known_queues
@@ -48,14 +48,17 @@ def keys() -> None:
 @click.pass_context
 @one_line_errors
 def new(context: click.Context, name: str) -> None:
-    """Print a new key, as CONVENTIONS_MESSAGE_KEYS has it. Nothing is stored."""
-    app = app_of(context)
-    if not NAME.fullmatch(name):
-        raise click.BadParameter("up to 16 letters, digits, - and _", param_hint="NAME")
-    if app.message_keys is not None and name in app.message_keys:
+    """Print a new key, as CONVENTIONS_MESSAGE_KEYS, CONVENTIONS_PAYLOAD_KEYS and CONVENTIONS_NAME_KEYS have it. Nothing is stored."""
+    settings = app_of(context).settings
+    if not NAME.fullmatch(name) or name == PLAIN:
+        raise click.BadParameter(f"up to 16 letters, digits, - and _; not {PLAIN}", param_hint="NAME")
+    there = [one for one in (settings.message_keys, settings.payload_keys, settings.name_keys) if one]
+    if any(name == part.strip().partition(":")[0] for one in there for part in one.split(",")):
         raise click.BadParameter(f"there is a key {name}; a name is never used again", param_hint="NAME")
     click.echo(new_key(name))
-    say(f"all processes get it as the second key of {SETTING} first, then as the first one", err=True)
+    say(
+        "all processes get it as the second key of its setting first, then as the first one: docs/security.md", err=True
+    )
 
 
 @keys.command("list", cls=CeleryCommand)

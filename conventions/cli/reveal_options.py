@@ -8,6 +8,13 @@ import click
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.shared_options import REASON
+from conventions.core.reason import fault_of_reason
+
+
+def check_reason(reason: str | None) -> None:
+    """Raises: click.UsageError: nobody is told why."""
+    if fault := fault_of_reason(reason):
+        raise click.UsageError(f"--reveal needs --reason: {fault}, with who has looked")
 
 
 class RevealedTo(NamedTuple):
@@ -22,8 +29,8 @@ def reveal_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def with_reveal(*args: Any, reveal: bool, reason: str | None, actor: str, **options: Any) -> Any:
-        if reveal and not (reason or "").strip():
-            raise click.UsageError("--reveal needs --reason: the audit keeps who has looked, and why")
+        if reveal:
+            check_reason(reason)
         return function(*args, revealed_to=RevealedTo(actor, reason or "") if reveal else None, **options)
 
     shown = click.option("--reveal", is_flag=True, help="Show what is sealed, where the key is. The audit keeps it.")

@@ -17,6 +17,7 @@ from conventions.console.page import Page
 from conventions.core.errors import CannotOpen, JournalFull, LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
 from conventions.core.priority import Priority
+from conventions.core.reason import fault_of_reason
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.units import moment
 from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
@@ -223,9 +224,10 @@ class RevealLetter(LetterDetail):
 
     async def post(self, id_: str) -> None:
         """Show it."""
-        if not (why := self.parameter("reason")):
+        why = self.parameter("reason")
+        if fault := fault_of_reason(why):
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            await self.show_letter(id_, said=Notice("danger", "Nothing was revealed: say why; the audit keeps it."))
+            await self.show_letter(id_, said=Notice("danger", f"Nothing was revealed: {fault}."))
             return
         try:
             await self.show_letter(id_, why=why)

@@ -5,10 +5,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
-
-from tornado.escape import xhtml_escape
 
 from conventions.core.durations import STEPS, duration
 from conventions.core.units import local_time, moment
@@ -96,7 +95,7 @@ def soft(name: str | None) -> str:
     """A name as HTML, which breaks after a sign, before a capital, or where nothing of the kind comes for long; nowhere else."""
     parts = (part for part in PLACES.split(name or ""))
     pieces = [part[at : at + LONGEST_PIECE] for part in parts for at in range(0, len(part), LONGEST_PIECE)]
-    return "<wbr>".join(map(xhtml_escape, pieces))
+    return "<wbr>".join(map(escape, pieces))
 
 
 def audit_text(action: str | None, value: Any, zone: str, *, hidden: bool) -> str:

@@ -15,6 +15,7 @@ from conventions.core.errors import ConfigurationError
 from conventions.execution.application import Application
 from conventions.execution.json_log import JsonFormatter
 from conventions.execution.log_redaction import make_safe
+from conventions.sealing.shown_to_people import close_process
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
@@ -57,6 +58,7 @@ def start(app: Application, command: Any, arguments: tuple[str, ...]) -> None:
     command.apply_options(sys.argv[0], arguments)
     check(command.options, app.settings.environment)
     install()
+    close_process()  # Flower's own pages and API show results, too
 
 
 def check(options: Any, environment: str) -> None:

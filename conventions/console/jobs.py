@@ -18,6 +18,7 @@ from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.actor import acting_as
 from conventions.core.errors import CannotOpen, JournalFull
+from conventions.core.reason import fault_of_reason
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
@@ -198,9 +199,10 @@ class RevealJob(JobDetail):
     async def post(self, id_: str) -> None:
         """Show it."""
         self.check_id(id_)
-        if not (why := self.parameter("reason")):
+        why = self.parameter("reason")
+        if fault := fault_of_reason(why):
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            await self.show_job(id_, said=Notice("danger", "Nothing was revealed: say why; the audit keeps it."))
+            await self.show_job(id_, said=Notice("danger", f"Nothing was revealed: {fault}."))
             return
         try:
             await self.show_job(id_, why=why)

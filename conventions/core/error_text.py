@@ -2,15 +2,8 @@
 
 import traceback as tracebacks
 from dataclasses import dataclass
+from typing import TypeVar
 
-from conventions.core.errors import (
-    CannotOpen,
-    IdempotencyConflict,
-    LeaseLost,
-    PermissionDenied,
-    TooManyStarts,
-    TooOldToTell,
-)
 from conventions.core.failure_cause import fingerprint
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.secrets_in_text import without_secrets
@@ -20,16 +13,20 @@ MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: the text of an 
 
 
 MOST_CAUSES = 100  # of one error; a chain may go in a circle
-_OURS = (CannotOpen, IdempotencyConflict, LeaseLost, TooManyStarts, TooOldToTell)
+_OF_THE_PLATFORM = "_conventions_text"  # set by who raises it
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def without_values(error: _Error) -> _Error:
+    """Say of an error that the platform has written its text, and that it repeats nothing of what a job holds. Code of a team may raise the same class."""
+    error.__dict__[_OF_THE_PLATFORM] = str(error)
+    return error
 
 
 def says_nothing(error: BaseException) -> bool:
-    """Whether the text of an error is ours, and repeats nothing of what a job holds."""
-    if isinstance(
-        error, PermissionDenied
-    ):  # else code of the team has raised it, or it repeats what an authorizer has said
-        return error.lacked_by is not None and error.__cause__ is None
-    return isinstance(error, _OURS)
+    """Whether the text of an error is the platform's, and repeats nothing of what a job holds. A note that was added to it may."""
+    told = error.__dict__.get(_OF_THE_PLATFORM)
+    return told is not None and told == str(error) and not getattr(error, "__notes__", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +52,12 @@ def describe(task: str | None, error: BaseException, *, sealed: bool = False) ->
     Args:
         task: the name of its task.
         error: what was raised.
-        sealed: whether its text is left out, since it may repeat what is sealed: its class and its places in the code stay.
+        sealed: whether its text and those of its causes are left out, since they may repeat what is sealed: classes and places in the code stay.
     """
-    if sealed and not says_nothing(error):
+    if sealed:
         return FailureText(
             error=cut(type(error).__name__),
-            error_message=SHOWN,
+            error_message=text_for(error, sealed=True),
             traceback=_shortened(clean(_places(error)), TRACEBACK_LENGTH),
             fingerprint=fingerprint(task, error),
         )
@@ -85,7 +82,9 @@ def _places(error: BaseException) -> str:
         if one is None:
             break
         places = "".join(tracebacks.format_tb(one.__traceback__))
-        blocks.append(f"Traceback (most recent call last):\n{places}{type(one).__name__}: {SHOWN}\n")
+        blocks.append(
+            f"Traceback (most recent call last):\n{places}{type(one).__name__}: {text_for(one, sealed=True)}\n"
+        )
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return "\nDuring handling of the above exception, another exception occurred:\n\n".join(reversed(blocks))
 

@@ -42,6 +42,8 @@ def parse_name_keys(text: str) -> dict[str, bytes | None]:
     if len(parts) - len(secret) > 1 or not secret:
         raise ValueError(f"write a key, or two of which one may be {PLAIN}; write {FORM}")
     known = parse_keys(",".join(secret))
+    if PLAIN in known:
+        raise ValueError(f"no key is named {PLAIN}, which stands for names without a key; write {FORM}")
     return {part.partition(":")[0]: known.get(part.partition(":")[0]) for part in parts}
 
 

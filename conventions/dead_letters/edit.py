@@ -10,6 +10,7 @@ from conventions.broker.codec import UnreadableBody, read_body, with_arguments
 from conventions.broker.header_names import EDITED_BY, FINGERPRINT, FOUND_BY, KEY, OTHER_NAMES, PLANNED_AT
 from conventions.core.error_text import cut
 from conventions.core.errors import LetterNotEditable
+from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import sealed_letters
 from conventions.dead_letters.sealed_letters import arguments_of, for_audit, is_sealed
@@ -19,9 +20,12 @@ from conventions.execution.job_names import name_headers
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.sealing.kept_message import sealed_in
+from conventions.sealing.shown_to_people import is_closed
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_arguments
 from conventions.storage.tables import DeadLetterRow
+
+COMPARED = "dead-letters edit without a difference"  # of a sealed letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class Change:
     name: str
     before: Any
     after: Any
+
+
+def as_shown(change: Change) -> Change:
+    """A change of a sealed letter, for people: without its values, unless they were revealed."""
+    return Change(change.name, SHOWN, SHOWN) if is_closed() else change
 
 
 def edit(
@@ -57,7 +66,7 @@ def edit(
         seen: `version` of the arguments that the editor started from; `None` skips this check.
 
     Returns:
-        The changed arguments.
+        The changed arguments. Those of a sealed letter have no values where a person reads them to whom nothing was revealed.
 
     Raises:
         LetterNotEditable: there is no such letter, it is not dead, its message cannot be read, its task is not known
@@ -72,12 +81,14 @@ def edit(
         if seen is not None and seen != version(before):
             raise LetterNotEditable(f"{id}: somebody has changed its arguments since you looked; look again")
         after = dict(task.checked((), arguments))
-        changes = differences(before, after)
+        changes, sealed = differences(before, after), is_sealed(letter)
         if changes:
             told = [for_audit(app, letter, what, one) for what, one in (("before", before), ("after", after))]
             _rewrite(app, task, letter, before, after, actor=actor)
             audit.record(session, AuditEntry(actor, "dead-letters edit", id, reason, *told))
-    return changes
+        elif sealed:  # who has typed what is there knows it now
+            audit.record(session, AuditEntry(actor, COMPARED, id, reason))
+    return [as_shown(one) for one in changes] if sealed else changes
 
 
 def value_of(arguments: Arguments, name: str, text: str) -> Any:

@@ -9,13 +9,15 @@ from sqlalchemy import select
 
 from conventions.core.chunking import batched
 from conventions.core.error_text import first_line
-from conventions.core.errors import ConventionError
+from conventions.core.errors import ConventionError, LetterNotEditable
+from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters.edit import Change, differences, dropped, edit, editable, value_of, version
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.sealed_letters import arguments_of
+from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
 from conventions.dead_letters.selected import selected
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
+from conventions.sealing.shown_to_people import is_closed
 from conventions.storage.tables import DeadLetterRow
 
 AT_ONCE = 200  # letters in one read
@@ -35,6 +37,11 @@ class ArgumentEdit:
     rename: tuple[tuple[str, str], ...] = ()
     drop: tuple[str, ...] = ()
     values: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the arguments that it is about."""
+        return [*(name for pair in self.rename for name in pair), *self.drop, *(name for name, _ in self.values)]
 
     def applied(self, before: Mapping[str, Any], taken: Arguments) -> dict[str, Any]:
         """The arguments after it. Raises: ValueError: it does not fit this letter."""
@@ -81,9 +88,11 @@ class Edited:
         if len(self.examples) < EXAMPLES:
             self.examples.append((letter, changes))
 
-    def refuse(self, letter: str, error: Exception) -> None:
-        """One letter that cannot be edited so."""
-        self.refused[first_line(error).replace(f"{letter}: ", "")] += 1
+    def refuse(self, letter: str, error: Exception, *, sealed: bool = False) -> None:
+        """One letter that cannot be edited so; of a sealed one, the text of a fault of its values is not shown."""
+        shows = not sealed or isinstance(error, LetterNotEditable)
+        why = first_line(error).replace(f"{letter}: ", "") if shows else f"{type(error).__name__}: {SHOWN}"
+        self.refused[why] += 1
         if len(self.refused_ids) < EXAMPLES:
             self.refused_ids.append(letter)
 
@@ -100,9 +109,15 @@ def preview(app: Application, which: Filter, how: ArgumentEdit) -> Edited:
                     before = arguments_of(app, letter) if letter is not None else {}
                     after = dict(task.checked((), how.applied(before, task.arguments)))
                 except (ConventionError, TypeError, ValueError) as error:
-                    found.refuse(id_, error)
+                    found.refuse(id_, error, sealed=letter is not None and is_sealed(letter))
                 else:
-                    found.note(id_, differences(before, after))
+                    changes = differences(before, after)
+                    if (
+                        letter is not None and is_sealed(letter) and is_closed()
+                    ):  # what is the same would tell what is there
+                        named = dict.fromkeys([*how.names, *(one.name for one in changes)])
+                        changes = [Change(name, SHOWN, SHOWN) for name in named]
+                    found.note(id_, changes)
     return found
 
 

@@ -37,14 +37,15 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.validation import CANVASES, fault_of
 from conventions.core.error_text import cut
-from conventions.core.errors import CannotOpen, IdempotencyConflict, PayloadError
+from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.core.priority import Priority
 from conventions.core.units import moment
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.sealed_letters import refuse_of_another
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
-from conventions.sealing.kept_message import check_owner, sealed_in
+from conventions.sealing.kept_message import sealed_in
 from conventions.sealing.sealed_body import NOTHING_FOLLOWS, follows
 from conventions.security.credentials import LEFT_OUT
 from conventions.sending.publish import publish_written
@@ -116,7 +117,7 @@ def send(
             f"{letter.id}: it is a group, chain or chord that could not be sent as a step, and no job; send its tasks anew"
         )
     _refuse_left_out(letter)
-    _refuse_of_another(app, letter)
+    refuse_of_another(app, letter)
     if hasattr(task, "arguments"):
         _check(letter)
         if fits or not _is_whole(letter):  # else its message is made here
@@ -193,19 +194,6 @@ def _refuse_left_out(letter: DeadLetterRow) -> None:
         texts.append(json.dumps(read_body(message), ensure_ascii=False))
     if any(f'"{LEFT_OUT}' in text for text in texts):
         raise PayloadError(f"{letter.id}: what looks like a credential was left out of it: edit its arguments first")
-
-
-def _refuse_of_another(app: Application, letter: DeadLetterRow) -> None:
-    """Refuse a sealed letter whose message is that of another job. Raises: CannotOpen."""
-    message = dead_letters.message(letter)
-    sealed = sealed_in(message)
-    if sealed is None or message is None:
-        return
-    headers = message.get("headers") or {}
-    name = headers.get("task")  # which may be an old one
-    if headers.get("id") != letter.id or letter.task not in (name, getattr(app.tasks.get(name), "name", None)):
-        raise CannotOpen(f"{letter.id}: what it holds is of another message")
-    check_owner(sealed, name, letter.id)
 
 
 def _check(letter: DeadLetterRow) -> None:

@@ -8,7 +8,8 @@ from conventions.broker.codec import in_base64, json_of_kombu
 from conventions.core.errors import CannotOpen, LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
 from conventions.execution.application import Application
-from conventions.sealing.kept_message import sealed_in
+from conventions.sealing.kept_message import check_owner, sealed_in
+from conventions.sealing.payload_keys import cannot_open
 from conventions.sealing.sealed_text import seal_text
 from conventions.storage.tables import DeadLetterRow
 
@@ -18,12 +19,26 @@ def is_sealed(letter: DeadLetterRow) -> bool:
     return sealed_in(dead_letters.message(letter)) is not None
 
 
+def refuse_of_another(app: Application, letter: DeadLetterRow) -> None:
+    """Refuse a sealed letter whose message is that of another job: whoever writes into SQL may have put it there. Raises: CannotOpen."""
+    message = dead_letters.message(letter)
+    sealed = sealed_in(message)
+    if sealed is None or message is None:
+        return
+    headers = message.get("headers") or {}
+    name = headers.get("task")  # which may be an old one
+    if headers.get("id") != letter.id or letter.task not in (name, getattr(app.tasks.get(name), "name", None)):
+        raise cannot_open(f"{letter.id}: what it holds is of another message")
+    check_owner(sealed, name, letter.id)
+
+
 def arguments_of(app: Application, letter: DeadLetterRow) -> dict[str, Any]:
     """The arguments of a letter by name, for who edits it. Raises: LetterNotEditable: they are sealed, and cannot be opened here, or have no names."""
     sealed = sealed_in(dead_letters.message(letter))
     if sealed is None:
         return dict(letter.arguments)
     try:
+        refuse_of_another(app, letter)
         args, kwargs, _ = sealed.opened(app.payload_keys)
     except CannotOpen as error:
         raise LetterNotEditable(f"{letter.id}: {error}") from error
@@ -38,7 +53,7 @@ def with_arguments(
     """A sealed message with other arguments, and with these headers added. Raises: CannotOpen."""
     sealed, keys = sealed_in(message), app.payload_keys
     if sealed is None or keys is None:
-        raise CannotOpen("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
+        raise cannot_open("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
     options = sealed.opened(keys).options
     body = keys.seal(json_of_kombu([[], dict(arguments), options]).encode(), sealed.bound_to)
     return {**message, "body": in_base64(body), "headers": {**message["headers"], **headers}}

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from conventions.core.error_text import without_values
 from conventions.core.errors import DeclarationError, PermissionDenied
 from conventions.core.value_bounds import fault_of_name
 
@@ -76,8 +77,10 @@ def permission_of(task: str, requires: Requires, values: Mapping[str, Any]) -> s
     """
     found: object = requires(**{name: values[name] for name in _taken(requires)}) if callable(requires) else requires
     if not isinstance(found, str) or not found.strip() or fault_of_name(found):
-        raise PermissionDenied(
-            f"{task}: {OPTION} returned {type(found).__name__} that is no permission, so nobody may run it"
+        raise without_values(
+            PermissionDenied(
+                f"{task}: {OPTION} returned {type(found).__name__} that is no permission, so nobody may run it"
+            )
         )
     return found
 

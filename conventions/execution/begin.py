@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions.broker.header_names import KEY
-from conventions.core.error_text import first_line
+from conventions.core.error_text import first_line, without_values
 from conventions.core.errors import (
     CannotOpen,
     IdempotencyConflict,
@@ -104,7 +104,7 @@ def begin(task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Begun:
 def _bound(task: RunnableTask, args: Any, kwargs: Any) -> tuple[Attempt, dict[str, Any]]:
     try:
         if (closed := unopened(task.request)) is not None:
-            raise CannotOpen(closed)  # it ends as any other fault of the arguments
+            raise without_values(CannotOpen(closed))  # it ends as any other fault of the arguments
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
         job = task.request.job = Attempt.of(task, dict(kwargs or {}))
@@ -280,14 +280,18 @@ def _refusal(task: RunnableTask, job: Attempt, answer: Conflict | Poison | TooOl
             _check_unclaimed(task, job)
             return conflict(job.task, job.key, answer.message_id)
         case Poison():
-            return TooManyStarts(
-                f"{job.task}: started {answer.starts} times without an outcome, since its process ended each time; the last "
-                f"time {answer.why or UNKNOWN}"
+            return without_values(
+                TooManyStarts(
+                    f"{job.task}: started {answer.starts} times without an outcome, since its process ended each time; the last "
+                    f"time {answer.why or UNKNOWN}"
+                )
             )
         case TooOld():
-            return TooOldToTell(
-                f"{job.task}: sent at {job.enqueued_at}, which is longer ago than what is remembered "
-                f"({job.horizon}): nobody can tell whether it ran; redrive it to run it"
+            return without_values(
+                TooOldToTell(
+                    f"{job.task}: sent at {job.enqueued_at}, which is longer ago than what is remembered "
+                    f"({job.horizon}): nobody can tell whether it ran; redrive it to run it"
+                )
             )
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from redis.exceptions import RedisError
 
+from conventions.core.error_text import without_values
 from conventions.core.errors import PayloadError, PermissionDenied, TooManyStarts
 from conventions.core.units import milliseconds
 from conventions.execution.attempt import Attempt
@@ -35,7 +36,23 @@ def check_permission(task: DeclaredTask, job: Attempt) -> None:
         raise no_answer(f"{job.task}: nobody can say what it requires", raised) from raised
     if question is not None:
         behind = (job.actor, job.edited_by, job.redriven_by)
-        task.app.permissions.check([one for one in behind if one is not None], question)
+        try:
+            task.app.permissions.check([one for one in behind if one is not None], question)
+        except PermissionDenied as denied:
+            if not job.sealed or not callable(task.requires):
+                raise
+            found = _without_permission(job, denied)
+        else:
+            return
+        raise found
+
+
+def _without_permission(job: Attempt, denied: PermissionDenied) -> PermissionDenied:
+    """The same of a sealed job, whose arguments have made the name of the permission."""
+    text = f"{job.task}: {denied.lacked_by} may not run it: it requires what its method `requires` says of its arguments, which are sealed"
+    found = without_values(PermissionDenied(text))
+    found.lacked_by = denied.lacked_by
+    return found
 
 
 def check_unclaimed(task: DeclaredTask, job: Attempt) -> None:
@@ -55,8 +72,10 @@ def check_unclaimed(task: DeclaredTask, job: Attempt) -> None:
         pipe.pexpire(name, milliseconds(job.horizon))
         count, _ = pipe.execute()
     if int(count) > START_LIMIT:
-        raise TooManyStarts(
-            f"{job.task}: its process ended {START_LIMIT} times while somebody was asked for a permission that it requires"
+        raise without_values(
+            TooManyStarts(
+                f"{job.task}: its process ended {START_LIMIT} times while somebody was asked for a permission that it requires"
+            )
         )
     with forgotten(store, name):
         check_permission(task, job)

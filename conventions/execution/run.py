@@ -98,16 +98,22 @@ def execute(
         begins: as `begin`.
         outcomes: where a success is recorded.
     """
+    ends: BaseException | None = None
     try:
         job, values, found = begins(task, request, args, kwargs)
     except BaseException as error:
         end_own_code(task, request)
-        if sealed_body(request) is not None and isinstance(error, Exception):
-            ends = isinstance(error, ENDINGS)
-            raise hidden(task.name, error if ends else Reject(error, requeue=True)) from None
-        if request.is_eager or isinstance(error, ENDINGS) or not isinstance(error, Exception):
+        is_sealed = sealed_body(request) is not None and isinstance(error, Exception)
+        if not is_sealed and (request.is_eager or isinstance(error, ENDINGS) or not isinstance(error, Exception)):
             raise
-        raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
+        ends = (
+            error if isinstance(error, ENDINGS) else Reject(error, requeue=True)
+        )  # nothing was begun, so nothing has failed
+        if not is_sealed:
+            raise ends from error
+        ends = hidden(task.name, ends)
+    if ends is not None:
+        raise ends  # out here the error behind it is no context of it, which reporters of errors read
     tracing = task.app.tracing
     if tracing is None:
         result = _carry_out(task, request, job, values, found=found, outcomes=outcomes)
@@ -130,6 +136,7 @@ def _carry_out(
     if found is not None:
         job.ended = True
         return _followed(task, request, found.result, outcomes)
+    ends: BaseException | None = None
     try:
         result = _run(task, request, job, values)
     except EffectExists as found_effect:
@@ -137,11 +144,13 @@ def _carry_out(
         result = _effect(task, job, found_effect.result)
     except BaseException as error:
         ending = _ending(task, job, error)
-        if job.sealed:
-            raise hidden(job.task, ending) from None
-        if ending is error:
-            raise
-        raise ending from error
+        if not job.sealed:
+            if ending is error:
+                raise
+            raise ending from error
+        ends = hidden(job.task, ending)
+    if ends is not None:
+        raise ends  # here the error behind it is no context of it
     return _followed(task, request, _finish(task, request, job, result, outcomes), outcomes)
 
 

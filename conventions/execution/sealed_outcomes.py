@@ -1,14 +1,15 @@
 """What a sealed job leaves behind is sealed as its message was: its result, and the record of its effect (R21)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.broker.codec import json_of_kombu
-from conventions.core.error_text import says_nothing
+from conventions.core.error_text import says_nothing, without_values
 from conventions.core.errors import CannotOpen, JobFailed
 from conventions.core.sealed_mark import SHOWN
 from conventions.declare.payload import encode
@@ -18,6 +19,18 @@ from conventions.execution.settle import end_dead, has_follow_ups
 from conventions.idempotency.claim_answers import Done
 from conventions.library_internals.celery import result_is_ignored
 from conventions.sealing.sealed_text import LOG, RESULT, chunk_owner, open_json, seal_json, seal_text
+
+_told_whole = [False]
+
+
+@contextmanager
+def telling_whole() -> Iterator[None]:
+    """Within, Celery's hooks in this process are told results and errors of sealed jobs as they are: for tests, which look at them. What is stored is sealed."""
+    _told_whole[0] = True
+    try:
+        yield
+    finally:
+        _told_whole[0] = False
 
 
 def sealed_result(task: RunnableTask, job: Attempt, written: bytes) -> bytes:
@@ -29,6 +42,8 @@ def sealed_result(task: RunnableTask, job: Attempt, written: bytes) -> bytes:
 def told_result(task: RunnableTask, job: Attempt, result: Any) -> Any:
     """What Celery is told of a result: it stores it, writes it into events, and hands it to the main process. Sealed, where somebody asks for it."""
     keys = task.app.payload_keys
+    if _told_whole[0]:
+        return result
     if result is None or keys is None or (result_is_ignored(task, task.request) and not task.request.chord):
         return None
     return seal_text(keys, json_of_kombu(result), RESULT, job.id)
@@ -78,6 +93,8 @@ def _owner(job: Attempt, key: str) -> str:
 def hidden(task: str, ending: BaseException) -> BaseException:
     """What Celery is told in the place of an error: its class alone, since Celery logs the text, stores it, and hands it to the main process."""
     found: BaseException = ending
+    if _told_whole[0]:
+        return ending
     if isinstance(ending, Retry):
         found = Retry(exc=failed(task, ending.exc), when=ending.when)
     elif isinstance(ending, Reject):
@@ -90,5 +107,5 @@ def hidden(task: str, ending: BaseException) -> BaseException:
 def failed(task: str, error: Any) -> Exception:
     """What stands for an error of a sealed job."""
     if isinstance(error, Exception) and says_nothing(error):
-        return error
+        return without_values(type(error)(str(error)))  # without the errors and the variables behind it
     return JobFailed(f"{task}: {type(error).__name__} {SHOWN}")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from conventions.core.error_text import without_values
 from conventions.core.errors import IdempotencyConflict
 from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 
@@ -135,7 +136,9 @@ def answers_of(replies: Sequence[Sequence[Any]]) -> list[Answer]:
 
 def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
     """The error of a message whose key is that of another one with other arguments."""
-    return IdempotencyConflict(
-        f"{task}: key {key} was used by message {message_id} with other arguments; "
-        "use another idempotency_key, or name the differing argument in idempotent_on"
+    return without_values(
+        IdempotencyConflict(
+            f"{task}: key {key} was used by message {message_id} with other arguments; "
+            "use another idempotency_key, or name the differing argument in idempotent_on"
+        )
     )

@@ -15,7 +15,7 @@ from conventions.core.errors import CannotOpen
 from conventions.core.value_bounds import is_text
 from conventions.execution.application import Application
 from conventions.jobs.look import WITHIN
-from conventions.sealing.kept_message import open_body, sealed_in
+from conventions.sealing.kept_message import check_owner, open_body, sealed_in
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.shown_to_people import is_closed
 
@@ -83,7 +83,7 @@ def of_message(app: Application, message_id: str) -> MessageParts | None:
         message = json.loads(found.payload)
     except (ValueError, RecursionError):
         message = None
-    return _parts(message_id, found.headers, *_body_of(message, _keys(app)))
+    return _parts(message_id, found.headers, *_body_of(message, _keys(app), message_id))
 
 
 def of_letter(letter: "DeadLetterRow", keys: PayloadKeys | None = None) -> MessageParts:
@@ -92,7 +92,9 @@ def of_letter(letter: "DeadLetterRow", keys: PayloadKeys | None = None) -> Messa
 
     message = dead_letters.message(letter)
     headers = message.get("headers") if isinstance(message, dict) else None
-    found = _parts(letter.id, headers if isinstance(headers, dict) else letter.headers, *_body_of(message, keys))
+    found = _parts(
+        letter.id, headers if isinstance(headers, dict) else letter.headers, *_body_of(message, keys, letter.id)
+    )
     if found.sealed:
         return found
     return replace(found, arguments=letter.arguments if isinstance(letter.arguments, dict) else None)
@@ -102,14 +104,16 @@ def _keys(app: Application) -> PayloadKeys | None:
     return None if is_closed() else app.payload_keys
 
 
-def _body_of(message: Any, keys: PayloadKeys | None) -> tuple[Body | None, bool]:
-    """The body, where it can be read and may be shown, and whether it is sealed."""
+def _body_of(message: Any, keys: PayloadKeys | None, message_id: str) -> tuple[Body | None, bool]:
+    """The body, where it can be read and may be shown, and whether it is sealed. One that was put in the place of another is not opened."""
     known = message if isinstance(message, dict) else {}
-    is_sealed = sealed_in(known) is not None
+    sealed = sealed_in(known)
     try:
-        return open_body(keys, known), is_sealed
+        if sealed is not None:
+            check_owner(sealed, (known.get("headers") or {}).get("task"), message_id)
+        return open_body(keys, known), sealed is not None
     except (UnreadableBody, CannotOpen):
-        return None, is_sealed
+        return None, sealed is not None
 
 
 def _parts(message_id: str, headers: Mapping[str, Any], body: Body | None, is_sealed: bool) -> MessageParts:

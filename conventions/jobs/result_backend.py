@@ -6,6 +6,7 @@ It writes nothing for this: if Celery has no result, it looks what became of the
 
 import logging
 import time
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from redis.exceptions import RedisError
 
 from conventions.core import errors
 from conventions.core.deadline import current_deadline
-from conventions.core.errors import JobCancelled, JobFailed
+from conventions.core.errors import CannotOpen, JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT
 from conventions.core.sealed_mark import is_sealed_text
@@ -29,6 +30,7 @@ from conventions.execution.sealed_parts import is_sealed_request, opened_part, s
 from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.look import Question, look, sql_errors
 from conventions.progress.reporter import Progress
+from conventions.sealing.shown_to_people import is_closed
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,7 @@ class _Ours(ChordParts):
         """
         meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # the other base class has it
         if meta["status"] != states.PENDING:
-            return meta
+            return _of_that_job(task_id, meta)
         facts = self._look(task_id)
         if facts.state in ENDED:
             if self._may_be_stored(facts):
@@ -91,8 +93,13 @@ class _Ours(ChordParts):
             else:
                 meta = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # the same
                 if meta["status"] != states.PENDING:
-                    return meta
+                    return _of_that_job(task_id, meta)
         return meta | {"task_id": task_id, "traceback": None, "children": []} | shown(facts)
+
+    def get_many(self, *args: Any, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The results of a group as they come, each with the id of its job."""
+        for task_id, meta in super().get_many(*args, **options):  # type: ignore[misc]  # the other base class has it
+            yield task_id, _of_that_job(task_id, meta)
 
     def _may_be_stored(self, facts: Facts) -> bool:
         """Whether its worker may still store a result that is kept: it does so between the end of a job and the end of its message."""
@@ -156,7 +163,7 @@ class _Ours(ChordParts):
     def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
         """What is kept, with the result open where it was sealed and this process has its key."""
         found: dict[str, Any] = super().meta_from_decoded(meta)  # type: ignore[misc]  # the other base class has it
-        if is_sealed_text(found.get("result")):
+        if is_sealed_text(found.get("result")) and not is_closed():
             found["result"] = opened_part(self.app, str(found.get("task_id")), found["result"])
         return found
 
@@ -180,6 +187,14 @@ class _Ours(ChordParts):
                     raise StepsNotSent.of(error) from error
                 logger.warning("result not stored yet: id=%s: %s: %s", task_id, type(error).__name__, error)
                 time.sleep(1)
+
+
+def _of_that_job(task_id: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """What is kept under an id; not where somebody has put the result of another job there, which may have been sealed."""
+    if meta.get("task_id", task_id) == task_id:
+        return meta
+    error = CannotOpen(f"what is kept as the result of {task_id} is that of another job")
+    return {"task_id": task_id, "status": states.FAILURE, "result": error, "traceback": None, "children": []}
 
 
 def shown(facts: Facts) -> dict[str, Any]:

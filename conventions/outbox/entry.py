@@ -11,6 +11,7 @@ from kombu.utils.json import dumps, loads
 from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import SEALED
 from conventions.library_internals.celery import current_worker_task
+from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.sealed_text import open_text, seal_text
 from conventions.sending.send import checked_send
 from conventions.sending.sendable_task import SendableTask
@@ -139,10 +140,17 @@ def send_entry(task: SendableTask, entry: Entry, **connection: Any) -> None:
         BrokerUnavailable: as `apply_async`.
         TypeError, ValueError, PayloadError: another release of the task no longer takes it; or it is sealed, and its key is not here.
     """
-    headers, keys = AcceptedHeaders(read_back(entry.headers)), task.app.payload_keys
-    arguments = json.loads(open_text(keys, entry.arguments, ARGUMENTS, entry.id))
-    options = read_back(open_text(keys, entry.options, OPTIONS_OF, entry.id))
+    headers, (arguments, options) = (
+        AcceptedHeaders(read_back(entry.headers)),
+        opened_parts(task.app.payload_keys, entry),
+    )
     task.apply_async(None, arguments, task_id=entry.id, headers=headers, **connection, **options)
+
+
+def opened_parts(keys: PayloadKeys | None, entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments and the options of an entry. Raises: CannotOpen: they are sealed, and their key is not here, or they were altered."""
+    arguments: dict[str, Any] = json.loads(open_text(keys, entry.arguments, ARGUMENTS, entry.id))
+    return arguments, read_back(open_text(keys, entry.options, OPTIONS_OF, entry.id))
 
 
 def queue_of(task: Any, entry: Any) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from conventions.core.actor import UNSIGNED
-from conventions.core.error_text import first_line
+from conventions.core.error_text import first_line, without_values
 from conventions.core.errors import JobExited, PermissionDenied
 from conventions.core.forks import call_in_child
 from conventions.declare.payload import digest
@@ -120,7 +120,7 @@ def no_answer(text: str, raised: BaseException, asked_for: str | None = None) ->
 
 
 def _denied(text: str, actor: str) -> PermissionDenied:
-    denied = PermissionDenied(text)
+    denied = without_values(PermissionDenied(text))
     denied.lacked_by = actor
     return denied
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeAlias, cast
 
 from redis.exceptions import RedisError
 
+from conventions.core.error_text import without_values
 from conventions.core.errors import JobCancelled, LeaseLost
 from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
@@ -232,9 +233,11 @@ class ProgressReporter:
             case "cancelled":
                 raise JobCancelled(f"the message {self._id}, or its batch, was cancelled")
             case "lost":
-                raise LeaseLost(
-                    f"{self._id}: another worker has taken this job over, since its lease was over, or it was ended from outside; end here, and "
-                    "do nothing more. If it was the lease, report progress more often, or raise stall_after"
+                raise without_values(
+                    LeaseLost(
+                        f"{self._id}: another worker has taken this job over, since its lease was over, or it was ended from outside; end here, and "
+                        "do nothing more. If it was the lease, report progress more often, or raise stall_after"
+                    )
                 )
 
     def flush(self, more: Mapping[str, str] | None = None) -> Answer:

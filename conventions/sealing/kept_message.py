@@ -14,8 +14,7 @@ from conventions.broker.codec import (
     read_body,
 )
 from conventions.broker.header_names import SEALED
-from conventions.core.errors import CannotOpen
-from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.payload_keys import PayloadKeys, cannot_open
 from conventions.sealing.sealed_body import NOTHING_FOLLOWS, STEPS, SealedBody, is_sealed
 
 OF_TASK, OF_ID = 1, 9  # the places of these in a signed text, see `SignedText`
@@ -52,7 +51,7 @@ def check_owner(sealed: SealedBody, task: object, message_id: object) -> None:
     parts = _parts_of(sealed.bound_to)
     own = parts[OF_TASK : OF_TASK + 1] + parts[OF_ID : OF_ID + 1]
     if own != [str(task), str(message_id)] and sealed.bound_to != _unsent(str(task), str(message_id)):
-        raise CannotOpen("what it holds is of another message")
+        raise cannot_open("what it holds is of another message")
 
 
 def _parts_of(bound_to: bytes) -> list[str]:

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from os import urandom
 from typing import TYPE_CHECKING
 
-from conventions.core.errors import CannotOpen
+from conventions.core.error_text import without_values
+from conventions.core.errors import CannotOpen, ConfigurationError
+from conventions.core.extras import how_to_install
 from conventions.core.named_keys import parse_keys
 
 if TYPE_CHECKING:  # an extra, which only those need who seal
@@ -67,7 +69,7 @@ class PayloadKeys:
         """The text. Raises: CannotOpen: its key is not here, it is no sealed text, it was altered, or it was bound to something else."""
         name = key_of(sealed)
         if name not in self._keys:
-            raise CannotOpen(f"it is sealed with the key {name!r}, which is not here" if name else NOT_SEALED)
+            raise cannot_open(f"it is sealed with the key {name!r}, which is not here" if name else NOT_SEALED)
         at = 2 + len(name) + SALT
         head = sealed[:at]
         made = self._made.get(head)
@@ -89,6 +91,11 @@ class PayloadKeys:
         return made
 
 
+def cannot_open(why: str) -> CannotOpen:
+    """The error, whose text repeats nothing of what is sealed."""
+    return without_values(CannotOpen(why))
+
+
 NOT_SEALED = "it is not sealed in a form that is known here"
 
 
@@ -105,10 +112,12 @@ def key_in(head: bytes) -> str:
 
 
 def _derived(key: bytes, salt: bytes) -> "AESGCM":
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  # an extra
-    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415  # the same
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415  # the same
-
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  # an extra
+        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415  # the same
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415  # the same
+    except ModuleNotFoundError:
+        raise ConfigurationError([how_to_install("cryptography")]) from None
     return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=salt, info=PURPOSE).derive(key))
 
 
@@ -118,4 +127,4 @@ def _opened(key: "AESGCM", nonce: bytes, rest: bytes, bound_to: bytes) -> bytes:
     try:
         return key.decrypt(nonce, rest, bound_to)
     except InvalidTag:
-        raise CannotOpen("its seal does not fit it: it was altered, or another key has the name of its key") from None
+        raise cannot_open("its seal does not fit it: it was altered, or another key has the name of its key") from None

@@ -12,7 +12,7 @@ from conventions.broker.codec import SEALED_ENCODING, SEALED_TYPE, Body, Unreada
 from conventions.broker.header_names import SEALED
 from conventions.broker.signature import SignedText
 from conventions.core.errors import CannotOpen, UndeliverableMessage
-from conventions.sealing.payload_keys import PayloadKeys, key_of
+from conventions.sealing.payload_keys import PayloadKeys, cannot_open, key_of
 
 CONTENT = SEALED_TYPE, SEALED_ENCODING
 SEALED_BODY = "conventions_sealed_body"  # the name of the attribute of a request
@@ -53,14 +53,14 @@ class SealedBody:
     def opened(self, keys: PayloadKeys | None) -> Body:
         """Its three parts. Raises: CannotOpen."""
         if keys is None:
-            raise CannotOpen("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
+            raise cannot_open("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
         text = keys.open(self.data, self.bound_to)
         try:
             args, kwargs, options = parsed(text)
         except (UnreadableBody, UndeliverableMessage, ValueError, TypeError, RecursionError) as error:
-            raise CannotOpen(f"what is sealed is not the body of a message ({type(error).__name__})") from None
+            raise cannot_open(f"what is sealed is not the body of a message ({type(error).__name__})") from None
         if not isinstance(args, list) or not isinstance(kwargs, dict) or not isinstance(options, dict | None):
-            raise CannotOpen("what is sealed is not the body of a message: it has other parts")
+            raise cannot_open("what is sealed is not the body of a message: it has other parts")
         return Body(args, kwargs, options or {})
 
     def __iter__(self) -> Iterator[Any]:

@@ -11,9 +11,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from conventions.broker.codec import bytes_of, in_base64
-from conventions.core.errors import CannotOpen
 from conventions.core.sealed_mark import MARK, is_sealed_text
-from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.payload_keys import PayloadKeys, cannot_open
 
 RESULT, NOTE, CHECKPOINT, LOG = "result", "note", "checkpoint", "log"  # what a sealed text is
 
@@ -56,11 +55,11 @@ def open_text(keys: PayloadKeys | None, text: str, *bound_to: str) -> str:
     if not is_sealed_text(text):
         return text
     if keys is None:
-        raise CannotOpen("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
+        raise cannot_open("it is sealed, and there are no CONVENTIONS_PAYLOAD_KEYS here")
     try:
         sealed = bytes_of(text[len(MARK) :])
     except (NotBase64, ValueError):
-        raise CannotOpen("it is no sealed text: it was altered") from None
+        raise cannot_open("it is no sealed text: it was altered") from None
     return keys.open(sealed, _bound(bound_to)).decode(errors="surrogatepass")
 
 

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_closed: ContextVar[bool] = ContextVar("conventions_closed", default=False)
+_closed: ContextVar[bool | None] = ContextVar("conventions_closed", default=None)
+_of_process = [False]  # where nothing else is said
+
+
+def close_process() -> None:
+    """Keep all sealed that this process reads, but within `opened`: it shows what it reads to people, also by code of others, as Flower does."""
+    _of_process[0] = True
 
 
 @contextmanager
@@ -26,7 +32,8 @@ def opened() -> Iterator[None]:
 
 def is_closed() -> bool:
     """Whether what is read now stays sealed."""
-    return _closed.get()
+    found = _closed.get()
+    return _of_process[0] if found is None else found
 
 
 @contextmanager

@@ -191,7 +191,9 @@ class Bulk:
         self._task.apply_async((), one.payload, **options)
 
     def _shown(self, payload: Mapping[str, Any]) -> str:
-        return str(self._options.get("kwargsrepr") or shown_text(self._task, payload, self._sealed))
+        return str(
+            (not self._sealed and self._options.get("kwargsrepr")) or shown_text(self._task, payload, self._sealed)
+        )
 
     def _template(self, collected: PublishBatch, first: Prepared) -> MessageTemplate | None:
         if collected.waiting != 1:

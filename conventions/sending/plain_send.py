@@ -1,13 +1,13 @@
 """The check of a send whose task is no class of ours: a plain function, a task of Celery's own, one of which only the name is known here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import celery
 from kombu.utils.json import dumps
 
 from conventions.broker.caller_headers import OwnHeaders, without_ours, without_passed_on
-from conventions.broker.header_names import ACTOR, KEY
+from conventions.broker.header_names import ACTOR, KEY, SEALED
 from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
 from conventions.core.sealed_mark import SHOWN
@@ -25,6 +25,8 @@ from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
 from conventions.sending.sealed_sends import seal_header
 from conventions.sending.send import refuse_no_arguments
+
+_RUN_ANOTHER = frozenset(["celery.map", "celery.starmap", "celery.chunks"])
 
 
 def take_own_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
     ):  # Celery's retry
         found = {ACTOR: SYSTEM} | without_ours(options.get("headers")) | own_headers(running.request)
         options["headers"] = OwnHeaders(found)
+        if SEALED in found:
+            options |= {"argsrepr": SHOWN, "kwargsrepr": SHOWN}
         return options["headers"]
     how = take_own_options(options)
     try:
@@ -60,6 +64,7 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
         max_delay = task.app.settings.max_delay
         if not isinstance(task, NamedTask):
             check_function(task, options, max_delay)
+            _refuse_sealed_within(task, kwargs)
             _check_text(task.name, args, kwargs)
             look_at(task.name, task, args or (), kwargs or {}, task.app.settings.function_credentials)
         else:
@@ -90,6 +95,14 @@ def _check_text(name: str, args: Any, kwargs: Any) -> None:
     where = half_character({"args": [*(args or ())], "kwargs": {**(kwargs or {})}})
     if where is not None:
         raise PayloadError(f"{name}: argument '{where}' holds half a character (a lone surrogate)")
+
+
+def _refuse_sealed_within(task: celery.Task, kwargs: Any) -> None:
+    """Refuse a task of Celery that runs a sealed one: it would tell its results in clear. Raises: TypeError."""
+    within = (kwargs or {}).get("task") if task.name in _RUN_ANOTHER else None
+    known = task.app.tasks.get(within.get("task")) if isinstance(within, Mapping) else None
+    if known is not None and getattr(known, "encrypt", False):
+        raise TypeError(f"{task.name}: it does not seal what {known.name} returns; use its own starmap, or a BatchTask")
 
 
 def _check_arguments(task: NamedTask, args: Any, kwargs: Any) -> None:

@@ -15,6 +15,8 @@ def shown_arguments(
     task: DeclaredTask, payload: Mapping[str, Any], options: Mapping[str, Any], headers: Mapping[str, Any]
 ) -> dict[str, str]:
     """The options with the text of a payload for logs and Flower; `headers`: of its message."""
+    if SEALED in headers:
+        return {"argsrepr": "()", "kwargsrepr": SHOWN}  # whatever the caller gives: it may repeat what is sealed
     if "argsrepr" in options or "kwargsrepr" in options:
         return {}
     return {"argsrepr": "()", "kwargsrepr": shown_text(task, payload, headers)}

@@ -14,6 +14,7 @@ import celery
 from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
+from conventions.core.error_text import without_values
 from conventions.core.errors import (
     CannotOpen,
     LeaseLost,
@@ -274,8 +275,10 @@ class RunningTask(celery.Task):
         self.report_alive()
         claims, claim = self._application().claims, self.job.claim
         if not self.request.is_eager and not claims.renew([claim], seconds)[0] and claims.is_lost(claim):
-            raise LeaseLost(
-                f"{self.name}: another worker has taken this job over, or it was ended from outside; end here, and do nothing more"
+            raise without_values(
+                LeaseLost(
+                    f"{self.name}: another worker has taken this job over, or it was ended from outside; end here, and do nothing more"
+                )
             )
 
     @overload

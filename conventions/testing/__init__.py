@@ -20,11 +20,14 @@ test can reach another broker. Without it the plugin does nothing. Celery is imp
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +44,7 @@ ADDRESSES = {
     "redis_url": "unix://{}/valkey.sock?db=0",
     "database_url": "sqlite:///{}/test.sqlite3",
 }
+KEYS = ("CONVENTIONS_PAYLOAD_KEYS", "CONVENTIONS_NAME_KEYS")  # tests of sealed jobs need some, and none in particular
 FOLDER = pytest.StashKey[Path]()
 PATCH = pytest.StashKey[pytest.MonkeyPatch]()
 
@@ -58,6 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = config.stash[PATCH] = pytest.MonkeyPatch()
     for name, address in ADDRESSES.items():
         patch.setenv(f"CONVENTIONS_{name.upper()}", address.format(folder))
+    for name in KEYS if find_spec("cryptography") else ():
+        if not os.environ.get(name):
+            patch.setenv(name, f"tests:{b64encode(secrets.token_bytes(32)).decode()}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -240,10 +247,13 @@ def conventions_worker(conventions_app: "ConventionsApp") -> Iterator[Worker]:
     from celery import signals  # noqa: PLC0415  # see the module's docstring
     from celery.contrib.testing.worker import start_worker  # noqa: PLC0415  # the same
 
+    from conventions.execution.sealed_outcomes import telling_whole  # noqa: PLC0415  # the same
+
     worker = Worker()
     outcomes = ((signals.task_success, worker.succeeded), (signals.task_failure, worker.failed))
     # With a receiver of its own, Celery leaves the logging of the tests alone.
     with (
+        telling_whole(),
         _connected(*outcomes, (signals.setup_logging, lambda **_: None)),
         start_worker(conventions_app, perform_ping_check=False),
     ):

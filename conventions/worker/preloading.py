@@ -5,6 +5,7 @@ from typing import Any
 
 from celery import bootsteps
 
+from conventions.core.extras import is_installed
 from conventions.storage.redis_store import script_source
 
 MODULES = ("encodings.idna",)  # which the first connection to a named host imports
@@ -22,7 +23,8 @@ class Preloading(bootsteps.Step):
 
     def create(self, worker: Any) -> None:
         """Import the modules, read the scripts, make the parts. Connect to nothing."""
-        for module in (*MODULES, *(SEALS if worker.app.payload_keys is not None else ())):
+        seals = worker.app.payload_keys is not None and is_installed("cryptography")  # embedded stacks have keys anyway
+        for module in (*MODULES, *(SEALS if seals else ())):
             importlib.import_module(module)
         for script in SCRIPTS:
             script_source(script)

@@ -14,6 +14,10 @@ import pytest
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.core.named_keys import new_key
+from conventions.dead_letters.edit import COMPARED
+from conventions.dead_letters.sealed_letters import arguments_of
+from conventions.records import audit
+from conventions.storage.tables import DeadLetterRow
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.workers import Installation, acting_through, forget, wait_for_letter
 
@@ -34,6 +38,17 @@ class Broken(ImmediateTask):
         logging.getLogger("mine").warning("log %s", ssn)
         if len(ssn) > 3:
             raise ValueError(f"{order} {ssn}")
+
+
+class Returns(ImmediateTask):
+    """Return a secret, which is kept."""
+
+    sensitive = ("ssn",)
+    not_idempotent = "it only returns"
+    ignore_result = False
+
+    def run(self, ssn: str) -> str:
+        return ssn
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +157,32 @@ def test_it_is_edited_where_it_was_revealed(letter: tuple[ConventionsApp, str], 
     refused = user.get("/dead-letters", arg=f"ssn={CANARY}")
     assert refused.status_code == 400
     assert "ssn is sensitive" in text_of(refused.text)
+
+
+def test_flowers_own_api_shows_no_result(
+    letter: tuple[ConventionsApp, str], installation: Installation, users: Callable[[str], User]
+) -> None:
+    """Flower has the keys, and asks nobody why."""
+    with installation.worker():
+        sent = Returns.delay(ssn=CANARY)
+        assert sent.get(timeout=30) == CANARY
+    for login in ("alice:a", "oscar:o"):
+        told = users(login).get(f"/api/task/result/{sent.id}")
+        assert (told.status_code, sent.id in told.text) == (200, True), told.text
+        assert CANARY not in told.text
+    assert letter
+
+
+def test_a_guess_is_in_the_audit(letter: tuple[ConventionsApp, str], users: Callable[[str], User]) -> None:
+    """Who types what is there learns that it is there."""
+    app, id_ = letter
+    user, at = users("oscar:o"), f"/dead-letters/letters/{id_}"
+    with app.database.session() as session:
+        there = arguments_of(app, session.get_one(DeadLetterRow, id_))
+    guess = {"argument:order": str(there["order"]), "argument:ssn": there["ssn"], "do": "save"}
+    assert user.post(at, guess).status_code == 303
+    with app.database.session() as session:
+        assert COMPARED in [one.action for one in audit.listing(session, 9, target=id_)]
 
 
 def test_the_commands_show_it_to_nobody_else(letter: tuple[ConventionsApp, str], installation: Installation) -> None:

@@ -55,6 +55,35 @@ def test_the_command_of_flower(app: StackApp, arguments: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("audit", "list"),
+        ("jobs", "list", "--arg", "name=x"),
+        ("batch", "list"),
+        ("now",),
+        ("dead-letters", "list"),
+        ("schedule", "list"),
+        ("keys", "new", "k"),
+    ],
+)
+def test_commands_without_flower(app: StackApp, valkey_url: str, command: tuple[str, ...]) -> None:
+    """Whatever pages share with them."""
+    app.environment |= {"CONVENTIONS_BROKER_URL": valkey_url, "CONVENTIONS_KEY_PREFIX": "plain"}
+    assert app.run("db", "upgrade").returncode == 0
+    told = app.run(*command)
+    assert told.returncode in (0, 1), told.stdout  # `now`: no worker runs
+    assert "Traceback" not in told.stdout, told.stdout
+
+
+def test_a_key_is_made_where_nothing_is_configured(app: StackApp) -> None:
+    """It is the first thing that somebody does."""
+    told = app.run("keys", "new", "2026-12")
+    assert told.returncode == 0, told.stdout
+    assert told.stdout.startswith("2026-12:")
+    assert app.run("keys", "new", "plain").returncode == 2
+
+
+@pytest.mark.parametrize(
     "command", [("db", "upgrade"), ("worker",), ("beat",), ("job", "m1"), ("dead-letters", "list")]
 )
 def test_postgresql_without_its_driver(app: StackApp, valkey_url: str, command: tuple[str, ...]) -> None:

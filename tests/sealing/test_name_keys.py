@@ -41,6 +41,7 @@ def test_two_keys_while_one_takes_the_place_of_the_other() -> None:
     [
         lambda: "plain",
         lambda: "plain,plain",
+        lambda: f"plain:{NEW.partition(chr(58))[2]},plain",
         lambda: f"{OLD},{NEW},{new_key('x')}",
         lambda: f"{OLD},{OLD}",
         lambda: "",
