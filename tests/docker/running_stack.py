@@ -17,7 +17,7 @@ from conventions.storage.redis_store import Store
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDE = Path(__file__).with_name("compose.override.yml")
 PASSWORD = "p@ss/w:rd $1#é"  # every character that an address or a shell would trip over
-LOGIN = ("me", "secret")
+LOGIN = ("me", "secret-enough-7")
 
 
 def why_not() -> str | None:
@@ -46,11 +46,13 @@ class RunningStack:
     Args:
         project: its name, also that of its image.
         env_file: what `.env` would be.
+        secrets: the folder of passwords and keys.
         valkey_port, postgres_port, flower_port: on 127.0.0.1.
     """
 
     project: str
     env_file: Path
+    secrets: Path
     valkey_port: int
     postgres_port: int
     flower_port: int
@@ -58,7 +60,11 @@ class RunningStack:
     @property
     def store(self) -> Store:
         """The Redis of the stack."""
-        return Store(f"redis://127.0.0.1:{self.valkey_port}/0", "conventions")
+        return Store((self.secrets / "host" / "conventions_broker_url").read_text(), "conventions")
+
+    def secret(self, name: str) -> str:
+        """What a file has."""
+        return (self.secrets / name).read_text(encoding="utf-8")
 
     def compose(self, *arguments: str) -> str:
         """Call `docker compose` and return its output. Raises: AssertionError with what it said."""
@@ -80,9 +86,9 @@ class RunningStack:
         return missing
 
     def on_host(self, code: str) -> str:
-        """Run Python on the host, with nothing but the broker's address, and return what it printed."""
+        """Run Python on the host, with what a program needs there to send, and return what it printed."""
         settings = {
-            "CONVENTIONS_BROKER_URL": f"redis://127.0.0.1:{self.valkey_port}/0",
+            "CONVENTIONS_SECRETS_DIR": str(self.secrets / "host"),
             "CONVENTIONS_TASK_PACKAGES": "slow_jobs",
             "PYTHONPATH": str(OVERRIDE.parent),
         }
@@ -99,20 +105,34 @@ class RunningStack:
         return self.compose("logs", "--tail", "40")
 
 
+def make_secrets(folder: Path, *, valkey_port: int = 6379) -> None:
+    """Make the passwords and keys that are not there."""
+    environment = _environment() | {"CONVENTIONS_VALKEY_PORT": str(valkey_port)}
+    subprocess.run(
+        ["sh", "deploy/make_secrets.sh", str(folder)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True
+    )
+
+
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
     """Build the image, `up --wait`, and take all of it away at the end."""
     ports = free_ports(5)
     project = f"conventions-test-{secrets.token_hex(4)}"
     env_file = folder / "test.env"
+    secrets_folder = folder / "secrets"
+    secrets_folder.mkdir()
+    for name in ("postgres_owner_password", "postgres_app_password", "valkey_password"):
+        (secrets_folder / name).write_text(f"{PASSWORD}\n", encoding="utf-8")
+    (secrets_folder / "flower_basic_auth").write_text(":".join(LOGIN), encoding="utf-8")
+    make_secrets(secrets_folder, valkey_port=ports[0])
     env_file.write_text(
-        f"POSTGRES_PASSWORD='{PASSWORD}'\nFLOWER_BASIC_AUTH={':'.join(LOGIN)}\nCONVENTIONS_IMAGE={project}\n"
+        f"CONVENTIONS_SECRETS={secrets_folder}\nCONVENTIONS_IMAGE={project}\n"
         f"CONVENTIONS_VALKEY_PORT={ports[0]}\nCONVENTIONS_POSTGRES_PORT={ports[1]}\n"
         f"CONVENTIONS_FLOWER_PORT={ports[2]}\nCONVENTIONS_PROMETHEUS_PORT={ports[3]}\nCONVENTIONS_GRAFANA_PORT={ports[4]}\n"
-        f"GRAFANA_PASSWORD={LOGIN[1]}\nCONVENTIONS_TASK_PACKAGES=slow_jobs\n",
+        "CONVENTIONS_TASK_PACKAGES=slow_jobs\n",
         encoding="utf-8",
     )
-    stack = RunningStack(project, env_file, *ports[:3])
+    stack = RunningStack(project, env_file, secrets_folder, *ports[:3])
     try:
         try:
             stack.compose("up", "--build", "--wait", "--quiet-pull")

@@ -2,13 +2,17 @@
 
 import base64
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError
 from sqlalchemy import URL, create_engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from tests.docker.running_stack import LOGIN, PASSWORD, RunningStack, running_stack, why_not
 from tests.support import wait_until
@@ -67,7 +71,7 @@ def test_a_long_job_runs_where_only_long_jobs_do(stack: RunningStack) -> None:
         "ImportContacts.delay(path='examples/contacts.csv', sha256=file_digest('examples/contacts.csv'))"
     )
     url = URL.create(
-        "postgresql+psycopg", "conventions", PASSWORD, "127.0.0.1", stack.postgres_port, database="conventions"
+        "postgresql+psycopg", "conventions_app", PASSWORD, "127.0.0.1", stack.postgres_port, database="conventions"
     )
     engine = create_engine(url)
 
@@ -84,13 +88,84 @@ def test_a_long_job_runs_where_only_long_jobs_do(stack: RunningStack) -> None:
 
 
 def test_no_service_of_ours_has_a_right_too_many(stack: RunningStack) -> None:
-    """Not root, no capability, and nowhere to write but the output and temporary files."""
+    """Not root, no capability, and nowhere to write but the output and temporary files. Memory and processes are bounded."""
     for service in OUR_SERVICES:
         status = stack.compose("exec", "-T", service, "cat", "/proc/1/status")
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert set(fields["Uid"].split()) == {"10001"}, service
         assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, service
         assert stack.compose("exec", "-T", service, "sh", "-c", "touch /app/x 2>&1 || true").endswith("system"), service
+
+
+def test_each_service_has_its_own_secrets(stack: RunningStack) -> None:
+    """As files, and none in an environment."""
+    keys = {f"conventions_{name}_keys" for name in ("message", "payload", "name")}
+    ours = keys | {"conventions_broker_url", "conventions_database_url"}
+    found = {
+        "valkey": {"valkey_password", "valkey_admin_password"},
+        "postgres": {"postgres_owner_password"},
+        "flower": ours | {"flower_basic_auth"},
+        **dict.fromkeys(("worker", "worker-long", "beat"), ours),
+    }
+    for service, names in found.items():
+        assert set(stack.compose("exec", "-T", service, "ls", "/run/secrets").split()) == names, service
+    secrets = [stack.secret(name).strip() for name in (*ours, "flower_basic_auth", "valkey_admin_password")]
+    for container in stack.compose("ps", "--all", "--quiet").split():
+        told = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
+        assert not [one for one in secrets if one in told]
+
+
+def test_production_is_the_default(stack: RunningStack) -> None:
+    """Nothing is open, nothing is wrong."""
+    told = json.loads(stack.compose("exec", "-T", "worker", "celery", "-A", "tasks", "check", "--json"))
+    assert [one for one in told if not one["ok"]] == []
+    variables = stack.compose("exec", "-T", "worker", "env")
+    assert "CONVENTIONS_ENVIRONMENT=production" in variables
+
+
+def test_valkey_lets_in_who_has_a_name(stack: RunningStack) -> None:
+    """The application reaches its own keys, and no more; nobody was refused anything while the other tests ran."""
+    with pytest.raises(AuthenticationError):
+        Redis(port=stack.valkey_port).ping()
+    ours = stack.store.redis
+    for command in (
+        ("GET", "other"),
+        ("KEYS", "*"),
+        ("FLUSHALL",),
+        ("CONFIG", "GET", "*"),
+        ("ACL", "LIST"),
+        ("CLIENT", "LIST"),
+    ):
+        with pytest.raises(NoPermissionError):
+            ours.execute_command(*command)  # type: ignore[no-untyped-call]
+    admin = Redis(port=stack.valkey_port, username="admin", password=stack.secret("valkey_admin_password"))
+    refused = {(one["username"], one["object"]) for one in admin.acl_log() if one["reason"] != "auth"}
+    mine = {"other", "keys", "flushall", "config|get", "acl|list", "client|list"}
+    assert {what for user, what in refused if user == "conventions"} <= mine
+
+
+def test_postgresql_lets_the_application_change_rows_alone(stack: RunningStack) -> None:
+    """Tables are those of the owner."""
+    url = URL.create("postgresql+psycopg", "conventions_app", PASSWORD, "127.0.0.1", stack.postgres_port, "conventions")
+    engine = create_engine(url)
+    try:
+        for statement in (
+            "CREATE TABLE mine (id int)",
+            "CREATE TEMPORARY TABLE mine (id int)",
+            "DROP TABLE contacts",
+            "TRUNCATE conventions_audit",
+            "ALTER TABLE conventions_audit ADD COLUMN x int",
+            "CREATE ROLE mine",
+            "COPY contacts TO PROGRAM 'id'",
+        ):
+            with engine.connect() as connection, pytest.raises(ProgrammingError, match=r"must be owner|denied"):
+                connection.execute(text(statement))
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM conventions_audit")) is not None
+    finally:
+        engine.dispose()
+    stack.compose("run", "--rm", "roles")  # a second time
+    stack.compose("run", "--rm", "migrate")
 
 
 def test_flower_asks_for_a_login(stack: RunningStack) -> None:
@@ -168,6 +243,6 @@ def test_prometheus_reads_and_grafana_shows(stack: RunningStack) -> None:
     wait_until(is_up, 60, "Prometheus has read the metrics")
     groups = ask("prometheus", "http://127.0.0.1:9090/api/v1/rules")["data"]["groups"]
     assert {one["lastError"] for group in groups for one in group["rules"] if "lastError" in one} <= {""}
-    grafana = f"http://admin:{LOGIN[1]}@127.0.0.1:3000/api"
+    grafana = f"http://admin:{stack.secret('grafana_password')}@127.0.0.1:3000/api"
     assert ask("grafana", f"{grafana}/dashboards/uid/celery-conventions")["meta"]["provisioned"] is True
     assert ask("grafana", f"{grafana}/datasources/uid/conventions-prometheus/health")["status"] == "OK"
