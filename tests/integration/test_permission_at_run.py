@@ -26,7 +26,7 @@ from conventions.permission import roles
 from conventions.records.denials import ACTION
 from conventions.sending.send import checked_send
 from conventions.storage.tables import AuditRow, ExecutionRow
-from tests.broker_set_ups import BROKERS, broker_of
+from tests.broker_set_ups import BROKERS, Brokers, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
@@ -281,16 +281,16 @@ class Year(BatchTask):
 @pytest.fixture(scope="module", params=BROKERS)
 def brokers(
     request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Brokers]:
     """Where messages and claims are."""
-    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as settings:
-        yield settings
+    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as made:
+        yield made
 
 
 @pytest.fixture
-def anywhere(brokers: dict[str, Any], new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+def anywhere(brokers: Brokers, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
     """An application on each set-up, with a worker."""
-    yield from running(brokers, new_database(tmp_path), tmp_path)
+    yield from running(brokers(), new_database(tmp_path), tmp_path)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from conventions.app import ConventionsApp
 from conventions.core.named_keys import new_key
 from conventions.dead_letters.resend import redrive
 from conventions.sealing.name_keys import NameKeys
-from tests.broker_set_ups import BROKERS, broker_of
+from tests.broker_set_ups import BROKERS, Brokers, broker_of
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
 
@@ -82,16 +82,16 @@ class Commits(Noting):
 @pytest.fixture(scope="module", params=BROKERS)
 def brokers(
     request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Brokers]:
     """Where messages and claims are."""
-    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as settings:
-        yield settings
+    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as made:
+        yield made
 
 
 @pytest.fixture
-def app(brokers: dict[str, Any], new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+def app(brokers: Brokers, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
     """An application with a worker. Only senders name jobs, so only they have to know of a new key."""
-    settings = {"payload_keys": new_key("p"), "name_keys": OLD, "key_prefix": f"t{uuid4().hex[:8]}"} | brokers
+    settings = {"payload_keys": new_key("p"), "name_keys": OLD, "key_prefix": f"t{uuid4().hex[:8]}"} | brokers()
     installation = Installation(
         tmp_path, [__name__], [Path(__file__).parent], database_url=new_database(tmp_path), **settings
     )

@@ -36,7 +36,7 @@ from conventions.storage.tables import (
     OutboxRow,
     RedriveRow,
 )
-from tests.broker_set_ups import BROKERS, broker_of
+from tests.broker_set_ups import BROKERS, Brokers, broker_of
 from tests.recorded import contents
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
@@ -307,14 +307,14 @@ class Sealed(BatchTask):
 @pytest.fixture(scope="module", params=BROKERS)
 def brokers(
     request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Brokers]:
     """Where messages and claims are."""
-    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as settings:
-        yield settings
+    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as made:
+        yield made
 
 
 @pytest.fixture
-def installation(brokers: dict[str, Any], new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+def installation(brokers: Brokers, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """With keys for signatures and for payloads."""
     settings = {
         "message_keys": new_key("m"),
@@ -322,7 +322,7 @@ def installation(brokers: dict[str, Any], new_database: Callable[[Path], str], t
         "name_keys": new_key("n"),
         "key_prefix": f"t{uuid4().hex[:8]}",
     }
-    settings |= {"database_url": new_database(tmp_path)} | brokers
+    settings |= {"database_url": new_database(tmp_path)} | brokers()
     return Installation(tmp_path, [__name__, "sealed_function"], [Path(__file__).parent], **settings)
 
 
