@@ -6,7 +6,7 @@ Another release may change each of these names. `tests/library_internals/` says 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from logging import Logger
 from types import ModuleType
@@ -307,3 +307,15 @@ import_from_cwd: Callable[[str], Any] = imports.import_from_cwd
 saferepr: Callable[..., str] = celerys_saferepr
 listed: Callable[[Any], list[Any]] = functional.maybe_list
 per_second: Callable[[Any], float] = time.rate  # of "10/m"
+
+
+def signature_fault(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Why a function does not take these arguments, as Celery checks it in a send; empty: it does, or nothing is checked of it (`typing=False`)."""
+    check = getattr(task, "__header__", None)
+    if check is None or not task.typing:
+        return ""
+    try:
+        check(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return ""

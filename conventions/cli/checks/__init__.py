@@ -1,0 +1,1 @@
+"""What `celery -A <app> check` looks at, and what it says of it."""
