@@ -512,7 +512,12 @@ class ConventionsApp(_Base):
             from conventions.django.database_address import database_of  # noqa: PLC0415  # only where there is Django
 
             with cwd_in_path():
-                return database_of(alias, [folder for package in self.packages for folder in migrations_of(package)])
+                return database_of(
+                    alias,
+                    [folder for package in self.packages for folder in migrations_of(package)],
+                    production=self.settings.environment == "production",
+                    plaintext_hosts=self.settings.plaintext_hosts,
+                )
         with cwd_in_path():
             return Database(url, [folder for package in self.packages for folder in migrations_of(package)])
 

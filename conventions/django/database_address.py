@@ -1,6 +1,6 @@
 """The address of a database of Django's `DATABASES`, as SQLAlchemy has it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from django.db import connections
 from sqlalchemy import URL
 
+from conventions.core.address_safety import faults_of_database
 from conventions.core.errors import ConfigurationError
 from conventions.library_internals.django import tests_run
 from conventions.storage.database import Database, place_of, shown_place
@@ -98,11 +99,24 @@ def driver_options(alias: str) -> dict[str, Any]:
     return options
 
 
-def database_of(alias: str, migrations: Sequence[Path] = ()) -> Database:
+def database_of(
+    alias: str, migrations: Sequence[Path] = (), *, production: bool = False, plaintext_hosts: Collection[str] = ()
+) -> Database:
     """A database of Django's, for our records. In Django's tests it keeps no connection, since the database is dropped at their end.
 
+    Args:
+        alias: in Django's `DATABASES`.
+        migrations: folders of the team's own.
+        production: whether it must have verified TLS, and a good password.
+        plaintext_hosts: that need no TLS.
+
     Raises:
-        ConfigurationError: as `address_of`.
+        ConfigurationError: as `address_of`; or it may not be used so in production.
     """
-    address = address_of(alias)
-    return Database(address, migrations, driver_options=driver_options(alias), keeps_connections=not tests_run())
+    address, options = address_of(alias), driver_options(alias)
+    if production:
+        named = {"sslmode": str(options["sslmode"])} if "sslmode" in options else {}
+        text = address.update_query_dict(named).render_as_string(hide_password=False)
+        if faults := faults_of_database(text, plaintext_hosts):
+            raise ConfigurationError([f"django://{alias}: {fault}" for fault in faults])
+    return Database(address, migrations, driver_options=options, keeps_connections=not tests_run())

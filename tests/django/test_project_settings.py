@@ -126,6 +126,29 @@ def test_addresses_of_postgresql(sqlite_project: DjangoProject, database: dict[s
     assert f"{url.removeprefix('postgresql+psycopg://')} {found}" == expected
 
 
+def test_a_database_of_production(sqlite_project: DjangoProject) -> None:
+    """Django's own setting is looked at as an address is: verified TLS, or a host of a private network, and a good password."""
+    project = sqlite_project
+    project.variables["CONVENTIONS_ENVIRONMENT"] = "production"
+    project.settings["broker_url"] = "redis://:k3-long-enough@127.0.0.1"
+    said = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "a",
+        "HOST": "db.example.com",
+        "USER": "u",
+        "PASSWORD": "hunter2",
+    }
+    project.say(f'DATABASES = {{"default": {said!r}}}')
+    told = fault(project, "app.database")
+    assert "django://default: the connection to db.example.com has no verified TLS: add ?sslmode=verify-full" in told
+    assert "django://default: its password has 7 characters" in told
+    assert "hunter2" not in told
+    project.say('DATABASES["default"] |= {"PASSWORD": "k3-long-enough", "OPTIONS": {"sslmode": "verify-full"}}')
+    assert show(project, "app.database.url.host") == ["db.example.com"]
+    project.say('DATABASES["default"]["OPTIONS"] = {}\nCONVENTIONS["PLAINTEXT_HOSTS"] = ["db.example.com"]')
+    assert show(project, "app.database.url.host") == ["db.example.com"]
+
+
 def test_settings_of_celery_lie_over_ours(sqlite_project: DjangoProject) -> None:
     """What the project does not say stays as it is here: jobs are acknowledged late, whatever else it says."""
     sqlite_project.say("CELERY_WORKER_PREFETCH_MULTIPLIER = 2\nCELERY_TASK_ROUTES = {'f': {'queue': 'q'}}")
