@@ -40,6 +40,11 @@ make conventions_message_keys key
 make conventions_payload_keys key
 make conventions_name_keys key
 
+# What you may have: a password of the mail server, addresses that let in who knows them. An empty file says nothing.
+for name in smtp_password webhook_url alert_webhook alert_urls heartbeat_url; do
+    [ -e "$folder/conventions_$name" ] || : > "$folder/conventions_$name"
+done
+
 # Addresses have passwords in them: they are made anew each time.
 valkey=redis://conventions:$(quoted valkey_password)
 printf '%s@valkey:6379/0' "$valkey" > "$folder/conventions_broker_url"

@@ -197,7 +197,7 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         failed = f"{outcome.failed} (expected)" if outcome.failed and outcome.ok else str(outcome.failed)
         table.add_row(
-            outcome.job,
+            escape(outcome.job),
             f"{outcome.sent:,}",
             f"{outcome.done:,}",
             failed,

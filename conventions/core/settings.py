@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
@@ -58,7 +58,7 @@ Duration = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_number_
 
 _of_project: ContextVar[Mapping[str, Any]] = ContextVar("of_project", default={})  # noqa: B039  # never changed
 
-_PASSWORD = re.compile(r"[?&;](?:password|passwd|pwd)=", re.IGNORECASE)
+_PASSWORDS = frozenset(["password", "passwd", "pwd", "sslpassword"])  # of a query
 
 
 class Settings(BaseSettings):
@@ -473,13 +473,18 @@ class Settings(BaseSettings):
 
 def check_address(value: str | None, schemes: Collection[str]) -> str | None:
     """An address that a setting may have. Raises: ValueError: it has another scheme, or a password where it is shown."""
-    if value is not None and _PASSWORD.search(value):
+    if value is not None and any(name.lower() in _PASSWORDS for name, _ in parse_qsl(_query_of(value), separator="&")):
         raise ValueError(
             "a password in the query is shown by lists of processes and in messages: write it as user:password@host"
         )
     if value is not None and _scheme_of(value) not in schemes:
         raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in schemes))}")
     return value
+
+
+def _query_of(address: str) -> str:
+    """All that stands behind the first question mark, also of each address of a list; libraries part it by `&` and by `;`."""
+    return address.partition("?")[2].replace(";", "&").replace("?", "&")
 
 
 def _scheme_of(address: str) -> str:

@@ -20,6 +20,8 @@ from conventions.storage.redis_store import Store, current_store
 
 logger = logging.getLogger(__name__)
 
+NOTE_LENGTH = 10_000  # characters: it lies in Redis, and each look at the job reads it
+
 Answer: TypeAlias = Literal["on", "cancelled", "lost"]
 
 WRITE_EVERY = 0.5  # seconds between two writes, even if the job reports each item
@@ -203,7 +205,7 @@ class ProgressReporter:
         self._report()
 
     def advance(self, n: int = 1, *, failed: int = 0, note: str | None = None) -> None:
-        """Report `n` more items done and `failed` more failed.
+        """Report `n` more items done and `failed` more failed. Of a note, the first 10,000 characters are kept.
 
         Raises:
             JobCancelled: the message was cancelled. Do not catch it: it ends the job.
@@ -211,7 +213,7 @@ class ProgressReporter:
         """
         self._done += n
         self._failed += failed
-        self._note = note if note is not None else self._note
+        self._note = note[:NOTE_LENGTH] if note is not None else self._note
         self._unwritten = True
         self._on_report()
         if time.monotonic() >= self._next:

@@ -223,6 +223,10 @@ def test_no_fault_shows_the_value(wrong: dict[str, Any]) -> None:
         {"database_url": f"postgresql://host/db?user=app&password={SECRET}"},
         {"broker_url": f"redis://host/0?password={SECRET}"},
         {"redis_url": f"unix:///run/v.sock?db=0&Password={SECRET}"},
+        {"database_url": f"postgresql://host/db?sslpassword={SECRET}"},
+        {"database_url": f"postgresql://host/db?p%61ssword={SECRET}"},
+        {"broker_url": f"amqp://one/;amqp://two/?password={SECRET}"},
+        {"webhook_url": f"https://hooks.example/?x=1&password={SECRET}"},
     ],
 )
 def test_a_password_in_the_query_is_refused(wrong: dict[str, Any]) -> None:
@@ -230,6 +234,21 @@ def test_a_password_in_the_query_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="write it as user:password@host") as raised:
         Settings.load(**wrong)
     assert SECRET not in str(raised.value)
+
+
+def test_what_these_tasks_send_is_safe_in_production() -> None:
+    """E-mails with TLS, a webhook by https; on this machine, and to a host of a private network, without."""
+
+    def wrong(**settings: Any) -> list[str]:
+        found = faults(environment="production", **settings)
+        return [one for one in found if one.startswith(("CONVENTIONS_SMTP", "CONVENTIONS_WEBHOOK"))]
+
+    plain = {"smtp_host": "mail.example.com", "webhook_url": "http://hooks.example/x"}
+    assert len(wrong(**plain)) == 2
+    assert any("mail.example.com can be read on the way: write starttls or tls" in one for one in wrong(**plain))
+    assert wrong(**plain, plaintext_hosts="mail.example.com,hooks.example") == []
+    assert wrong(smtp_host="mail.example.com", smtp_tls="starttls", webhook_url="https://hooks.example/x") == []
+    assert wrong(smtp_host="localhost", webhook_url="http://127.0.0.1:8080/x") == []
 
 
 values = st.text(max_size=12) | st.from_regex(r"-?[0-9]{1,30}(\.[0-9]*)?", fullmatch=True)

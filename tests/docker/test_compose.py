@@ -105,7 +105,8 @@ def test_each_service_has_its_own_secrets(stack: RunningStack) -> None:
         "valkey": {"valkey_password", "valkey_admin_password"},
         "postgres": {"postgres_owner_password"},
         "flower": ours | {"flower_basic_auth"},
-        **dict.fromkeys(("worker", "worker-long", "beat"), ours),
+        "beat": ours | {f"conventions_{name}" for name in ("alert_webhook", "alert_urls", "heartbeat_url")},
+        **dict.fromkeys(("worker", "worker-long"), ours | {"conventions_smtp_password", "conventions_webhook_url"}),
     }
     for service, names in found.items():
         assert set(stack.compose("exec", "-T", service, "ls", "/run/secrets").split()) == names, service

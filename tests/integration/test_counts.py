@@ -140,7 +140,9 @@ def test_counts_of_a_known_load(live_app: ConventionsApp, module_installation: I
     app = live_app
     expected = load()
     rows = rows_of(app)
-    assert Counter((row["task"], row["queue"], row["kind"]) for row in rows) == expected
+    # On a busy machine a start may go back, and the job run once more: that is a row of its own.
+    outcomes = Counter((row["task"], row["queue"], row["kind"]) for row in rows if row["kind"] != "interrupted")
+    assert outcomes == expected
 
     totals = Counts(app.store).totals()
     kinds = {kind for _, _, kind in expected}
@@ -168,7 +170,7 @@ def test_counts_of_a_known_load(live_app: ConventionsApp, module_installation: I
             for one in families["conventions_attempts"].samples
             if one.name == "conventions_attempts_total"
         }
-        assert {of: count for of, count in attempts.items() if count} == dict(expected), name
+        assert {of: count for of, count in attempts.items() if count and of[2] != "interrupted"} == dict(expected), name
         assert attempts[Gate.name, "immediate", "succeeded"] == 0, name
         waits = [one for one in families["conventions_attempt_wait_seconds"].samples if one.name.endswith("_count")]
         assert sum(one.value for one in waits) == sum(row["wait"] is not None for row in rows), name

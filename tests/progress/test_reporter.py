@@ -184,3 +184,11 @@ def test_a_job_that_runs_again_counts_from_zero(store: Store) -> None:
     found = Progress.of("job", store)
     assert found.done == 10
     assert found.percent == 100
+
+
+def test_a_long_note_is_cut(store: Store) -> None:
+    """Whoever looks at the job reads it each time."""
+    attempt = ProgressReporter(store, "job", keep=DAY, on_report=lambda: None)
+    attempt.advance(note="y" * 20_000)
+    attempt.flush()
+    assert Progress.of("job", store).note == "y" * 10_000
