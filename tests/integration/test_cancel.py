@@ -378,16 +378,16 @@ def test_a_job_that_was_ended_by_force_keeps_its_story(
         sent = Steps.delay(tmp_path, "one", reports=False)
         wait_until(lambda: any(one.log for one in Job.of(sent.id, app).history()), 20, "it has logged, for a second")
         runs = Job.of(sent.id, app)
-        told = installation.run("job", sent.id).stdout
+        line = f"worker{' ' * 9}worker0@"  # also while it runs, once its worker has reported what it does
+        wait_until(lambda: line in installation.run("job", sent.id).stdout, 20)
         found = installation.run("cancel", sent.id, "--force", "--reason", "it hangs")
         assert found.returncode == 0, found.stdout
         wait_for_ends(app, sent.id, "revoked")
     job = Job.of(sent.id, app)
     assert (job.state, job.attempts, str(job.worker).startswith("worker0@")) == ("revoked", 1, True)
-    assert f"worker{' ' * 9}{job.worker}\n" in told, "also while it ran"
     assert job.started_at is not None
     assert runs.started_at is not None
-    assert abs(job.started_at - runs.started_at) < timedelta(seconds=2)
+    assert abs(job.started_at - runs.started_at) < timedelta(seconds=patient(2))  # each is by another clock
     assert job.runtime is not None
     assert job.runtime >= 1
     (attempt,) = job.history()

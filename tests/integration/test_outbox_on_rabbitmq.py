@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
+from conventions.outbox import relay as relay_module
 from conventions.outbox.relay import PART, Relay
 from conventions.storage.tables import OutboxRow
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
@@ -42,6 +43,12 @@ def host(rabbit: Rabbit) -> str:
     rabbit.add_host(host)
     rabbit.control("set_permissions", "--vhost", host, "guest", "^(?!forbidden).*", ".*", ".*")
     return host
+
+
+@pytest.fixture(autouse=True)
+def _long_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a queue that takes nothing takes longer than a part may last otherwise."""
+    monkeypatch.setattr(relay_module, "PART_SECONDS", patient(10))
 
 
 @pytest.fixture
@@ -85,6 +92,7 @@ def test_rows_of_a_forbidden_queue_keep_no_others_waiting(
     app: ConventionsApp, rabbit: Rabbit, host: str, forbidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many they are, and with the usual time-out: more than one look takes, and longer than a part may last."""
+    monkeypatch.setattr(relay_module, "PART_SECONDS", 5.0)
     monkeypatch.setattr(app.settings, "broker_timeout", 3)
     with Session(app.database.engine) as session:
         Receipt.options(queue="forbidden").enqueue_many_in(session, [{"order": number} for number in range(forbidden)])
