@@ -31,12 +31,11 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
-from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
+from conventions.dead_letters.sealed_letters import arguments_of, is_hidden
 from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.declare.payload import Arguments
 from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.sealing.shown_to_people import is_closed
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "priority", "created_at", "ended_at")
 SHOWN = (
@@ -195,7 +194,7 @@ def _edited(
         letter = dead_letters.get(session, id)
         taken = editable(app, letter, id).arguments
         there: dict[str, Any] = arguments_of(app, letter) if letter is not None else {}
-        hides = letter is not None and is_sealed(letter) and is_closed()
+        hides = is_hidden(letter)
     if text is None and not values and not gone:
         if hides:
             raise click.UsageError(

@@ -14,10 +14,10 @@ from conventions.console.dead_letter_query import FILTERS, Query, position_text,
 from conventions.console.dead_letter_story import story_of
 from conventions.console.notice import Notice
 from conventions.console.page import Page
-from conventions.core.errors import CannotOpen, JournalFull, LetterNotEditable, PayloadError, SelectionChanged
+from conventions.console.reveal import reveal
+from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
 from conventions.core.priority import Priority
-from conventions.core.reason import fault_of_reason
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.units import moment
 from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
@@ -224,16 +224,7 @@ class RevealLetter(LetterDetail):
 
     async def post(self, id_: str) -> None:
         """Show it."""
-        why = self.parameter("reason")
-        if fault := fault_of_reason(why):
-            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            await self.show_letter(id_, said=Notice("danger", f"Nothing was revealed: {fault}."))
-            return
-        try:
-            await self.show_letter(id_, why=why)
-        except (CannotOpen, LetterNotEditable, JournalFull) as error:
-            self.set_status(HTTPStatus.CONFLICT)
-            await self.show_letter(id_, said=Notice("danger", f"Nothing was revealed: {error}."))
+        await reveal(self, id_, self.show_letter)
 
 
 async def start(page: Page, wanted: RedriveOrder) -> None:

@@ -16,9 +16,9 @@ from conventions.console.guard import ROLE
 from conventions.console.job_query import JobQuery
 from conventions.console.notice import Notice
 from conventions.console.page import Page
+from conventions.console.reveal import reveal
 from conventions.core.actor import acting_as
-from conventions.core.errors import CannotOpen, JournalFull
-from conventions.core.reason import fault_of_reason
+from conventions.core.errors import JournalFull
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
@@ -199,16 +199,7 @@ class RevealJob(JobDetail):
     async def post(self, id_: str) -> None:
         """Show it."""
         self.check_id(id_)
-        why = self.parameter("reason")
-        if fault := fault_of_reason(why):
-            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            await self.show_job(id_, said=Notice("danger", f"Nothing was revealed: {fault}."))
-            return
-        try:
-            await self.show_job(id_, why=why)
-        except (CannotOpen, JournalFull) as error:
-            self.set_status(HTTPStatus.CONFLICT)
-            await self.show_job(id_, said=Notice("danger", f"Nothing was revealed: {error}."))
+        await reveal(self, id_, self.show_job)
 
 
 class CancelJob(JobDetail):

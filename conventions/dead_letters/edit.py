@@ -13,14 +13,13 @@ from conventions.core.errors import LetterNotEditable
 from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import sealed_letters
-from conventions.dead_letters.sealed_letters import arguments_of, for_audit, is_sealed
+from conventions.dead_letters.sealed_letters import arguments_of, for_audit, is_hidden, is_sealed
 from conventions.declare.payload import Arguments, digest
 from conventions.execution.application import Application
 from conventions.execution.job_names import name_headers
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.sealing.kept_message import sealed_in
-from conventions.sealing.shown_to_people import is_closed
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_arguments
 from conventions.storage.tables import DeadLetterRow
@@ -35,11 +34,6 @@ class Change:
     name: str
     before: Any
     after: Any
-
-
-def as_shown(change: Change) -> Change:
-    """A change of a sealed letter, for people: without its values, unless they were revealed."""
-    return Change(change.name, SHOWN, SHOWN) if is_closed() else change
 
 
 def edit(
@@ -81,14 +75,15 @@ def edit(
         if seen is not None and seen != version(before):
             raise LetterNotEditable(f"{id}: somebody has changed its arguments since you looked; look again")
         after = dict(task.checked((), arguments))
-        changes, sealed = differences(before, after), is_sealed(letter)
+        changes = differences(before, after)
         if changes:
             told = [for_audit(app, letter, what, one) for what, one in (("before", before), ("after", after))]
             _rewrite(app, task, letter, before, after, actor=actor)
             audit.record(session, AuditEntry(actor, "dead-letters edit", id, reason, *told))
-        elif sealed:  # who has typed what is there knows it now
+        elif is_sealed(letter):  # who has typed what is there knows it now
             audit.record(session, AuditEntry(actor, COMPARED, id, reason))
-    return [as_shown(one) for one in changes] if sealed else changes
+        hides = is_hidden(letter)
+    return [Change(one.name, SHOWN, SHOWN) for one in changes] if hides else changes
 
 
 def value_of(arguments: Arguments, name: str, text: str) -> Any:

@@ -13,11 +13,10 @@ from conventions.core.errors import ConventionError, LetterNotEditable
 from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters.edit import Change, differences, dropped, edit, editable, value_of, version
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
+from conventions.dead_letters.sealed_letters import arguments_of, is_hidden
 from conventions.dead_letters.selected import selected
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
-from conventions.sealing.shown_to_people import is_closed
 from conventions.storage.tables import DeadLetterRow
 
 AT_ONCE = 200  # letters in one read
@@ -88,9 +87,9 @@ class Edited:
         if len(self.examples) < EXAMPLES:
             self.examples.append((letter, changes))
 
-    def refuse(self, letter: str, error: Exception, *, sealed: bool = False) -> None:
-        """One letter that cannot be edited so; of a sealed one, the text of a fault of its values is not shown."""
-        shows = not sealed or isinstance(error, LetterNotEditable)
+    def refuse(self, letter: str, error: Exception, *, hidden: bool) -> None:
+        """One letter that cannot be edited so; `hidden`: the text of a fault of its values is not shown."""
+        shows = not hidden or isinstance(error, LetterNotEditable)
         why = first_line(error).replace(f"{letter}: ", "") if shows else f"{type(error).__name__}: {SHOWN}"
         self.refused[why] += 1
         if len(self.refused_ids) < EXAMPLES:
@@ -109,12 +108,10 @@ def preview(app: Application, which: Filter, how: ArgumentEdit) -> Edited:
                     before = arguments_of(app, letter) if letter is not None else {}
                     after = dict(task.checked((), how.applied(before, task.arguments)))
                 except (ConventionError, TypeError, ValueError) as error:
-                    found.refuse(id_, error, sealed=letter is not None and is_sealed(letter))
+                    found.refuse(id_, error, hidden=is_hidden(letter))
                 else:
                     changes = differences(before, after)
-                    if (
-                        letter is not None and is_sealed(letter) and is_closed()
-                    ):  # what is the same would tell what is there
+                    if is_hidden(letter):  # what is the same would tell what is there
                         named = dict.fromkeys([*how.names, *(one.name for one in changes)])
                         changes = [Change(name, SHOWN, SHOWN) for name in named]
                     found.note(id_, changes)
@@ -136,7 +133,8 @@ def edit_many(app: Application, which: Filter, how: ArgumentEdit, actor: str, re
                 arguments, seen = _prepared(app, id_, how)
                 found.note(id_, edit(app, id_, arguments, actor, reason, seen=seen))
             except (ConventionError, TypeError, ValueError) as error:
-                found.refuse(id_, error)
+                with app.database.session(read_only=True) as session:
+                    found.refuse(id_, error, hidden=is_hidden(session.get(DeadLetterRow, id_)))
     return found
 
 

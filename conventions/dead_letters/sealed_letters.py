@@ -11,12 +11,18 @@ from conventions.execution.application import Application
 from conventions.sealing.kept_message import check_owner, sealed_in
 from conventions.sealing.payload_keys import cannot_open
 from conventions.sealing.sealed_text import seal_text
+from conventions.sealing.shown_to_people import is_closed
 from conventions.storage.tables import DeadLetterRow
 
 
 def is_sealed(letter: DeadLetterRow) -> bool:
     """Whether its message is sealed."""
     return sealed_in(dead_letters.message(letter)) is not None
+
+
+def is_hidden(letter: DeadLetterRow | None) -> bool:
+    """Whether who reads now is not to see its values: it is sealed, and was not revealed."""
+    return letter is not None and is_closed() and is_sealed(letter)
 
 
 def refuse_of_another(app: Application, letter: DeadLetterRow) -> None:

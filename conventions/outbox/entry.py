@@ -140,10 +140,8 @@ def send_entry(task: SendableTask, entry: Entry, **connection: Any) -> None:
         BrokerUnavailable: as `apply_async`.
         TypeError, ValueError, PayloadError: another release of the task no longer takes it; or it is sealed, and its key is not here.
     """
-    headers, (arguments, options) = (
-        AcceptedHeaders(read_back(entry.headers)),
-        opened_parts(task.app.payload_keys, entry),
-    )
+    headers = AcceptedHeaders(read_back(entry.headers))
+    arguments, options = opened_parts(task.app.payload_keys, entry)
     task.apply_async(None, arguments, task_id=entry.id, headers=headers, **connection, **options)
 
 

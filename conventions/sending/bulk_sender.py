@@ -191,9 +191,8 @@ class Bulk:
         self._task.apply_async((), one.payload, **options)
 
     def _shown(self, payload: Mapping[str, Any]) -> str:
-        return str(
-            (not self._sealed and self._options.get("kwargsrepr")) or shown_text(self._task, payload, self._sealed)
-        )
+        given = self._options.get("kwargsrepr")  # of a sealed job it may repeat what is sealed
+        return str(given) if given and not self._sealed else shown_text(self._task, payload, self._sealed)
 
     def _template(self, collected: PublishBatch, first: Prepared) -> MessageTemplate | None:
         if collected.waiting != 1:

@@ -117,8 +117,9 @@ def misfits(run: Run) -> list[tuple[str, str, str, int]]:
     return sorted((one["where"], one["task"], one["fault"], one["payloads"]) for one in rows)
 
 
-def test_all_fits(run: Run, commands_app: ConventionsApp) -> None:
-    """What this code has sent, wherever it is; how much was looked at is said."""
+def test_all_fits(run: Run, commands_app: ConventionsApp, bury: Any) -> None:
+    """What this code has sent, wherever it is; how much was looked at is said. A letter of what was no message of a task is left out."""
+    bury("d1", task=None, arguments=None)
     Send.delay(user_id=1, day=date(2026, 1, 5))
     Send.apply_async(kwargs={"user_id": 2, "day": "2026-01-05"}, countdown=600)
     Import.delay(path="x")

@@ -272,4 +272,7 @@ def test_a_text_for_logs_that_repeats_it(app: ConventionsApp) -> None:
     """Of a sealed job no caller gives one."""
     Hold.apply_async(kwargs={"number": 1, "ssn": CANARY}, kwargsrepr=f"{CANARY}")
     Hold.options(kwargsrepr=CANARY).enqueue_many([{"number": number, "ssn": CANARY} for number in (2, 3)])
+    redis: Any = app.store.redis
+    found = [redis.get(name).split(b"\x1f")[-1] for name in redis.scan_iter(match=app.store.key("message:*"))]
+    assert [json.loads(one)["headers"]["kwargsrepr"] for one in found] == ["(sealed)"] * 3
     refuse_canary(app)

@@ -130,9 +130,11 @@ class Contracts:
         with existing(self._app.database).session(read_only=True) as session:
             for letter in dead_letters.every(session, Filter()):
                 message = dead_letters.message(letter)
+                if letter.task is None:  # it was no message of a task
+                    continue
                 if message is not None and "headers" in message:
                     yield from self._kept("dead letters", letter.id, letter.task, message)
-                elif letter.task is not None and isinstance(letter.arguments, dict):
+                elif isinstance(letter.arguments, dict):
                     yield _Kept("dead letters", letter.id, letter.task, Body([], letter.arguments, {}))
             for entry in entries_of(session, self._app.settings.key_prefix):
                 try:
