@@ -3,20 +3,17 @@
 # pytest passes fixtures as arguments of their names
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import psutil
 import pytest
 
 from conventions import Progress
 from conventions.app import ConventionsApp
 from tests.integration import lane_batches
 from tests.integration.lane_batches import Short
-from tests.integration.lane_fixtures import QUEUE, notes, sizes
+from tests.integration.lane_fixtures import QUEUE, TURNS, notes, sizes
 from tests.support import wait_until
 from tests.workers import Installation, Worker
 
@@ -42,7 +39,7 @@ def finished(folder: Path) -> list[dict[str, Any]]:
 
 def check(app: ConventionsApp, batch: str, folder: Path) -> None:
     """Everything was counted once, and `finish` was called once, with that."""
-    wait_until(lambda: finished(folder), 30, "the batch has ended")
+    wait_until(lambda: finished(folder), 60, "the batch has ended")
     (summary,) = finished(folder)
     assert (summary["total"], summary["done"], summary["failed"]) == (ITEMS, ITEMS, 0)
     progress = Progress.of(batch, app.store)
@@ -53,7 +50,7 @@ def check(app: ConventionsApp, batch: str, folder: Path) -> None:
 def test_chunks_go_together(crew: Crew, tmp_path: Path) -> None:
     """Each runs once."""
     app, _ = crew
-    batch = Short.delay(folder=tmp_path, items_in_all=ITEMS).id
+    batch = Short.delay(folder=tmp_path, items_in_all=ITEMS, kill_from=[]).id
     check(app, batch, tmp_path)
     found = notes(tmp_path)
     assert len(found) == ITEMS / Short.chunk_size
@@ -61,18 +58,16 @@ def test_chunks_go_together(crew: Crew, tmp_path: Path) -> None:
 
 
 def test_a_process_is_killed_among_chunks(crew: Crew, tmp_path: Path) -> None:
-    """One chunk is repeated at the most, and counted once."""
-    app, worker = crew
-    batch = Short.delay(folder=tmp_path, items_in_all=ITEMS).id
-    for share in (4, 2):
-
-        def in_a_group(share: int = share) -> int | None:
-            found = notes(tmp_path)
-            last = found[-1] if len(found) > ITEMS / Short.chunk_size / share else None
-            return last.pid if last and last.group and sizes(found)[last.group] > 1 else None
-
-        pid = wait_until(in_a_group, 60, "a group runs")
-        assert psutil.Process(pid).ppid() == worker.process.pid
-        os.kill(pid, signal.SIGKILL)
-    check(app, batch, tmp_path)
-    assert len(notes(tmp_path)) <= ITEMS / Short.chunk_size + 2
+    """One chunk is repeated at the most for each kill, and counted once."""
+    app, _ = crew
+    kill_from = [ITEMS // 4, ITEMS // 2]
+    for number in range(TURNS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        batch = Short.delay(folder=folder, items_in_all=ITEMS, kill_from=kill_from).id
+        check(app, batch, folder)
+        kills = len(list(folder.glob("killed from *")))
+        assert ITEMS / Short.chunk_size <= len(notes(folder)) <= ITEMS / Short.chunk_size + kills
+        if kills == len(kill_from):
+            return
+    pytest.fail("no process was killed twice with chunks behind")
