@@ -7,6 +7,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -29,6 +30,7 @@ from conventions.broker.routing import route, routes_alike
 from conventions.broker.signature import Signatures
 from conventions.console.flower_start import prepare_command
 from conventions.core import extras
+from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
@@ -211,6 +213,7 @@ class TaskLoader(AppLoader):
         self.app.check_driver()
         self.app.check_authorizer()
         self.app.check_sealing()
+        self.app.check_audit_keys()
         self.app.take_place_of(current_application())
         self.app.be_patient()
         self.app.take_fast_lane()
@@ -498,13 +501,31 @@ class ConventionsApp(_Base):
         """The Redis of claims, progress and schedule."""
         url = self.settings.redis_url or self.broker_address
         found = Store(url, self.settings.key_prefix, patience=self._patience)
-        if self.message_keys is not None:
-            found.entry_signatures = EntrySignatures(self.message_keys, self.settings.trust_unsigned_until)
+        found.entry_signatures = self._entry_signatures
         return found
+
+    @functools.cached_property
+    def _entry_signatures(self) -> EntrySignatures | None:
+        """Sign entries of the journal and rows of the audit; `None`: there are no keys."""
+        keys = self.message_keys
+        return None if keys is None else EntrySignatures(keys, self.settings.trust_unsigned_until)
 
     @functools.cached_property
     def database(self) -> "Database":
         """The SQL database of records and of the team's own tables."""
+        found = self._new_database()
+        found.row_signatures = self._row_signatures
+        return found
+
+    def _row_signatures(self) -> EntrySignatures | None:
+        """As those of entries; of the embedded stack of this folder also while it does not run, as where somebody grants a role before."""
+        if self.settings.message_keys is not None or self.settings.broker_url is not None:
+            return self._entry_signatures
+        with suppress(OSError):  # there was no stack here
+            return EntrySignatures(MessageKeys.parse(stack.key_of_stacks(stack.MESSAGE_KEY)))
+        return None
+
+    def _new_database(self) -> "Database":
         from conventions.storage.database import Database  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
@@ -585,6 +606,21 @@ class ConventionsApp(_Base):
         """Sign messages and entries of the journal; `None`: there are none, as in development with servers of one's own."""
         keys = self._keys(self.settings.message_keys, stack.MESSAGE_KEY)
         return None if keys is None else MessageKeys.parse(keys)
+
+    @functools.cached_property
+    def audit_keys(self) -> AuditKeys | None:
+        """Seal the audit; `None`: there are none, and nobody can prove that it is whole."""
+        keys = self._keys(self.settings.audit_keys, stack.AUDIT_KEY)
+        return None if keys is None else AuditKeys.parse(keys)
+
+    def check_audit_keys(self) -> None:
+        """A worker in production seals the audit. Raises: ConfigurationError: it has no keys for it."""
+        if self.settings.environment == "production" and self.audit_keys is None:
+            raise ConfigurationError(
+                [
+                    f"{ENV_PREFIX}AUDIT_KEYS is not set: a worker in production seals the audit; `celery keys new` makes a key"
+                ]
+            )
 
     def _keys(self, told: str | None, of_stacks: str) -> str | None:
         """What a setting says; without it, the key of the embedded stack of this folder, where that is used."""

@@ -37,6 +37,7 @@ make postgres_app_password password
 make grafana_password password
 make flower_basic_auth login
 make conventions_message_keys key
+make conventions_audit_keys key
 make conventions_payload_keys key
 make conventions_name_keys key
 

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.storage.tables import AttemptLogRow, AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
+from conventions.records.purge import purge
+from conventions.storage.tables import AttemptLogRow, DeadLetterRow, IdempotencyRow, RedriveRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug
 from tasks.tables import EmailLog
@@ -29,7 +30,7 @@ class PurgeOldData(ScheduledTask):
     a stopped run loses nothing: the next one goes on. Backups have a rule of their own (`BackupDatabase`). Dead
     letters stay for `dead_letter_retention` from their last failure, in any state: one that nobody worked on for so
     long is given up, which the log says; its earlier attempts go with the executions. Redrives and the audit stay as
-    long as dead letters. The records of committed effects
+    long as dead letters. Executions and the audit go by whole segments of their chains, a day at most. The records of committed effects
     go after `retention`, but never before `keep_result_for`.
     """
 
@@ -39,13 +40,14 @@ class PurgeOldData(ScheduledTask):
         limit = now - settings.retention
         given_up = now - settings.dead_letter_retention
         safe = now - max(settings.retention, settings.keep_result_for)
+        records = purge(self.app.database, limit, given_up, batch=BATCH)
         deleted = {
             "email_log": self._delete(EmailLog, EmailLog.sent_at < limit),
-            "executions": self._delete(ExecutionRow, ExecutionRow.ended_at < limit),
+            "executions": records.executions,
             "attempt_logs": self._delete(AttemptLogRow, AttemptLogRow.at < limit),
             "dead_letters": self._delete(DeadLetterRow, DeadLetterRow.last_failed_at < given_up),
             "redrives": self._delete(RedriveRow, RedriveRow.ended_at < given_up),
-            "audit": self._delete(AuditRow, AuditRow.at < given_up),
+            "audit": records.actions,
             "effects": self._delete(IdempotencyRow, IdempotencyRow.created_at < safe),
             "files": self._delete_files(Path(settings.output_dir), limit.timestamp()),
         }

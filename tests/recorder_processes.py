@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from conventions.core.lease_timings import USUAL
+from conventions.core.audit_keys import AuditKeys
+from conventions.core.lease_timings import USUAL, Timings
 from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
@@ -23,7 +24,14 @@ from tests.workers import ROOT
 
 
 @contextmanager
-def child(store: Store, database: Database, log: Path | None = None) -> Iterator[psutil.Process]:
+def child(
+    store: Store,
+    database: Database,
+    log: Path | None = None,
+    *,
+    timings: Timings = USUAL,
+    audit_keys: AuditKeys | None = None,
+) -> Iterator[psutil.Process]:
     """A recorder in a forked child, as a worker has it; killed at the end."""
     parent = os.getpid()
     pid = os.fork()
@@ -32,7 +40,11 @@ def child(store: Store, database: Database, log: Path | None = None) -> Iterator
             logging.basicConfig(filename=log, force=True)
         # What it uses of an application.
         app: Any = SimpleNamespace(
-            store=store, database=database, timings=USUAL, settings=SimpleNamespace(split_after=60)
+            store=store,
+            database=database,
+            timings=timings,
+            settings=SimpleNamespace(split_after=60),
+            audit_keys=audit_keys,
         )
         record_for_ever(app, parent)
     process = psutil.Process(pid)

@@ -33,6 +33,7 @@ from tests.stored_messages import stored
 from tests.support import patient, wait_until
 
 KEYS = new_key("tests")  # nearly all tests sign their messages, as production does
+AUDIT_KEYS = new_key("audit")  # and each worker of an installation seals the audit
 ROOT = Path(__file__).parents[1]
 SCAN = 10_000  # keys for each question
 APPLICATION = """\
@@ -209,7 +210,7 @@ class Installation:
         **settings: Any,
     ) -> None:
         self.folder = folder
-        self.settings = {"key_prefix": f"t{uuid4().hex[:8]}", "message_keys": KEYS} | settings
+        self.settings = {"key_prefix": f"t{uuid4().hex[:8]}", "message_keys": KEYS, "audit_keys": AUDIT_KEYS} | settings
         self.packages = tuple(packages)
         self._paths = (folder, *paths, ROOT)
         self.settings_class = settings_class

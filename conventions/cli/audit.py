@@ -11,6 +11,7 @@ from celery.bin.base import CeleryCommand
 from click.core import ParameterSource
 from redis.exceptions import RedisError
 
+from conventions.cli import audit_proof
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, say
 from conventions.cli.dead_letters import say_what_waits
 from conventions.cli.unknown_names import say_unknown
@@ -128,3 +129,6 @@ def _why(line: AuditLine) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+
+
+audit_proof.add_to(audit)

@@ -12,7 +12,7 @@ from celery.bin.base import CeleryCommand
 from conventions.app import ConventionsApp
 from conventions.broker.signature import key_of
 from conventions.cli.actor_option import actor_option
-from conventions.cli.base import app_of, emit, one_line_errors, print_json, say
+from conventions.cli.base import app_of, emit, existing, one_line_errors, print_json, say
 from conventions.cli.dead_letter_options import confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.cli.stopping import stop_between_steps
@@ -24,15 +24,17 @@ from conventions.execution.change_selected import hold_signed
 from conventions.execution.purge import PLACES, known_queues
 from conventions.execution.selection import Selection, found
 from conventions.now.at_workers import AT_WORKERS
+from conventions.proof.chain_ends import segments_by_key
 from conventions.records.audit_entry import AuditEntry
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.uses_of_keys import AUDIT, in_redis, in_sql
 
-COLUMNS = ("key", "use", "waiting")
+COLUMNS, AUDIT_COLUMNS = ("key", "use", "waiting"), ("key", "use", "segments")
 OF_PAYLOADS, PAYLOAD_COLUMNS = "CONVENTIONS_PAYLOAD_KEYS", ("key", "use", "count", "in")
 PAYLOADS = click.option(
     "--payloads", is_flag=True, help="Of the keys that seal what jobs hold, not of those that sign messages."
 )
+OF_AUDIT = click.option("--audit", is_flag=True, help="Of the keys that seal the audit.")
 SETTING, REVOKED = "CONVENTIONS_MESSAGE_KEYS", "CONVENTIONS_REVOKED_KEYS"
 ODD = "?"  # in place of a name that no key can have
 ELSEWHERE = "RabbitMQ shows no messages that wait: see `docs/security.md` for how long the messages of a key may wait"
@@ -48,11 +50,12 @@ def keys() -> None:
 @click.pass_context
 @one_line_errors
 def new(context: click.Context, name: str) -> None:
-    """Print a new key, as CONVENTIONS_MESSAGE_KEYS, CONVENTIONS_PAYLOAD_KEYS and CONVENTIONS_NAME_KEYS have it. Nothing is stored."""
+    """Print a new key, as CONVENTIONS_MESSAGE_KEYS, _AUDIT_KEYS, _PAYLOAD_KEYS and _NAME_KEYS have it. Nothing is stored."""
     settings = app_of(context).settings
     if not NAME.fullmatch(name) or name == PLAIN:
         raise click.BadParameter(f"up to 16 letters, digits, - and _; not {PLAIN}", param_hint="NAME")
-    there = [one for one in (settings.message_keys, settings.payload_keys, settings.name_keys) if one]
+    settings_of_keys = (settings.message_keys, settings.audit_keys, settings.payload_keys, settings.name_keys)
+    there = [one for one in settings_of_keys if one]
     if any(name == part.strip().partition(":")[0] for one in there for part in one.split(",")):
         raise click.BadParameter(f"there is a key {name}; a name is never used again", param_hint="NAME")
     click.echo(new_key(name))
@@ -63,15 +66,20 @@ def new(context: click.Context, name: str) -> None:
 
 @keys.command("list", cls=CeleryCommand)
 @PAYLOADS
+@OF_AUDIT
 @JSON
 @click.pass_context
 @one_line_errors
-def list_keys(context: click.Context, payloads: bool, as_json: bool) -> None:
+def list_keys(context: click.Context, payloads: bool, audit: bool, as_json: bool) -> None:
     """List the keys by name, what each does, and how many messages wait that it has signed. No key is shown.
 
-    With --payloads: what of Redis and SQL each key has sealed.
+    With --payloads: what of Redis and SQL each key has sealed. With --audit: how many segments of the audit; a key is needed for as long as they
+    are to be verified.
     """
     app = app_of(context)
+    if audit:
+        emit(_audit_rows(app), AUDIT_COLUMNS, as_json=as_json)
+        return
     if payloads:
         emit(_payload_rows(app), PAYLOAD_COLUMNS, as_json=as_json)
         if not app.port.can.looks:
@@ -171,6 +179,16 @@ def revoke(context: click.Context, *, name: str, since: str, reason: str, yes: b
     if not done.complete:
         say("stopped before its end: the same command does the rest", err=True)
         context.exit(1)
+
+
+def _audit_rows(app: ConventionsApp) -> list[dict[str, Any]]:
+    if app.audit_keys is None:
+        raise ConfigurationError(["the audit is not sealed here: set CONVENTIONS_AUDIT_KEYS; `keys new` makes a key"])
+    with existing(app.database).session(read_only=True) as session:
+        counts = segments_by_key(session)
+    uses = {name: "seals" if name == app.audit_keys.signs_with else "verifies" for name in app.audit_keys}
+    names = [*uses, *sorted(counts.keys() - uses.keys())]
+    return [{"key": name, "use": uses.get(name, "not known here"), "segments": counts.get(name, 0)} for name in names]
 
 
 def _payload_keys(app: ConventionsApp) -> PayloadKeys:

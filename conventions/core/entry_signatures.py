@@ -11,14 +11,16 @@ from typing import Literal, TypeAlias
 
 from conventions.core.message_keys import MessageKeys
 
-Use: TypeAlias = Literal["event", "deed"]
-"""The field of the stream that holds an entry: how an attempt ended, or the action of a person. One never passes for the other."""
+Use: TypeAlias = Literal["event", "deed", "row"]
+"""What is signed: the field of the stream that holds an entry, how an attempt ended or the action of a person; or a row that waits to be sealed. One never passes for another."""
 
 VERSION = b"conventions journal 1"
+CODE = re.compile(r"([A-Za-z0-9_-]{1,16})\.([A-Za-z0-9+/]{24})")
 LONGEST = 64  # bytes of the field, with a name of 16 characters and a code of 24
 SIGNED = re.compile(rb',"signature":"([A-Za-z0-9_-]{1,16})\.([A-Za-z0-9+/]{24})"\}\Z')
 NOT_SIGNED = "it is not signed"
 KEY_NOT_HERE = "it is signed with a key that is not here"
+ALTERED = "its signature does not fit it: it was altered"
 
 
 def _now() -> datetime:
@@ -57,7 +59,24 @@ class EntrySignatures:
         if name not in self._keys:
             return KEY_NOT_HERE
         right = self._keys.mac(_text(entry[: -len(found[0])] + b"}", use), name)
-        return "" if hmac.compare_digest(right.encode(), found[2]) else "its signature does not fit it: it was altered"
+        return "" if hmac.compare_digest(right.encode(), found[2]) else ALTERED
+
+    def code_of_row(self, text: bytes) -> str:
+        """The signature of a row, in a field beside it."""
+        return f"{self._keys.signs_with}.{self._keys.mac(_text(text, 'row'))}"
+
+    def fault_of_row(self, text: bytes, code: str | None) -> str:
+        """Why a row is not believed; empty: it is."""
+        if code is None:
+            return "" if self._is_early() else NOT_SIGNED
+        found = CODE.fullmatch(code)
+        if found is None:
+            return NOT_SIGNED
+        name = found[1]
+        if name not in self._keys:
+            return KEY_NOT_HERE
+        right = self._keys.mac(_text(text, "row"), name)
+        return "" if hmac.compare_digest(right, found[2]) else ALTERED
 
     @staticmethod
     def is_signed(entry: bytes) -> bool:

@@ -8,6 +8,7 @@ import hmac
 from binascii import b2a_base64
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Self
 
 from conventions.core.named_keys import NAME, parse_keys
 
@@ -28,7 +29,7 @@ class MessageKeys:
         self.signs_with = next(iter(keys))
 
     @classmethod
-    def parse(cls, text: str) -> "MessageKeys":
+    def parse(cls, text: str) -> Self:
         """Read them as the setting has them. Raises: ValueError, which never repeats a key."""
         return cls(parse_keys(text))
 

@@ -119,6 +119,12 @@ class Settings(BaseSettings):
         description="keys that messages are signed with, name:key, separated by commas; the first one signs, each verifies; none: messages are "
         "not signed, and each one is believed",
     )
+    audit_keys: str | None = Field(
+        None,
+        repr=False,
+        description="keys that the audit is sealed with, name:key, separated by commas; the first one seals, each verifies: for workers, whose "
+        "recorder seals, and for `audit verify`; a worker in production needs them; none: nobody can prove that the audit is whole",
+    )
     accept_unsigned: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="queues for programs that cannot sign, separated by commas: what comes from there runs tasks of that queue, as the actor unsigned",
@@ -380,7 +386,7 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(found))
         return value
 
-    @field_validator("message_keys")
+    @field_validator("message_keys", "audit_keys")
     @classmethod
     def _keys(cls, value: str | None) -> str | None:
         if value is not None:

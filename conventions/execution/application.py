@@ -18,6 +18,7 @@ from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
 from conventions.broker.signature import Signatures
+from conventions.core.audit_keys import AuditKeys
 from conventions.core.errors import CannotSeal, NewerLayout
 from conventions.core.lease_timings import Timings
 from conventions.core.redis_answers import refusal_of
@@ -145,6 +146,10 @@ class Application(Protocol):
     @property
     def signatures(self) -> Signatures | None:
         """Signs and verifies messages; `None`: there are no keys."""
+
+    @property
+    def audit_keys(self) -> AuditKeys | None:
+        """Seal the audit; `None`: there are none."""
 
     @property
     def payload_keys(self) -> PayloadKeys | None:

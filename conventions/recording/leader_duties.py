@@ -1,5 +1,6 @@
-"""What the recorder that leads does beside recording: it counts events, moves log lines of attempts, looks for lost messages, writes starts without an outcome, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
+"""What the recorder that leads does beside recording: it counts events, moves log lines of attempts, looks for lost messages, writes starts without an outcome, compares a restored Redis with SQL, seals rows of the audit, carries out redrives, and sends the outbox."""
 
+import logging
 from collections.abc import Callable
 
 from conventions.attempt_log.live_logs import LiveLogs
@@ -9,6 +10,7 @@ from conventions.metrics.counting import Counting
 from conventions.metrics.depths import Depths
 from conventions.metrics.event_counter import EventCounter
 from conventions.outbox.relay import Relay
+from conventions.recording.audit_sealer import AuditSealer
 from conventions.recording.interrupted_starts import InterruptedStarts
 from conventions.recording.log_mover import LogMover
 from conventions.recording.lost_message_search import LostMessages
@@ -36,6 +38,9 @@ def begin_duties(
     InterruptedStarts(app, lambda: recorder.leads).start(stop)
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
     Relay(app, lambda: recorder.leads).start(stop)
+    if app.audit_keys is not None:
+        level = logging.WARNING if app.settings.environment == "production" else logging.INFO
+        AuditSealer(app.store, lambda: app.database, app.audit_keys, lambda: recorder.leads, level=level).start()
     LogMover(LiveLogs(app.store), lambda: app.database, lambda: recorder.leads).start(stop)
     Counting(
         recorder.count, lambda: recorder.leads, Depths(app.store), lambda: app.port.levels(known_queues(app))

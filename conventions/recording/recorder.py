@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
+from conventions.core.audit_keys import AuditKeys
 from conventions.core.chunking import batched
 from conventions.core.entry_signatures import KEY_NOT_HERE, NOT_SIGNED, EntrySignatures
 from conventions.core.error_text import first_line
@@ -24,7 +25,6 @@ from conventions.core.rounds import rest
 from conventions.metrics.event_counter import ID, EventCounter
 from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position
-from conventions.records.denials import denials
 from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 
@@ -55,6 +55,7 @@ class Recorder:
         rest: how long it rests after each batch, as a multiple of the time that the batch took. It rests less if events have
             waited for long, see `HURRIES_AT`.
         counter: counts each event before it is removed from the stream.
+        audit_keys: seal what it writes; without them its rows wait for a recorder that has keys.
 
     Attributes:
         counter: the same.
@@ -68,6 +69,7 @@ class Recorder:
         timings: Timings = USUAL,
         rest: float = 0.0,
         counter: EventCounter | None = None,
+        audit_keys: AuditKeys | None = None,
     ) -> None:
         self.name = _name_of(os.getpid())
         self.journal = Journal(store)
@@ -77,6 +79,7 @@ class Recorder:
         self._database = database
         self._timings = timings
         self._rest = rest
+        self._audit_keys = audit_keys
         self.counter = counter or EventCounter(store)
         self._new = NewEntries(store, self.name, self.counter)
         self._looks_for_left_at = 0.0  # when it looks again for what dead recorders have left, on the monotonic clock
@@ -278,22 +281,9 @@ class Recorder:
             journal_position.write(self._store, number, run)
 
     def _commit(self, found: Sequence[JournalEntry | AuditJournalEntry]) -> int:
-        # SQLAlchemy takes 0.6 s to import.
-        from conventions.dead_letters import record_letters, resent_letters  # noqa: PLC0415
-        from conventions.records import audit, executions  # noqa: PLC0415
+        from conventions.recording.journal_rows import write_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        entries = [entry for entry in found if isinstance(entry, JournalEntry)]
-        audit_entries = [(entry.audit_entry, entry.at) for entry in found if isinstance(entry, AuditJournalEntry)]
-        with self._database().session() as session:
-            audit.record_once(session, audit_entries)
-            new = executions.record(session, entries)
-            dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
-            record_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
-            fresh = [entry for entry in entries if entry.event.id in new] if new else []
-            record_letters.antedate(session, fresh)
-            resent_letters.note_answers(session, fresh)
-            audit.record_once(session, denials(fresh))
-            return journal_position.count(session, self._store.prefix)
+        return write_rows(self._database(), found, self._store.prefix, self._audit_keys)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         for some in batched(ids, AT_ONCE):

@@ -81,7 +81,12 @@ def record_for_ever(app: SendingApplication, parent: int, pulse: Pulse | None = 
         _let_go_of_parents()
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
         recorder = Recorder(
-            app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST, counter=counter_of(app)
+            app.store,
+            cache(partial(_loaded, app)),
+            timings=app.timings,
+            rest=REST,
+            counter=counter_of(app),
+            audit_keys=app.audit_keys,
         )
         if after:
             with suppress(RedisError):  # the lead lapses by itself

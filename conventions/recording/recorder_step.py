@@ -28,7 +28,9 @@ class RecorderStep(bootsteps.StartStopStep):
             self._keeper = Keeper(worker.app)
             return
         app = worker.app
-        recorder = Recorder(app.store, lambda: app.database, timings=app.timings, counter=counter_of(app))
+        recorder = Recorder(
+            app.store, lambda: app.database, timings=app.timings, counter=counter_of(app), audit_keys=app.audit_keys
+        )
         self._lost = begin_duties(app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()

@@ -1,5 +1,6 @@
 """The audit: who did what, to which target, when and why, and what it changed (R22). Rows are only added."""
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -8,23 +9,59 @@ from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
+from conventions.proof import waiting_rows
+from conventions.proof.chain import Chain
+from conventions.proof.proven_tables import ACTIONS
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import insert_into, utc_now
 from conventions.storage.tables import AuditRow
 
 
 def record(session: Session, entry: AuditEntry) -> None:
-    """Add a row in the transaction of the action. So there is never one without the other."""
-    session.add(AuditRow(**_row(entry, utc_now())))
+    """Add a row in the transaction of the action. So there is never one without the other. It waits for its place in the chain."""
+    row = row_of(entry, utc_now())
+    waiting_rows.sign(session, ACTIONS, row)
+    session.add(AuditRow(**row))
 
 
-def record_once(session: Session, entries: Sequence[tuple[AuditEntry, datetime]]) -> None:
-    """Add entries from the journal, with the time of each action. Entries that are already there stay as they are."""
-    if entries:
-        rows = {entry.id: _row(entry, at) for entry, at in entries}
-        insert = insert_into(session, AuditRow).on_conflict_do_nothing(index_elements=["id"])
-        # Sorted, so that two writers of the same rows cannot deadlock.
-        session.execute(insert, [rows[id_] for id_ in sorted(rows)])
+def record_once(session: Session, entries: Sequence[tuple[AuditEntry, datetime]], chain: Chain | None = None) -> None:
+    """Add entries from the journal, with the time of each action. Entries that are already there stay as they are.
+
+    Args:
+        session: a transaction.
+        entries: with the time of each.
+        chain: of the actions; without it the rows wait for their place in it.
+    """
+    if not entries:
+        return
+    rows = {entry.id: row_of(entry, at) for entry, at in entries}
+    if chain is not None:
+        chain.lock()
+        there = set(session.scalars(select(AuditRow.id).where(AuditRow.id.in_(rows))))
+        new = [rows[id_] for id_ in sorted(rows.keys() - there)]
+        chain.number(new)
+        if new:
+            session.execute(insert_into(session, AuditRow), new)
+        return
+    for row in rows.values():
+        waiting_rows.sign(session, ACTIONS, row)
+    insert = insert_into(session, AuditRow).on_conflict_do_nothing(index_elements=["id"])
+    # Sorted, so that two writers of the same rows cannot deadlock.
+    session.execute(insert, [rows[id_] for id_ in sorted(rows)])
+
+
+def row_of(entry: AuditEntry, at: datetime) -> dict[str, Any]:
+    """The columns of an entry, without its place in the chain."""
+    return {
+        "id": entry.id,
+        "at": at,
+        "actor": cut(entry.actor),
+        "action": entry.action,
+        "target": cut(entry.target),
+        "reason": None if entry.reason is None else clean(entry.reason),
+        "before": _as_json(entry.before),
+        "after": _as_json(entry.after),
+    }
 
 
 def listing(
@@ -82,14 +119,6 @@ def by_minute(session: Session, limit: int, actions: Collection[str], since: dat
     return [Group(actor, action, reason or "", *rest) for actor, action, reason, *rest in rows][::-1]
 
 
-def _row(entry: AuditEntry, at: datetime) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "at": at,
-        "actor": cut(entry.actor),
-        "action": entry.action,
-        "target": cut(entry.target),
-        "reason": None if entry.reason is None else clean(entry.reason),
-        "before": entry.before,
-        "after": entry.after,
-    }
+def _as_json(value: Any) -> Any:
+    """A value as it comes back from SQL: its code must be the same then."""
+    return value if value is None else json.loads(json.dumps(value))

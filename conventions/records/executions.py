@@ -9,11 +9,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from conventions.core.chunking import batched
 from conventions.core.error_text import clean, cut
 from conventions.core.units import moment
+from conventions.proof import waiting_rows
+from conventions.proof.chain import Chain
+from conventions.proof.proven_tables import EXECUTIONS
 from conventions.records.journal import ASIDE, JournalEntry
 from conventions.storage.database import begins, insert_into
 from conventions.storage.tables import ExecutionRow
+
+LOOKED_UP = 1000  # ids in one query
+COUNTED = {
+    "preserve_rowcount": True
+}  # otherwise the driver of PostgreSQL does not say how many of many rows were stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +43,34 @@ class ExecutionFilter:
         return [column == value for column, value in pairs if value is not None]
 
 
-def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
+class RepeatedRows(Exception):
+    """Some of these events are in SQL already, so that their numbers would be gaps: give the transaction up, and look first."""
+
+
+def record(
+    session: Session, entries: Sequence[JournalEntry], chain: Chain | None = None, *, look: bool = False
+) -> set[str]:
     """Store events, each once.
 
-    Returns the ids of events that were not stored before, without plain successes: nobody needs those, and asking for
-    them costs as much as storing them.
+    Args:
+        session: a transaction.
+        entries: the events, as the journal has them.
+        chain: of the executions; without it the rows wait for their place in it.
+        look: whether to look first which are there: with a chain a row that is there already must not get a number.
+
+    Returns:
+        The ids of events that were not stored before, without plain successes: nobody needs those, and asking for them costs as much as
+        storing them.
+
+    Raises:
+        RepeatedRows: some are there, and `look` is false.
     """
     events = {entry.event.id: entry for entry in reversed(entries)}  # if an entry was read twice, the first one counts
+    if look:
+        if chain is not None:
+            chain.lock()
+        for id_ in _there(session, list(events)):
+            del events[id_]
     plain: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for id_ in sorted(events):  # sorted, so that two recorders of the same rows cannot deadlock
@@ -49,10 +79,26 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
             plain.append(_row(id_, entry))
         else:
             others.append(_row(id_, entry) | _failure(entry))
+    if chain is not None:
+        chain.number([*plain, *others])
+    else:
+        for row in (*plain, *others):
+            waiting_rows.sign(session, EXECUTIONS, row)
     insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
-    if plain:
-        session.connection().execute(insert, plain)
-    return set(session.scalars(insert.returning(ExecutionRow.id), others)) if others else set()
+    stored = session.connection().execute(insert, plain, execution_options=COUNTED).rowcount if plain else 0
+    new = set(session.scalars(insert.returning(ExecutionRow.id), others)) if others else set()
+    if chain is not None and (stored != len(plain) or len(new) != len(others)):
+        raise RepeatedRows
+    return new
+
+
+def _there(session: Session, ids: Sequence[str]) -> list[str]:
+    """Which of these are in SQL."""
+    return [
+        id_
+        for some in batched(ids, LOOKED_UP)
+        for id_ in session.scalars(select(ExecutionRow.id).where(ExecutionRow.id.in_(some)))
+    ]
 
 
 def _is_plain(entry: JournalEntry) -> bool:

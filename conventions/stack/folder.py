@@ -18,7 +18,7 @@ from conventions.core.named_keys import new_key
 FOLDER = Path(".conventions")
 LOCK_FILE = "lock"
 STACK_FILE = "stack.json"
-MESSAGE_KEY, PAYLOAD_KEY, NAME_KEY = "message.key", "payload.key", "name.key"
+MESSAGE_KEY, AUDIT_KEY, PAYLOAD_KEY, NAME_KEY = "message.key", "audit.key", "payload.key", "name.key"
 
 # The services of a killed `up` live for at most three more seconds: conventions/stack/guardian.py.
 ENDING_SECONDS = 6.0

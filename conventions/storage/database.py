@@ -18,6 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from conventions.core import extras
+from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError
 from conventions.core.forks import call_before_fork
 from conventions.core.network_errors import is_standby
@@ -28,6 +29,7 @@ from conventions.storage.tables import Base
 _POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
 POSTGRESQL_PORT = 5432
 SQLITE_LOOK_EVERY = 0.02  # seconds between two tries to switch to WAL
+SIGNER = "row_signatures"  # where a session has `Database.row_signatures`
 SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another writer
 
 
@@ -39,6 +41,9 @@ class Database:
         migrations: further folders of Alembic versions, from the task packages.
         driver_options: what the driver of PostgreSQL gets beside the address.
         keeps_connections: whether a connection stays open for the next use.
+
+    Attributes:
+        row_signatures: gives what signs rows that wait for their place in a chain, see `proof/waiting_rows.py`; `None`: there are no keys.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Database:
         self._migrations = tuple(migrations)
         self._driver_options = {**_POSTGRESQL, **(driver_options or {})}
         self._pool: dict[str, Any] = {} if keeps_connections else {"poolclass": NullPool}
+        self.row_signatures: Callable[[], EntrySignatures | None] = _no_signatures
         self._engine: Engine | None = None
         self._pid = 0
         # A fork does not inherit SQLite's locks. When the parent closes its connection, an inherited one loses its
@@ -124,7 +130,7 @@ class Database:
             within: seconds after which PostgreSQL gives up a statement, also one that waits for a lock; default: never.
         """
         engine = self.engine.execution_options(conventions_read_only=read_only)
-        with Session(engine) as session, session.begin():
+        with Session(engine, info={SIGNER: self.row_signatures}) as session, session.begin():
             if within is not None and not self.is_sqlite:
                 session.execute(text(f"SET LOCAL statement_timeout = {milliseconds(within)}"))
             yield session
@@ -152,6 +158,10 @@ class Database:
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
         self._engine = None
+
+
+def _no_signatures() -> EntrySignatures | None:
+    return None
 
 
 def place_of(url: URL) -> tuple[Any, ...]:

@@ -41,6 +41,7 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+WAITS, NUMBERED = "number IS NULL", "number <> 0"  # rows that are not in the chain yet, and those that are
 UNENDED = "kind IN ('hung', 'lost', 'retried')"  # jobs without an outcome: few rows, searched by `recording/lost_message_search.py`
 
 
@@ -54,8 +55,10 @@ class ExecutionRow(Base):
         Index("ix_conventions_executions_ended", "ended_at"),
         Index("ix_conventions_executions_task_ended", "task", "ended_at"),
         Index("ix_conventions_executions_actor_ended", "actor", "ended_at"),
-        # Its migration limits it to the rows of `UNENDED`. To say so here would load the dialects of both databases.
+        # Their migrations limit them to the rows of `UNENDED`, `WAITS` and `NUMBERED`. To say so here would load the dialects of both databases.
         Index("ix_conventions_executions_unended", "ended_at", "id"),
+        Index("ix_conventions_executions_waits", "ended_at"),
+        Index("ix_conventions_executions_number", "number"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -79,6 +82,9 @@ class ExecutionRow(Base):
     error_message: Mapped[str | None] = mapped_column(Text)
     traceback: Mapped[str | None] = mapped_column(Text)
     fence: Mapped[int] = mapped_column(BigInteger)
+    number: Mapped[int | None] = mapped_column(BigInteger)  # its place in the chain, see `proof/chain.py`
+    code: Mapped[str | None] = mapped_column(String(41))  # its code in the chain; before it is there, its signature
+    erased: Mapped[str | None] = mapped_column(String(24))  # its second code, once an actor's name is erased in it
 
 
 class AttemptLogRow(Base):
@@ -232,6 +238,9 @@ class AuditRow(Base):
     __table_args__ = (
         Index("ix_conventions_audit_at", "at"),
         Index("ix_conventions_audit_target", "target", "at"),
+        # As those of the executions.
+        Index("ix_conventions_audit_waits", "at"),
+        Index("ix_conventions_audit_number", "number"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -242,3 +251,37 @@ class AuditRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     before: Mapped[Any] = mapped_column(JSON)
     after: Mapped[Any] = mapped_column(JSON)
+    number: Mapped[int | None] = mapped_column(BigInteger)  # as that of an execution
+    code: Mapped[str | None] = mapped_column(String(41))
+    erased: Mapped[str | None] = mapped_column(String(24))
+
+
+class SegmentRow(Base):
+    """A part of a chain of executions or actions: its rows may be deleted, and it stays; see `proof/chain.py`. Number 0 is the beginning of a chain."""
+
+    __tablename__ = "conventions_audit_segments"
+
+    chain: Mapped[str] = mapped_column(String(16), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    form: Mapped[int]  # of the texts whose codes its rows have
+    key: Mapped[str] = mapped_column(String(16))  # the name of the key that has sealed it
+    first: Mapped[int] = mapped_column(BigInteger)  # the numbers of its rows
+    last: Mapped[int] = mapped_column(BigInteger)
+    previous: Mapped[str] = mapped_column(String(64))  # the hash at the end of the segment before
+    hash: Mapped[str] = mapped_column(String(64))  # the same at its own end
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    first_at: Mapped[datetime] = mapped_column(
+        UtcDateTime
+    )  # the earliest and the last moment of what its rows tell, and of its begin
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    code: Mapped[str] = mapped_column(String(24))
+    purged_by: Mapped[str | None] = mapped_column(String(36))  # the action by which its rows were deleted
+
+
+class ActorSaltRow(Base):
+    """What the name of an actor enters a code with. Without it nobody can tell from a code who it was; see `proof/actor_codes.py`."""
+
+    __tablename__ = "conventions_actor_salts"
+
+    actor: Mapped[str] = mapped_column(String(255), primary_key=True)
+    salt: Mapped[str] = mapped_column(String(32))

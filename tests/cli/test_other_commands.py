@@ -135,7 +135,7 @@ def test_explain_reads_well(run: Run) -> None:
 
 CHECKS = [
     "settings", "broker", "redis", "database", "journal", "rejected", "lost", "outbox", "left alone", "unknown tasks", "tasks", "queues",
-    "alerts", "schedule", "variables", "clocks", "logins", "keys", "releases", "versions",
+    "alerts", "schedule", "variables", "clocks", "logins", "keys", "audit", "releases", "versions",
 ]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import select, text
 
 from conventions.broker.redis_broker import Sizes
+from conventions.proof.verify import verify
+from conventions.recording.audit_sealer import kept_heads
 from conventions.storage.tables import ExecutionRow
 from tests.crash.chaos import Chaos, Struck
 from tests.crash.crash_tasks import Commit
@@ -88,6 +90,7 @@ class Verdict:
         dead = self._letters(poisoned)
         self._effects(dead)
         self._executions()
+        self._proof()
         self._redis()
 
     def _allowed(self) -> Counter[int]:
@@ -142,6 +145,18 @@ class Verdict:
                 self.faults.append(
                     f"job {number} ended {len(ends)} times: { {name: kinds.get(name) for name in names} }"
                 )
+
+    def _proof(self) -> None:
+        """Whoever was killed or frozen while he recorded: the audit has every row once, in one order."""
+        keys = self._app.audit_keys
+        if keys is None:
+            self.faults.append("the audit was not sealed")
+            return
+        for report in verify(self._app.database, keys, kept_heads(self._app.store), self._app.store.entry_signatures):
+            if report.fault is not None:
+                self.faults.append(f"the audit is broken: {report.chain}: {report.fault.text}")
+            elif report.chain == "executions" and (not report.rows or report.waiting):
+                self.faults.append(f"of the executions {report.rows} are sealed, and {report.waiting} wait")
 
     def _redis(self) -> None:
         prefix = self._app.store.key("")

@@ -106,11 +106,17 @@ def test_each_service_has_its_own_secrets(stack: RunningStack) -> None:
         "postgres": {"postgres_owner_password"},
         "flower": ours | {"flower_basic_auth"},
         "beat": ours | {f"conventions_{name}" for name in ("alert_webhook", "alert_urls", "heartbeat_url")},
-        **dict.fromkeys(("worker", "worker-long"), ours | {"conventions_smtp_password", "conventions_webhook_url"}),
+        **dict.fromkeys(
+            ("worker", "worker-long"),
+            ours | {"conventions_audit_keys", "conventions_smtp_password", "conventions_webhook_url"},
+        ),
     }
     for service, names in found.items():
         assert set(stack.compose("exec", "-T", service, "ls", "/run/secrets").split()) == names, service
-    secrets = [stack.secret(name).strip() for name in (*ours, "flower_basic_auth", "valkey_admin_password")]
+    secrets = [
+        stack.secret(name).strip()
+        for name in (*ours, "conventions_audit_keys", "flower_basic_auth", "valkey_admin_password")
+    ]
     for container in stack.compose("ps", "--all", "--quiet").split():
         told = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
         assert not [one for one in secrets if one in told]

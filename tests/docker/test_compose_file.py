@@ -44,6 +44,8 @@ def test_secrets_are_made(tmp_path: Path) -> None:
     for name in ("message_keys", "payload_keys", "name_keys"):
         assert parse_keys(made[f"conventions_{name}"])
         assert (tmp_path / "host" / f"conventions_{name}").read_text() == made[f"conventions_{name}"]
+    assert parse_keys(made["conventions_audit_keys"])
+    assert not (tmp_path / "host" / "conventions_audit_keys").exists(), "who sends does not seal"
     (tmp_path / "valkey_password").write_text("p@ss/w:rd é")
     make_secrets(tmp_path, valkey_port=7)
     again = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}

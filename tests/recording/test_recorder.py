@@ -53,7 +53,7 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
             "enqueued_at": datetime(2026, 1, 5, 3, tzinfo=UTC), "started_at": datetime(2026, 1, 5, 3, 0, 1, tzinfo=UTC),
             "ended_at": datetime(2023, 11, 14, 22, 13, 20, 1000, tzinfo=UTC), "runtime": 1.5, "error": "ValueError",
             "error_message": "no", "traceback": "Traceback\nValueError: no\n", "fence": 2**62, "wait": 0.25,
-            "release": "abc123", "fingerprint": "f" * 16,
+            "release": "abc123", "fingerprint": "f" * 16, "number": None, "code": None, "erased": None,
         }
     ]  # fmt: skip
     assert contents(database, DeadLetterRow) == []

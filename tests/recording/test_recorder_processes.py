@@ -63,7 +63,8 @@ parent = os.getpid()
 pid = os.fork()
 if pid == 0:
     settings = SimpleNamespace(split_after=60)
-    record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL, settings=settings), parent)
+    app = SimpleNamespace(store=store, database=database, timings=USUAL, settings=settings, audit_keys=None)
+    record_for_ever(app, parent)
 print(pid, flush=True)
 time.sleep(60)
 """

@@ -55,6 +55,7 @@ def test_a_deed_is_recorded_beside_events_once(store: Store, database: Database)
     assert row == {
         "id": deed.id, "at": datetime.fromtimestamp(AT / 1000, UTC), "actor": "u-42", "action": "schedule pause",
         "target": "daily", "reason": "故障", "before": None, "after": {"reason": "故障"},
+        "number": None, "code": None, "erased": None,
     }  # fmt: skip
     assert len(contents(database, ExecutionRow)) == 1
     assert left(store) == (0, 0)

@@ -26,6 +26,8 @@ from conventions.core.settings import ENV_PREFIX
 from conventions.execution.purge import PLACES, known_queues
 from conventions.execution.selection import Search, Selection
 from conventions.metrics.worker_reports import WorkerReports
+from conventions.proof import waiting_rows
+from conventions.proof.proven_tables import TABLES
 from conventions.storage.redis_store import Store
 
 SKEW = 2.0  # seconds by which a clock may differ
@@ -161,11 +163,33 @@ def _is_older(version: str, least: tuple[int, int]) -> bool:
     return bool(numbers) and tuple(numbers) < least
 
 
+def _audit(app: ConventionsApp) -> None:
+    """Whether somebody seals the audit, and whether SQL has rows that nobody with a key has written. `audit verify` looks at all of it."""
+    database = app.database
+    if not database.is_there:  # its own line says so
+        return
+    late, refused = [], []
+    with suppress(SQLAlchemyError), database.session(read_only=True) as session:
+        late = [table.name for table in TABLES if waiting_rows.is_late(session, table)]
+        refused = [table.name for table in TABLES if waiting_rows.has_refused(session, table)]
+    if refused:
+        raise Wrong(
+            f"rows of {' and '.join(refused)} are not sealed, since nobody with a key has signed them",
+            "`audit verify` names the first one: who wrote to the database?",
+        )
+    if late and app.audit_keys is not None:
+        raise Wrong(
+            f"rows of {' and '.join(late)} wait to be sealed for more than a minute",
+            f"start a worker with {ENV_PREFIX}AUDIT_KEYS; its log says what keeps it",
+        )
+
+
 SURROUNDINGS: dict[str, Check] = {
     "variables": _variables,
     "clocks": _clocks,
     "logins": _logins,
     "keys": _keys,
+    "audit": _audit,
     "releases": _releases,
     "versions": _versions,
 }

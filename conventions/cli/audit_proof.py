@@ -1,0 +1,166 @@
+"""`audit verify` and `audit erase`: whether the audit is whole, and a person's name out of it (R22)."""
+
+from dataclasses import asdict
+from typing import IO, Any
+
+import click
+from celery.bin.base import CeleryCommand
+from redis.exceptions import RedisError
+
+from conventions.app import ConventionsApp
+from conventions.cli.actor_option import actor_option
+from conventions.cli.base import app_of, existing, one_line_errors, print_json, say, written
+from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
+from conventions.core.audit_keys import AuditKeys
+from conventions.core.error_text import first_line
+from conventions.core.errors import ConfigurationError
+from conventions.core.reason import fault_of_reason
+from conventions.core.settings import ENV_PREFIX
+from conventions.proof import heads
+from conventions.proof.heads import Head
+from conventions.proof.verify import ChainReport
+from conventions.proof.verify import verify as walk
+from conventions.proof.waiting_rows import LATE
+from conventions.recording.audit_sealer import kept_heads
+from conventions.records.erase import erase as erase_actor
+from conventions.storage.database import utc_now
+
+BROKEN = 1  # the exit status
+
+
+def add_to(group: click.Group) -> None:
+    """Add the commands."""
+    group.add_command(verify)
+    group.add_command(erase)
+
+
+@click.command(cls=CeleryCommand)
+@click.option(
+    "--head",
+    "told",
+    multiple=True,
+    metavar="HEAD",
+    help="A head of before: the audit must still have it. Several times.",
+)
+@click.option(
+    "--heads",
+    "log",
+    type=click.File(errors="replace"),
+    help="A file with heads, such as a worker's log; - reads standard input.",
+)
+@JSON
+@click.pass_context
+@one_line_errors
+def verify(context: click.Context, *, told: tuple[str, ...], log: IO[str] | None, as_json: bool) -> None:
+    """Look whether executions and actions are as they were sealed; names the first row that was edited, removed, inserted or moved.
+
+    Status 1: something is wrong. Heads of before show what was cut off at the end, and what somebody with the key has written anew; those that Redis keeps are compared, too.
+    """
+    app = app_of(context)
+    keys, database = _keys(app), existing(app.database)
+    wanted = [_head(text) for text in told] + (heads.find(log.read()) if log else [])
+    try:
+        wanted += kept_heads(app.store)
+    except RedisError as error:
+        say(f"without the heads that Redis keeps: {first_line(error)}", err=True)
+    reports = walk(database, keys, wanted, app.store.entry_signatures)
+    if as_json:
+        print_json([_values(report, len(wanted)) for report in reports])
+    else:
+        for report in reports:
+            _print(report)
+        say(f"{len(wanted)} heads of before were compared")
+    if any(report.fault is not None or _is_late(report) for report in reports):
+        context.exit(BROKEN)
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("name", metavar="ACTOR")
+@NEEDED_REASON
+@YES
+@JSON
+@actor_option
+@click.pass_context
+@one_line_errors
+def erase(context: click.Context, *, name: str, reason: str, yes: bool, as_json: bool, actor: str) -> None:
+    """Replace the name of an actor by a pseudonym in all that is kept in SQL: executions, actions, dead letters, redrives, notes, log lines.
+
+    The audit stays whole. It cannot be undone: nobody can tell from the pseudonym who it was.
+    """
+    if fault := fault_of_reason(reason):
+        raise click.BadParameter(fault, param_hint="--reason")
+    app = app_of(context)
+    keys, database = _keys(app), existing(app.database)
+    if not yes:
+        click.confirm(f"Erase {name} for ever?", abort=True, err=True)
+    found = erase_actor(database, keys, name, by=actor, reason=reason, believed=app.store.entry_signatures)
+    if as_json:
+        print_json(asdict(found))
+        return
+    say(
+        f"{name} is {found.pseudonym} now: in {found.executions} executions, {found.actions} actions, {found.letters} dead letters, "
+        f"{found.logs} logs and {found.others} other rows"
+    )
+    if found.left:
+        say(
+            f"{found.left} open dead letters of others name {name}, and stay: redrive or discard them, and erase again",
+            err=True,
+        )
+
+
+def _keys(app: ConventionsApp) -> AuditKeys:
+    if app.audit_keys is None:
+        raise ConfigurationError(
+            [f"{ENV_PREFIX}AUDIT_KEYS is not set here; run this where a worker runs, which has them"]
+        )
+    return app.audit_keys
+
+
+def _head(text: str) -> Head:
+    found = heads.find(text)
+    if len(found) != 1 or str(found[0]) != text.strip():
+        raise click.BadParameter("write a head as the log has it, behind `audit head`", param_hint="--head")
+    return found[0]
+
+
+def _is_late(report: ChainReport) -> bool:
+    """Whether a row waits for longer than it should. Those that count wait for a minute more."""
+    return report.waits_since is not None and utc_now() - report.waits_since > LATE
+
+
+def _print(report: ChainReport) -> None:
+    if report.fault is not None:
+        say(f"{report.chain}: BROKEN: {report.fault.text}")
+        return
+    if report.head is None:
+        say(f"{report.chain}: nothing is sealed yet")
+    else:
+        say(
+            f"{report.chain}: whole: {report.rows} rows in {report.segments} segments, the last one is row {report.last}; head {report.head}"
+        )
+    for text in _notes(report):
+        say(f"{report.chain}: {text}")
+
+
+def _notes(report: ChainReport) -> list[str]:
+    found = []
+    if report.purged:
+        found.append(f"the rows of segments 1 to {report.purged} were deleted, as the audit says; the segments fit")
+    if report.erased:
+        found.append(f"{report.erased} rows name an actor no more that was erased")
+    if report.unproven:
+        found.append(f"{report.unproven} rows are of before the audit was sealed, and prove nothing")
+    if report.waits_since is not None:
+        late = ": LATE: does a worker with CONVENTIONS_AUDIT_KEYS run?" if _is_late(report) else ""
+        found.append(f"{report.waiting} rows are not sealed yet, the oldest of {written(report.waits_since)}{late}")
+    return found
+
+
+def _values(report: ChainReport, compared: int) -> dict[str, Any]:
+    values = asdict(report) | {
+        "head": report.head and str(report.head),
+        "whole": report.fault is None,
+        "heads_compared": compared,
+    }
+    values["late"] = _is_late(report)
+    return values

@@ -1,0 +1,165 @@
+"""`Chain`: gives the rows of a table their numbers and codes, under a lock, so that there is one order of them and no fork.
+
+Each row has a number, one more than the row before it, and a code, an HMAC of what it says and of its number. The hash of the chain is SHA-256 of
+the hash before and of that code. A segment is a part of a chain: a day, or `MOST_ROWS` rows. It has the hashes at its two ends, and is signed, so
+that its rows can be deleted and the chain still fits. The last segment is the head. The idea is that of Schneier and Kelsey, *Secure audit logs*
+(1999), with a signed head as in Crosby and Wallach, *Tamper-evident logging* (2009).
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from secrets import token_hex
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from conventions.core.audit_keys import AuditKeys
+from conventions.core.errors import ConfigurationError
+from conventions.core.units import milliseconds
+from conventions.proof import actor_codes
+from conventions.proof.heads import Head
+from conventions.proof.proven_tables import FORM, ProvenTable
+from conventions.proof.row_codes import RowCodes
+from conventions.storage.database import insert_into, utc_now
+from conventions.storage.tables import SegmentRow
+
+MOST_ROWS = 100_000  # of a segment
+LONGEST = timedelta(days=1)  # that a segment takes rows
+IDLE = 30.0  # seconds after which PostgreSQL ends a transaction that does nothing, as that of a process that was paused, and so frees the lock
+
+
+class Chain:
+    """The end of a chain, in one transaction. The first row that it numbers locks it until the transaction ends.
+
+    Args:
+        session: the transaction.
+        table: whose rows it numbers.
+        keys: the first one seals.
+        now: the present moment.
+    """
+
+    def __init__(
+        self, session: Session, table: ProvenTable, keys: AuditKeys, *, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._session, self._table, self._keys, self._now = session, table, keys, now
+        self._end: SegmentRow | None = None
+        self._began = datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def table(self) -> ProvenTable:
+        """Whose rows it numbers."""
+        return self._table
+
+    @property
+    def began(self) -> datetime:
+        """When the chain did; known once it is locked."""
+        return self._began
+
+    def number(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Give rows, in their order, a number and a code. They must all be stored, or the transaction be given up.
+
+        Raises:
+            ConfigurationError: the chain was sealed last with a key that is not here.
+        """
+        if not rows:
+            return
+        end = self._end or self._open()
+        coded = actor_codes.codes_of(self._session, (row["actor"] for row in rows))
+        codes = RowCodes(self._table, self._keys, end.key)
+        for row in rows:
+            if end.last - end.first + 1 >= MOST_ROWS:
+                end = self._begin(end)
+            end.last += 1
+            row["number"] = end.last
+            row["code"] = codes.code(row, end.last, coded[row["actor"]])
+            end.hash = following(end.hash, row["code"])
+            at = row[self._table.at].astimezone(UTC)
+            end.first_at, end.last_at = min(end.first_at, at), max(end.last_at, at)
+        end.code = code_of_segment(end, self._keys)
+        self._end = end
+
+    def lock(self) -> SegmentRow:
+        """Let nobody else number rows until the transaction ends. Returns its last segment. Raises: ConfigurationError: the same."""
+        if self._end is None:
+            self._end = self._open()
+        return self._end
+
+    def head(self) -> Head | None:
+        """The end, signed; `None`: it was not locked."""
+        end = self._end
+        if end is None:
+            return None
+        return Head.sign(end, self._keys)
+
+    def _open(self) -> SegmentRow:
+        session, row = self._session, SegmentRow
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds(IDLE)}"))
+        beginning = select(row).where(row.chain == self._table.name, row.number == 0).with_for_update()
+        first = session.scalar(beginning)
+        if first is None:
+            self._found()
+            first = session.scalars(beginning).one()
+        self._began = first.opened_at
+        # A statement of its own, which sees what was committed before the lock was free.
+        last = select(row).where(row.chain == self._table.name).order_by(row.number.desc()).limit(1)
+        end = session.scalars(last.execution_options(populate_existing=True)).one()
+        if end.key not in self._keys:
+            fault = (
+                f"the audit was sealed last with the key {end.key}, which is not in CONVENTIONS_AUDIT_KEYS: put it there, behind that which seals; "
+                "applications with one database have the same keys"
+            )
+            raise ConfigurationError([fault])
+        is_over = end.number == 0 or end.purged_by is not None or end.key != self._keys.signs_with
+        return self._begin(end) if is_over or self._now() - end.opened_at >= LONGEST else end
+
+    def _found(self) -> None:
+        """Begin the chain itself: with a random hash, so that no other chain can take its place."""
+        now, start = self._now(), token_hex(32)
+        first = _segment(self._table.name, 0, key=self._keys.signs_with, first=1, previous=start, now=now)
+        first.code = code_of_segment(first, self._keys)
+        values = {name: getattr(first, name) for name in SegmentRow.__table__.columns.keys()}  # noqa: SIM118  # no mapping
+        insert = insert_into(self._session, SegmentRow).on_conflict_do_nothing(index_elements=["chain", "number"])
+        self._session.execute(insert, values)
+
+    def _begin(self, before: SegmentRow) -> SegmentRow:
+        """The next segment. The one before changes no more."""
+        if before.number:
+            before.code = code_of_segment(before, self._keys)
+        key, now = self._keys.signs_with, self._now()
+        new = _segment(before.chain, before.number + 1, key=key, first=before.last + 1, previous=before.hash, now=now)
+        new.code = code_of_segment(new, self._keys)
+        self._session.add(new)
+        return new
+
+
+def following(hash_: str, code: str) -> str:
+    """The hash of a chain after one more row."""
+    return sha256(f"{hash_}{code}".encode()).hexdigest()
+
+
+def code_of_segment(segment: SegmentRow, keys: AuditKeys) -> str:
+    """The signature of a segment. Raises: KeyError: its key is not here."""
+    moments = [one.astimezone(UTC).isoformat() for one in (segment.opened_at, segment.first_at, segment.last_at)]
+    fields = [segment.form, segment.number, segment.first, segment.last, segment.previous, segment.hash, *moments]
+    return keys.mac(f"conventions audit segment {segment.chain} {' '.join(map(str, fields))}".encode(), segment.key)
+
+
+def _segment(chain: str, number: int, *, key: str, first: int, previous: str, now: datetime) -> SegmentRow:
+    return SegmentRow(
+        chain=chain,
+        number=number,
+        form=FORM,
+        key=key,
+        first=first,
+        last=first - 1,
+        previous=previous,
+        hash=previous,
+        opened_at=now,
+        first_at=now,
+        last_at=now,
+        code="",
+        purged_by=None,
+    )

@@ -1,0 +1,27 @@
+"""`RowCodes`: the codes of rows under one key: HMAC-SHA256 (RFC 2104), 18 bytes of it."""
+
+from conventions.core.audit_keys import AuditKeys
+from conventions.proof.proven_tables import ProvenTable, Row
+
+
+class RowCodes:
+    """Makes the codes of the rows of a table.
+
+    Args:
+        table: of the rows.
+        keys: of the audit.
+        key: the name of the one.
+    """
+
+    def __init__(self, table: ProvenTable, keys: AuditKeys, key: str) -> None:
+        self._table, self._keys, self._key = table, keys, key
+
+    def code(self, row: Row, number: int, actor_code: str) -> str:
+        """The code of a row with a number. Raises: KeyError: the key is not here."""
+        return self._keys.mac(self._table.text(row, number, actor_code), self._key)
+
+    def erased_code(self, row: Row, number: int) -> str:
+        """The code of a row that was erased: of what it says now, and of its code in the chain, which stays. Raises: KeyError: the same."""
+        return self._keys.mac(
+            b"erased %b %b" % (row["code"].encode(), self._table.text(row, number, row["actor"])), self._key
+        )

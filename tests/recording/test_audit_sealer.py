@@ -1,0 +1,184 @@
+"""Rows that wait get their place within seconds; heads are told to Redis and the log; a paused recorder makes no fork."""
+
+# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from conventions.core.audit_keys import AuditKeys
+from conventions.core.lease_timings import USUAL
+from conventions.proof import chain, heads
+from conventions.recording.audit_sealer import AuditSealer, kept_heads
+from conventions.records.audit_entry import AuditEntry
+from conventions.storage.database import Database
+from conventions.storage.redis_store import Store
+from conventions.storage.tables import AuditRow
+from tests.databases import database  # noqa: F401  # a fixture
+from tests.proof.proven import KEYS, OLD, SIGNED, act, attack, executions, fault, reports, write
+from tests.recorded import append, contents, entry, event
+from tests.recorder_processes import child, recorded
+from tests.support import wait_until
+
+
+@pytest.fixture
+def sealer(store: Store, database: Database) -> AuditSealer:
+    """One that leads."""
+    store.entry_signatures = SIGNED
+    database.row_signatures = lambda: SIGNED
+    return AuditSealer(store, lambda: database, KEYS, lambda: True)
+
+
+def test_a_round(sealer: AuditSealer, store: Store, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """What waits is sealed. The head is in Redis, for a time, and in the log, once while nothing changes."""
+    write(database, *executions(1, 5))
+    act(database, AuditEntry("ops", "cancel", "m1"))
+    sealer.look()
+    sealer.look()
+    assert [row["number"] for row in contents(database, AuditRow)] == [1]
+    found = reports(database)
+    told = {head.chain: head for head in kept_heads(store)}
+    assert told == {name: one.head for name, one in found.items()}
+    assert 0 < store.redis.ttl(store.key("audit", "heads")) <= 90 * 86400
+    lines = [record.getMessage() for record in caplog.records if "audit head" in record.getMessage()]
+    assert [head for line in lines for head in heads.find(line)] == [told["executions"], told["actions"]]
+    assert fault(database, *told.values()) is None
+
+
+def test_one_that_does_not_lead_does_nothing(store: Store, database: Database) -> None:
+    """Its database is not even made."""
+
+    def never() -> Database:
+        raise AssertionError
+
+    AuditSealer(store, never, KEYS, lambda: False).look()
+    assert kept_heads(store) == []
+
+
+def test_an_end_that_was_cut_off_is_told(
+    sealer: AuditSealer, store: Store, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next recorder that leads compares SQL with Redis; the audit has it, and goes on."""
+    write(database, *executions(1, 5))
+    sealer.look()
+    before = kept_heads(store)
+    attack(
+        database,
+        "DELETE FROM conventions_executions WHERE number > 2",
+        "DELETE FROM conventions_audit_segments WHERE chain = 'executions' AND number > 0",
+    )
+    AuditSealer(store, lambda: database, KEYS, lambda: True).look()
+    assert "the audit in SQL ends before what was sealed" in caplog.text
+    (row,) = contents(database, AuditRow)
+    assert (row["action"], row["target"], row["before"]) == ("audit cut", "executions", str(before[0]))
+    found = fault(database, *before)
+    assert found is not None
+    assert found.what == "cut"
+
+
+def test_a_forged_head_is_not_believed(
+    sealer: AuditSealer, store: Store, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever writes to Redis alone makes no alarm in the log."""
+    write(database, *executions(1, 5))
+    sealer.look()
+    (head,) = kept_heads(store)
+    store.redis.hset(store.key("audit", "heads"), "executions", str(replace(head, last=99)))
+    AuditSealer(store, lambda: database, KEYS, lambda: True).look()
+    assert "ends before" not in caplog.text
+
+
+def test_a_chain_of_another_key_is_said(store: Store, database: Database) -> None:
+    """With what to do."""
+    act(database, AuditEntry("ops", "cancel", "m1"))
+    store.entry_signatures = SIGNED
+    AuditSealer(store, lambda: database, AuditKeys.parse(OLD), lambda: True).look()
+    act(database, AuditEntry("ops", "cancel", "m2"))
+    with pytest.raises(Exception, match="sealed last with the key old"):
+        AuditSealer(store, lambda: database, KEYS, lambda: True).look()
+
+
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """A process that does nothing for a while."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_recorder_that_was_paused_beyond_its_lease(store: Store, database: Database) -> None:
+    """It comes back to a chain that has gone on, and goes on with that."""
+    timings = replace(USUAL, recorder_lead=1.0, abandoned_after=0.5)
+    with child(store, database, timings=timings, audit_keys=KEYS) as first:
+        append(store, *(entry(event(f"a{one}")) for one in range(20)))
+        wait_until(lambda: recorded(database) == 20)
+        with stopped(first):
+            append(store, *(entry(event(f"b{one}")) for one in range(20)))
+            with child(store, database, timings=timings, audit_keys=KEYS) as second:
+                wait_until(lambda: recorded(database) == 40)
+                os.kill(second.pid, signal.SIGKILL)
+        append(store, *(entry(event(f"c{one}")) for one in range(20)))
+        wait_until(lambda: recorded(database) == 60)
+    found = reports(database)["executions"]
+    assert (found.fault, found.rows, found.last) == (None, 60, 60)
+
+
+def test_a_recorder_that_was_paused_with_the_lock(
+    store: Store, migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PostgreSQL ends its transaction after a while, so the next one goes on; the paused one writes what it had again, and makes no fork."""
+    database = Database(migrated_postgres_url)
+    monkeypatch.setattr(chain, "IDLE", 1.0)
+    timings = replace(USUAL, recorder_lead=1.0, abandoned_after=0.5)
+    begun = tmp_path / "begun"
+    original = chain.Chain.number
+
+    def slow(self: chain.Chain, rows: list[dict[str, object]]) -> None:
+        original(self, rows)
+        if not begun.exists():
+            begun.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chain.Chain, "number", slow)
+        first_child = child(store, database, timings=timings, audit_keys=KEYS)
+        first = first_child.__enter__()
+    try:
+        append(store, *(entry(event(f"a{one}")) for one in range(20)))
+        wait_until(begun.exists)
+        wait_until(lambda: first.status() == psutil.STATUS_STOPPED)
+        with child(store, database, timings=timings, audit_keys=KEYS) as second:
+            wait_until(lambda: recorded(database) == 20)
+            os.kill(first.pid, signal.SIGCONT)
+            append(store, *(entry(event(f"b{one}")) for one in range(20)))
+            wait_until(lambda: recorded(database) == 40)
+            assert second.is_running()
+        append(store, *(entry(event(f"c{one}")) for one in range(20)))
+        wait_until(lambda: recorded(database) == 60)
+    finally:
+        first_child.__exit__(None, None, None)
+    found = reports(database)["executions"]
+    assert (found.fault, found.rows, found.last) == (None, 60, 60)
+    with database.session(read_only=True) as session:
+        assert session.scalar(text("SELECT count(*) FROM conventions_audit_segments WHERE chain = 'executions'")) == 2
+    database.dispose()
+
+
+def test_the_sealer_says_once_that_it_cannot(
+    sealer: AuditSealer, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQL does not answer: the rows wait, and recording is another matter."""
+    caplog.set_level(logging.INFO)
+    attack(database, "DROP TABLE conventions_audit_segments")
+    with pytest.raises(Exception, match="conventions_audit_segments"):
+        sealer.look()
