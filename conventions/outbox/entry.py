@@ -13,6 +13,7 @@ from conventions.broker.header_names import SEALED
 from conventions.library_internals.celery import current_worker_task
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.sealed_text import open_text, seal_text
+from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.send import checked_send
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.traced_send import traced, with_trace
@@ -74,14 +75,15 @@ def entry_of(task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any],
     """
     app = task._application()  # noqa: SLF001  # the same layer
     named = {"task_id": uuid()} | {name: value for name, value in options.items() if value is not None}
-    with traced(app, task, named["task_id"], named, step="create") as span:  # another process sends it, later
+    traced_send = traced(app, task, named["task_id"], named, step="create")  # another process sends it, later
+    with telling_refusals(app, task.name, named), traced_send as span:
         return _entry(task, args, kwargs, named, span)
 
 
 def entries_of(task: SendableTask, arguments: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> list[Entry]:
     """As `entry_of`, for each mapping of arguments. Raises: as `entry_of`."""
     app = task._application()  # noqa: SLF001  # the same layer
-    with traced(app, task, None, options, step="create") as span:
+    with telling_refusals(app, task.name, options), traced(app, task, None, options, step="create") as span:
         entries = [_entry(task, (), one, options, span) for one in arguments]
         span.sent(len(entries))
     return entries

@@ -17,6 +17,7 @@ from conventions.sending.by_celery import was_checked
 from conventions.sending.named_task import NamedTask
 from conventions.sending.plain_send import checked_as_far, take_own_options
 from conventions.sending.publish import publish
+from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.send import checked_send
 from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
@@ -60,7 +61,8 @@ def send_by_name(
         raise ValueError(f"send_task: the name of the task {fault}")
     task = app.tasks.get(name)
     options["task_id"] = uuid() if task_id is None else task_id
-    with traced(app, NamedTask(app, name) if task is None else task, options["task_id"], options) as span:
+    one = NamedTask(app, name) if task is None else task
+    with telling_refusals(app, name, options), traced(app, one, options["task_id"], options) as span:
         return _send(app, name, task, arguments, options, send=send, span=span)
 
 

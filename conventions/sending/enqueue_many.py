@@ -9,6 +9,7 @@ from conventions.broker.bulk_publish import PART, PART_BYTES
 from conventions.core.chunking import chunked
 from conventions.core.errors import BrokerUnavailable, CredentialInPayload, PayloadError
 from conventions.sending.bulk_sender import Bulk, Prepared
+from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.sendable_task import SendableTask
 
 
@@ -102,7 +103,7 @@ def _enqueue(
 ) -> list[str]:
     check_mappings(task, arguments)
     ids: list[str] = []
-    with Bulk(task, options, limit_setting) as bulk:
+    with telling_refusals(task.app, task.name, options), Bulk(task, options, limit_setting) as bulk:
         try:
             for part in _parts(arguments, bulk.prepared):
                 ids.extend(one.id for one in part)

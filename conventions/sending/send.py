@@ -19,6 +19,7 @@ from conventions.sending.message_headers import headers_for
 from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.options import check_options
 from conventions.sending.publish import publish
+from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.sealed_sends import seal_header
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.sent_or_refused import sent_or_refused
@@ -36,7 +37,7 @@ def send(
 ) -> Any:
     """Send one message of a task. Arguments, result and errors are those of `apply_async`; `how` is as in `checked_send`."""
     app = task._application()  # noqa: SLF001  # the same layer
-    with traced(app, task, task_id, options) as span:
+    with telling_refusals(app, task.name, how), traced(app, task, task_id, options) as span:
         accepted = checked_send(task, args, kwargs, task_id, options, **how)
         if accepted is None:
             return task.AsyncResult(task_id)

@@ -12,6 +12,7 @@ from conventions.library_internals.celery import current_task
 from conventions.sending.by_celery import checked
 from conventions.sending.options import CONNECTIONS
 from conventions.sending.plain_send import checked_as_far
+from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.sent_or_refused import sent_or_refused
 
 FUNCTION_REQUEST = "conventions.worker.function_request:FunctionRequest"
@@ -82,7 +83,9 @@ class PlainTask(celery.Task):
         task_id = options["task_id"] = uuid() if task_id is None else task_id
         if (elsewhere := elsewhere_of(self, task_id)) is not None:
             return elsewhere.apply_async(args, kwargs, **without_connection(elsewhere, options))
-        if checked_as_far(self, args, kwargs, options) is None:
+        with telling_refusals(self.app, self.name, dict(options)):
+            accepted = checked_as_far(self, args, kwargs, options)
+        if accepted is None:
             return self.AsyncResult(task_id)
         celerys = super().apply_async
         with checked(task_id):
