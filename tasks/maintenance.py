@@ -40,7 +40,7 @@ class PurgeOldData(ScheduledTask):
         limit = now - settings.retention
         given_up = now - settings.dead_letter_retention
         safe = now - max(settings.retention, settings.keep_result_for)
-        records = purge(self.app.database, limit, given_up, batch=BATCH)
+        records = purge(self.app.database, self.app.audit_keys, limit, given_up, batch=BATCH)
         deleted = {
             "email_log": self._delete(EmailLog, EmailLog.sent_at < limit),
             "executions": records.executions,

@@ -1,5 +1,6 @@
 """`audit verify` and `audit erase`: whether the audit is whole, and a person's name out of it (R22)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -65,11 +66,11 @@ def verify(context: click.Context, *, told: tuple[str, ...], log: IO[str] | None
         say(f"without the heads that Redis keeps: {first_line(error)}", err=True)
     reports = walk(database, keys, wanted, app.store.entry_signatures)
     if as_json:
-        print_json([_values(report, len(wanted)) for report in reports])
+        print_json([_values(report) for report in reports])
     else:
         for report in reports:
             _print(report)
-        say(f"{len(wanted)} heads of before were compared")
+        say(_of_heads(reports))
     if any(report.fault is not None or _is_late(report) for report in reports):
         context.exit(BROKEN)
 
@@ -117,10 +118,10 @@ def _keys(app: ConventionsApp) -> AuditKeys:
 
 
 def _head(text: str) -> Head:
-    found = heads.find(text)
-    if len(found) != 1 or str(found[0]) != text.strip():
+    head = heads.read(text.strip().removeprefix(heads.PREFIX))
+    if head is None:
         raise click.BadParameter("write a head as the log has it, behind `audit head`", param_hint="--head")
-    return found[0]
+    return head
 
 
 def _is_late(report: ChainReport) -> bool:
@@ -136,7 +137,7 @@ def _print(report: ChainReport) -> None:
         say(f"{report.chain}: nothing is sealed yet")
     else:
         say(
-            f"{report.chain}: whole: {report.rows} rows in {report.segments} segments, the last one is row {report.last}; head {report.head}"
+            f"{report.chain}: whole: {_rows(report.rows)}, the last one has number {report.last}; {heads.PREFIX}{report.head}"
         )
     for text in _notes(report):
         say(f"{report.chain}: {text}")
@@ -147,20 +148,26 @@ def _notes(report: ChainReport) -> list[str]:
     if report.purged:
         found.append(f"the rows of segments 1 to {report.purged} were deleted, as the audit says; the segments fit")
     if report.erased:
-        found.append(f"{report.erased} rows name an actor no more that was erased")
+        found.append(f"in {_rows(report.erased)} the name of a person was erased")
     if report.unproven:
-        found.append(f"{report.unproven} rows are of before the audit was sealed, and prove nothing")
+        found.append(f"{_rows(report.unproven)} of before the audit was sealed prove nothing")
     if report.waits_since is not None:
         late = ": LATE: does a worker with CONVENTIONS_AUDIT_KEYS run?" if _is_late(report) else ""
-        found.append(f"{report.waiting} rows are not sealed yet, the oldest of {written(report.waits_since)}{late}")
+        found.append(f"{_rows(report.waiting)} wait to be sealed, the oldest of {written(report.waits_since)}{late}")
     return found
 
 
-def _values(report: ChainReport, compared: int) -> dict[str, Any]:
-    values = asdict(report) | {
-        "head": report.head and str(report.head),
-        "whole": report.fault is None,
-        "heads_compared": compared,
-    }
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number:,} rows"
+
+
+def _of_heads(reports: Sequence[ChainReport]) -> str:
+    compared, others = sum(report.heads for report in reports), sum(report.others for report in reports)
+    left_out = f"; {others} say nothing, since none of the keys has signed them" if others else ""
+    return f"heads of before: {compared} compared{left_out}"
+
+
+def _values(report: ChainReport) -> dict[str, Any]:
+    values = asdict(report) | {"head": report.head and str(report.head), "whole": report.fault is None}
     values["late"] = _is_late(report)
     return values

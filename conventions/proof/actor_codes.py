@@ -5,6 +5,7 @@ the name, also to who has the key of the audit.
 """
 
 import hmac
+import re
 from collections.abc import Iterable, Sequence
 from secrets import token_hex
 
@@ -12,10 +13,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from conventions.core.chunking import batched
+from conventions.core.errors import ConfigurationError
 from conventions.storage.database import insert_into
 from conventions.storage.tables import ActorSaltRow
 
 SALT = 16  # bytes
+SALT_FORM = re.compile(f"[0-9a-f]{{{2 * SALT}}}")
 AT_ONCE = 500
 ERASED = "erased-"
 
@@ -50,4 +53,8 @@ def _salts(session: Session, actors: Sequence[str]) -> dict[str, str]:
 
 
 def _code(actor: str, salt: str) -> str:
+    if not SALT_FORM.fullmatch(salt):
+        raise ConfigurationError(
+            [f"the salt of an actor is damaged: somebody has changed the table {ActorSaltRow.__tablename__}"]
+        )
     return hmac.new(bytes.fromhex(salt), actor.encode(), "sha256").hexdigest()

@@ -6,6 +6,7 @@ that its rows can be deleted and the chain still fits. The last segment is the h
 (1999), with a signed head as in Crosby and Wallach, *Tamper-evident logging* (2009).
 """
 
+import hmac
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -27,6 +28,7 @@ from conventions.storage.tables import SegmentRow
 
 MOST_ROWS = 100_000  # of a segment
 LONGEST = timedelta(days=1)  # that a segment takes rows
+LATEST = timedelta(minutes=10)  # by which clocks may differ
 IDLE = 30.0  # seconds after which PostgreSQL ends a transaction that does nothing, as that of a process that was paused, and so frees the lock
 
 
@@ -61,22 +63,25 @@ class Chain:
         """Give rows, in their order, a number and a code. They must all be stored, or the transaction be given up.
 
         Raises:
-            ConfigurationError: the chain was sealed last with a key that is not here.
+            ConfigurationError: the chain was sealed last with a key that is not here, or somebody has changed its end or a salt.
         """
         if not rows:
             return
         end = self._end or self._open()
         coded = actor_codes.codes_of(self._session, (row["actor"] for row in rows))
         codes = RowCodes(self._table, self._keys, end.key)
+        latest = self._now() + LATEST
         for row in rows:
             if end.last - end.first + 1 >= MOST_ROWS:
+                end.code = code_of_segment(end, self._keys)
                 end = self._begin(end)
             end.last += 1
             row["number"] = end.last
             row["code"] = codes.code(row, end.last, coded[row["actor"]])
             end.hash = following(end.hash, row["code"])
             at = row[self._table.at].astimezone(UTC)
-            end.first_at, end.last_at = min(end.first_at, at), max(end.last_at, at)
+            # One with a wrong clock must not keep the segment for years.
+            end.first_at, end.last_at = min(end.first_at, at), max(end.last_at, min(at, latest))
         end.code = code_of_segment(end, self._keys)
         self._end = end
 
@@ -95,6 +100,7 @@ class Chain:
 
     def _open(self) -> SegmentRow:
         session, row = self._session, SegmentRow
+        read_exactly(session)
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds(IDLE)}"))
         beginning = select(row).where(row.chain == self._table.name, row.number == 0).with_for_update()
@@ -112,7 +118,13 @@ class Chain:
                 "applications with one database have the same keys"
             )
             raise ConfigurationError([fault])
-        is_over = end.number == 0 or end.purged_by is not None or end.key != self._keys.signs_with
+        if not all(one.key in self._keys and is_genuine(one, self._keys) for one in (first, end)):
+            raise ConfigurationError(
+                [
+                    f"the end of the chain of {self._table.name} is not as it was sealed: somebody has changed the database. Rows wait; see `audit verify`"
+                ]
+            )
+        is_over = end.number == 0 or end.key != self._keys.signs_with
         return self._begin(end) if is_over or self._now() - end.opened_at >= LONGEST else end
 
     def _found(self) -> None:
@@ -124,15 +136,31 @@ class Chain:
         insert = insert_into(self._session, SegmentRow).on_conflict_do_nothing(index_elements=["chain", "number"])
         self._session.execute(insert, values)
 
+    def close(self) -> SegmentRow:
+        """Begin the next segment, so that all rows before are in one that changes no more. Returns the one before. Raises: ConfigurationError: the same."""
+        end = self.lock()
+        if end.last >= end.first:
+            self._end = self._begin(end)
+        return end
+
     def _begin(self, before: SegmentRow) -> SegmentRow:
         """The next segment. The one before changes no more."""
-        if before.number:
-            before.code = code_of_segment(before, self._keys)
         key, now = self._keys.signs_with, self._now()
         new = _segment(before.chain, before.number + 1, key=key, first=before.last + 1, previous=before.hash, now=now)
         new.code = code_of_segment(new, self._keys)
         self._session.add(new)
         return new
+
+
+def read_exactly(session: Session) -> None:
+    """Let PostgreSQL give back each number as it was written, whatever its administrator has set (`extra_float_digits`)."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SET LOCAL extra_float_digits = 3"))
+
+
+def is_genuine(segment: SegmentRow, keys: AuditKeys) -> bool:
+    """Whether a segment is as it was signed. Raises: KeyError: its key is not here."""
+    return hmac.compare_digest(code_of_segment(segment, keys).encode(), segment.code.encode())
 
 
 def following(hash_: str, code: str) -> str:
@@ -161,5 +189,4 @@ def _segment(chain: str, number: int, *, key: str, first: int, previous: str, no
         first_at=now,
         last_at=now,
         code="",
-        purged_by=None,
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from conventions.core.audit_keys import AuditKeys
 from conventions.storage.tables import SegmentRow
 
+PREFIX = "audit head "  # of a line of the log: a job may print what looks like a head
 PATTERN = re.compile(
-    r"\b(executions|actions):(\d{1,10}):(\d{1,19}):([0-9a-f]{64}):([A-Za-z0-9_-]{1,16}):([A-Za-z0-9+/]{24})"
+    r"(executions|actions):(\d{1,10}):(\d{1,19}):([0-9a-f]{64}):([A-Za-z0-9_-]{1,16}):([A-Za-z0-9+/]{24})"
 )
 
 
@@ -49,11 +50,18 @@ class Head:
 
 
 def find(text: str) -> list[Head]:
-    """The heads in a text, such as a log."""
-    return [
-        Head(chain, int(segment), int(last), hash_, key, code)
-        for chain, segment, last, hash_, key, code in PATTERN.findall(text)
-    ]
+    """The heads in a log."""
+    found = (read(part) for part in text.split(PREFIX)[1:])
+    return [head for head in found if head is not None]
+
+
+def read(text: str) -> Head | None:
+    """The head with which a text begins; `None`: there is none."""
+    match = PATTERN.match(text)
+    if match is None:
+        return None
+    chain, segment, last, hash_, key, code = match.groups()
+    return Head(chain, int(segment), int(last), hash_, key, code)
 
 
 def _text(chain: str, segment: int, last: int, hash_: str) -> bytes:

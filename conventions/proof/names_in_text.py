@@ -4,9 +4,13 @@ import json
 import re
 from typing import Any
 
+SHORTEST = 3  # characters of a name that is looked for within texts
+
 
 class Replacement:
     """Replaces a name where it stands as a word: `u-4` is not in `u-42`.
+
+    A name that is a number, or has one or two characters, is replaced only where it is the whole text: elsewhere it may be anything.
 
     Args:
         name: the name.
@@ -15,19 +19,18 @@ class Replacement:
 
     def __init__(self, name: str, by: str) -> None:
         self.name, self.by = name, by
-        self._pattern = _pattern(name)
-        # In JSON as text a name may be spelled in two ways.
-        self._spellings = [_pattern(json.dumps(name, ensure_ascii=one)[1:-1]) for one in (True, False)]
+        self._is_word = len(name) >= SHORTEST and not name.isdecimal()
+        self._pattern = re.compile(rf"(?<![\w@-])(?<![\w][.+]){re.escape(name)}(?![\w@-])(?![.+]\w)")
 
     def of_text(self, text: str) -> str:
         """The text without the name."""
-        return self._pattern.sub(lambda _: self.by, text)
+        if text == self.name:
+            return self.by
+        return self._pattern.sub(lambda _: self.by, text) if self._is_word else text
 
-    def of_json_text(self, text: str) -> str:
-        """JSON as text, without the name."""
-        for pattern in self._spellings:
-            text = pattern.sub(lambda _: self.by, text)
-        return text
+    def of_json_lines(self, text: str) -> str:
+        """Lines of JSON without the name in their texts; a line that is none, as a text."""
+        return "\n".join(self._line(line) for line in text.split("\n"))
 
     def of(self, value: Any) -> Any:
         """A value of JSON without the name, also in the names of its mappings."""
@@ -39,6 +42,10 @@ class Replacement:
             return [self.of(one) for one in value]
         return value
 
-
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w@-])(?<![\w][.+]){re.escape(name)}(?![\w@-])(?![.+]\w)")
+    def _line(self, line: str) -> str:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            return self.of_text(line)
+        changed = self.of(found)
+        return line if changed == found else json.dumps(changed, ensure_ascii=False)

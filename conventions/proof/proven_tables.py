@@ -70,7 +70,7 @@ class ProvenTable:
     @cached_property
     def _changes(self) -> list[tuple[list[int], Callable[[Any], Any]]]:
         """Where values stand that SQL may give back as others, and what makes them equal: 5.0 for 5, another time zone, another order of names."""
-        kinds = ((self.moments, _microseconds), (self.numbers, float), (self.values, _json))
+        kinds = ((self.moments, _microseconds), (self.numbers, _float), (self.values, _json))
         return [([self.columns.index(name) for name in names], change) for names, change in kinds if names]
 
 
@@ -78,9 +78,13 @@ def _microseconds(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
+def _float(value: float) -> float:
+    return float(value) + 0.0  # SQLite has no -0.0
+
+
 def _json(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = float(value)  # a bare number, which SQLite gives back as 0 where it was 0.0
+        value = _float(value)  # a bare number, which SQLite gives back as 0 where it was 0.0
     return json.dumps(value, sort_keys=True)
 
 

@@ -1,5 +1,7 @@
 """`RowCodes`: the codes of rows under one key: HMAC-SHA256 (RFC 2104), 18 bytes of it."""
 
+import hmac
+
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof.proven_tables import ProvenTable, Row
 
@@ -20,8 +22,12 @@ class RowCodes:
         """The code of a row with a number. Raises: KeyError: the key is not here."""
         return self._keys.mac(self._table.text(row, number, actor_code), self._key)
 
+    @staticmethod
+    def same(right: str, found: object) -> bool:
+        """Whether a code is the right one."""
+        return isinstance(found, str) and hmac.compare_digest(right.encode(), found.encode())
+
     def erased_code(self, row: Row, number: int) -> str:
         """The code of a row that was erased: of what it says now, and of its code in the chain, which stays. Raises: KeyError: the same."""
-        return self._keys.mac(
-            b"erased %b %b" % (row["code"].encode(), self._table.text(row, number, row["actor"])), self._key
-        )
+        before = str(row["code"]).encode()
+        return self._keys.mac(b"erased %b %b" % (before, self._table.text(row, number, row["actor"])), self._key)

@@ -1,26 +1,27 @@
 """Whether the chains are whole: walks all segments and rows, and names the first thing of each chain that does not fit."""
 
-import hmac
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Result, func, select
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
+from conventions.core.errors import ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
-from conventions.proof.chain import code_of_segment, following
+from conventions.proof.chain import following, is_genuine, read_exactly
 from conventions.proof.heads import Head
 from conventions.proof.proven_tables import ACTIONS, FORM, TABLES, ProvenTable, Row
+from conventions.proof.purged import Purged, purged, row_fits
 from conventions.proof.row_codes import RowCodes
 from conventions.storage.database import Database
 from conventions.storage.tables import SegmentRow
 
 PAGE = 1000  # rows in memory at the same time
-PURGE = "audit purge"  # the action that explains which rows are not there
 
 What: TypeAlias = Literal["edited", "inserted", "removed", "moved", "cut", "key missing"]
 
@@ -64,6 +65,8 @@ class ChainReport:
         waiting: rows that wait for their place.
         waits_since: of when the oldest of them is.
         erased: rows in which an actor was erased.
+        heads: of before that were compared.
+        others: heads of before that nobody with one of the keys has signed; they say nothing.
         head: the end, signed.
         fault: the first thing that does not fit.
     """
@@ -77,6 +80,8 @@ class ChainReport:
     waiting: int = 0
     waits_since: datetime | None = None
     erased: int = 0
+    heads: int = 0
+    others: int = 0
     head: Head | None = None
     fault: Fault | None = None
 
@@ -101,80 +106,95 @@ def verify(
     else:
         engine = engine.execution_options(conventions_read_only=True)
     with Session(engine) as session, session.begin():
-        explained = _Explained(believed)
+        read_exactly(session)
+        gone: Purged = {}
         reports = []
         for table in reversed(TABLES):  # the actions explain what is not there in both
-            walk = _Walk(session, table, keys, [head for head in told if head.chain == table.name], explained)
-            reports.append(walk.report())
+            walk = _Walk(session, table, keys, believed, gone)
+            reports.append(walk.report([head for head in told if head.chain == table.name]))
         return reports[::-1]
-
-
-@dataclass
-class _Explained:
-    """What actions say of rows that are gone."""
-
-    believed: EntrySignatures | None  # whose actions that wait for their place are
-    purged: dict[str, int] = field(default_factory=dict)  # the last segment of each chain whose rows were deleted
-
-    def believes(self, row: Row) -> bool:
-        """Whether an action that waits for its place was written by somebody with a key."""
-        return self.believed is None or not self.believed.fault_of_row(ACTIONS.unsealed_text(row), row["code"])
-
-    def note(self, row: Row) -> None:
-        """Add what an action says."""
-        if row["action"] == PURGE and isinstance(row["after"], dict):
-            for chain, number in row["after"].items():
-                if isinstance(number, int):
-                    self.purged[chain] = max(number, self.purged.get(chain, 0))
 
 
 class _Walk:
     def __init__(
-        self, session: Session, table: ProvenTable, keys: AuditKeys, told: Sequence[Head], explained: _Explained
+        self, session: Session, table: ProvenTable, keys: AuditKeys, believed: EntrySignatures | None, gone: Purged
     ) -> None:
-        self._session, self._table, self._keys, self._told = session, table, keys, told
-        self._explained = explained
+        self._session, self._table, self._keys, self._believed = session, table, keys, believed
+        self._gone = gone  # filled by the walk of the actions
         self._found = ChainReport(table.name)
+        self._told: dict[int, set[str]] = {}  # the hash at a row, as heads of before say
         self._codes: dict[str, str] = {}
 
-    def report(self) -> ChainReport:
+    def report(self, told: Sequence[Head]) -> ChainReport:
         try:
-            self._walk()
+            self._walk(told)
         except Broken as broken:
             self._found.fault = broken.fault
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001  # each driver and each type has its own errors
+            text = f"a segment or a row cannot be read ({type(error).__name__}): somebody has written it so"
+            self._found.fault = Fault(self._table.name, "edited", text)
         return self._found
 
-    def _walk(self) -> None:
+    def _walk(self, told: Sequence[Head]) -> None:
         row, found = SegmentRow, self._found
         segments = self._session.scalars(select(row).where(row.chain == self._table.name).order_by(row.number)).all()
-        self._look_beside(segments)
-        for head in self._told:
-            self._check_told(head, segments)
-        if not segments:
-            return
-        found.segments, found.last = len(segments) - 1, segments[-1].last
-        self._check_links(segments)
-        if self._table is ACTIONS:
-            self._hear_actions(segments)
-        purged = self._check_purged(segments)
+        self._count_others()
+        self._hear(told)
+        if segments:
+            found.segments, found.last = len(segments) - 1, segments[-1].last
+            self._check_links(segments)
+            if self._table is ACTIONS:
+                self._gone |= purged(self._session, self._keys, segments, self._fits)
+            found.purged = min(self._gone.get(self._table.name, 0), segments[-1].number - 1)
+        self._check_length(segments[-1].last if segments else 0)
         for segment in segments[1:]:
-            if segment.number > purged:
-                self._walk_rows(segment)
+            self._walk_rows(segment, are_left=segment.number <= found.purged)
         self._look_for_strangers(segments)
-        end = segments[-1]
-        found.head = Head.sign(end, self._keys)
+        if segments:
+            found.head = Head.sign(segments[-1], self._keys)
 
-    def _break(self, what: What, text: str, row: str | None = None) -> Broken:
-        return Broken(Fault(self._table.name, what, text, row))
+    def _break(self, what: What, text: str, row: Any = None) -> Broken:
+        return Broken(Fault(self._table.name, what, text, None if row is None else str(row)))
+
+    # Heads of before
+
+    def _hear(self, told: Sequence[Head]) -> None:
+        """Those that are genuine count. Anybody can print a head, or write one into Redis."""
+        for head in told:
+            if head.key in self._keys and head.is_genuine(self._keys):
+                self._told.setdefault(head.last, set()).add(head.hash)
+                self._found.heads += 1
+            else:
+                self._found.others += 1
+        for last, hashes in sorted(self._told.items()):
+            if len(hashes) > 1:
+                raise self._break(
+                    "edited",
+                    f"the chain had {len(hashes)} ends at row {last}, as heads of before say: it was written anew",
+                )
+
+    def _check_length(self, last: int) -> None:
+        longest = max(self._told, default=0)
+        if longest > last:
+            raise self._break(
+                "cut",
+                f"{_rows(last + 1, longest)} cut off: a head of before ends with row {longest}, and the chain with row {last}; or the "
+                "database was restored from a copy of before",
+            )
+
+    def _compare(self, number: int, hash_: str) -> None:
+        if number in self._told and self._told[number] != {hash_}:
+            raise self._break(
+                "edited",
+                f"the chain had another hash at row {number}, as a head of before says: it was written anew up to there",
+            )
 
     # Segments
 
     def _check_links(self, segments: Sequence[SegmentRow]) -> None:
         """Each segment is signed, and goes on where the one before ends."""
-        if segments[0].number != 0:
-            raise self._break(
-                "removed", f"segment 0, the beginning of the chain, is missing; the first one is {segments[0].number}"
-            )
         hash_, last = segments[0].hash, 0
         for number, segment in enumerate(segments):
             if segment.number != number:
@@ -189,84 +209,41 @@ class _Walk:
                     "key missing",
                     f"segment {number} has form {segment.form}: a later release has sealed it, so verify with that one",
                 )
-            if not hmac.compare_digest(code_of_segment(segment, self._keys), segment.code):
+            if not is_genuine(segment, self._keys):
                 raise self._break("edited", f"segment {number} is not as it was sealed")
             if number and (segment.previous != hash_ or segment.first != last + 1):
                 raise self._break("edited", f"segment {number} does not go on where segment {number - 1} ends")
             hash_, last = segment.hash, segment.last
 
-    def _check_purged(self, segments: Sequence[SegmentRow]) -> int:
-        """The last segment whose rows were deleted, as the audit has it."""
-        purged = min(self._explained.purged.get(self._table.name, 0), segments[-1].number)
-        self._found.purged = purged
-        return purged
-
-    def _hear_actions(self, segments: Sequence[SegmentRow]) -> None:
-        """What the actions say of purges and erasures. Only what its row's code proves counts."""
-        table = self._table.rows
-        query = select(table).where(table.c.action == PURGE)
-        for row in _columns(self._session.execute(query)):
-            if row["number"] is None:
-                if self._explained.believes(row):
-                    self._explained.note(row)
-                continue
-            segment = next((one for one in segments if one.first <= row["number"] <= one.last), None)
-            if segment is not None and self._fits(row, segment.key):
-                self._explained.note(row)
-
-    def _check_told(self, head: Head, segments: Sequence[SegmentRow]) -> None:
-        """A head of before: it is genuine, and the chain is as long at least. What it says of a row is compared when the row is reached."""
-        if head.key not in self._keys:
-            raise self._break(
-                "key missing",
-                f"the head {head} was signed with the key {head.key}, which is not in CONVENTIONS_AUDIT_KEYS",
-            )
-        if not head.is_genuine(self._keys):
-            raise self._break("edited", f"the head {head} is not genuine: nobody with the key {head.key} has signed it")
-        last = segments[-1].last if segments else 0
-        if head.last > last:
-            raise self._break(
-                "cut",
-                f"rows {last + 1} to {head.last} were cut off: the head that was told ends with row {head.last}, and the chain with row {last}; "
-                "or the database was restored from a copy of before",
-            )
-        for segment in segments:
-            ends_there = segment.last == head.last and segment.number == head.segment
-            if ends_there and segment.hash != head.hash:
-                raise self._break(
-                    "edited",
-                    f"the chain had another hash at row {head.last}, the end of segment {segment.number}: it was written anew",
-                )
-
     # Rows
 
-    def _walk_rows(self, segment: SegmentRow) -> None:
+    def _walk_rows(self, segment: SegmentRow, *, are_left: bool) -> None:
+        """Each row of a segment. Of one that was purged, those that are left: a purge may have been stopped."""
         expected, hash_ = segment.first, segment.previous
-        told = {head.last: head for head in self._told}
         for row in self._rows(segment.first, segment.last):
             number, id_ = row["number"], row["id"]
             if number < expected:
                 raise self._break("inserted", f"row {id_} was inserted: another row has number {number}, too", id_)
             if not self._fits(row, segment.key):
                 raise self._misfit(row, segment, expected)
-            if number > expected:
+            self._found.erased += row["erased"] is not None
+            if number > expected and not are_left:
                 raise self._break(
                     "removed",
-                    f"{_rows(expected, number - 1)} of segment {segment.number} removed; the next one is {id_}",
+                    f"{_rows(expected, number - 1)} removed from segment {segment.number}; the next one is {id_}",
                     id_,
                 )
             hash_ = following(hash_, row["code"])
-            if number in told and told[number].hash != hash_:
-                raise self._break(
-                    "edited",
-                    f"the chain had another hash at row {number} when its head was told: it was written anew up to there",
-                    id_,
-                )
-            expected += 1
+            if not are_left:
+                self._compare(number, hash_)
+            expected = number + 1
             self._found.rows += 1
+        if are_left:
+            self._compare(segment.last, segment.hash)
+            return
         if expected <= segment.last:
             raise self._break(
-                "removed", f"{_rows(expected, segment.last)}, the end of segment {segment.number}, removed"
+                "removed", f"{_rows(expected, segment.last)} removed from the end of segment {segment.number}"
             )
         if hash_ != segment.hash:
             raise self._break("edited", f"the rows of segment {segment.number} are not those that it was sealed with")
@@ -278,13 +255,30 @@ class _Walk:
         after: tuple[int, str] = (first - 1, "")
         while True:
             beyond = (number > after[0]) | ((number == after[0]) & (table.c.id > after[1]))
-            query = select(table).where(number != 0, number >= first, number <= last, number >= after[0], beyond)
-            page = _columns(self._session.execute(query.order_by(number, table.c.id).limit(PAGE)))
-            self._learn({row["actor"] for row in page})
-            yield from page
-            if len(page) < PAGE:
+            query = select(table.c.id, number).where(
+                number != 0, number >= first, number <= last, number >= after[0], beyond
+            )
+            names = self._session.execute(query.order_by(number, table.c.id).limit(PAGE)).all()
+            yield from self._read([name[0] for name in names])
+            if len(names) < PAGE:
                 return
-            after = (page[-1]["number"], page[-1]["id"])
+            after = (names[-1][1], names[-1][0])
+
+    def _read(self, ids: Sequence[Any]) -> list[Row]:
+        """These rows in order. One that cannot be read, since somebody has written it so, is named."""
+        table = self._table.rows
+        query = select(table).where(table.c.id.in_(ids)).order_by(table.c.number, table.c.id)
+        try:
+            found = _columns(self._session.execute(query))
+            self._learn({row["actor"] for row in found})
+            return found
+        except ConfigurationError as error:
+            raise self._break("edited", "; ".join(error.faults)) from error
+        except Exception as error:
+            if len(ids) == 1:
+                text = f"row {ids[0]} was edited: it cannot be read ({type(error).__name__})"
+                raise self._break("edited", text, ids[0]) from error
+        return [row for one in ids for row in self._read([one])]
 
     def _learn(self, actors: set[str]) -> None:
         """Read the codes of actors."""
@@ -294,17 +288,11 @@ class _Walk:
 
     def _fits(self, row: Row, key: str, number: int | None = None) -> bool:
         """Whether the code of a row is that of what it says, and of its number, or of another one."""
-        if row["code"] is None:
+        try:
+            self._learn({row["actor"]})
+            return row_fits(RowCodes(self._table, self._keys, key), row, self._codes.get(row["actor"]), number)
+        except (TypeError, ValueError, ArithmeticError, AttributeError):  # it has values of other types
             return False
-        codes, place = RowCodes(self._table, self._keys, key), row["number"] if number is None else number
-        if row["erased"] is not None:
-            self._found.erased += 1
-            return hmac.compare_digest(codes.erased_code(row, place).encode(), row["erased"].encode())
-        self._learn({row["actor"]})
-        actor_code = self._codes.get(row["actor"])
-        return actor_code is not None and hmac.compare_digest(
-            codes.code(row, place, actor_code).encode(), row["code"].encode()
-        )
 
     def _misfit(self, row: Row, segment: SegmentRow, expected: int) -> Broken:
         """Why a row does not fit: it was moved, inserted, or edited."""
@@ -328,42 +316,67 @@ class _Walk:
 
     # Beside the chain
 
-    def _look_beside(self, segments: Sequence[SegmentRow]) -> None:
-        """Rows that are in no chain: of before it, waiting, or not believed."""
+    def _count_others(self) -> None:
+        """Rows of before the chain, and rows that wait."""
         table, found, session = self._table.table, self._found, self._session
-        at = getattr(table, self._table.at)
         found.waiting = session.scalar(select(func.count()).select_from(table).where(table.number.is_(None))) or 0
-        found.waits_since = waiting_rows.waits_since(session, self._table)
         found.unproven = session.scalar(select(func.count()).select_from(table).where(table.number == 0)) or 0
-        refused = session.scalar(select(table.id).where(table.number != 0, table.number < 0).order_by(at).limit(1))
+        try:
+            found.waits_since = waiting_rows.waits_since(session, self._table)
+        except Exception:  # noqa: BLE001  # a moment that cannot be read; the row is named below
+            found.waits_since = None
+
+    def _look_for_strangers(self, segments: Sequence[SegmentRow]) -> None:
+        """Rows that are in no chain, and say otherwise."""
+        table, session = self._table.table, self._session
+        at = getattr(table, self._table.at)
+        refused = session.scalar(
+            select(table.id).where(table.number != 0, table.number < 0).order_by(table.id).limit(1)
+        )
         if refused is not None:
             raise self._break(
                 "inserted",
                 f"row {refused} was inserted: nobody with a key has signed it, so it was not sealed",
                 refused,
             )
+        if session.get_bind().dialect.name == "sqlite":  # there a column takes any value
+            odd = session.scalar(
+                select(table.id).where(table.number.is_not(None), func.typeof(table.number) != "integer").limit(1)
+            )
+            if odd is not None:
+                raise self._break("inserted", f"row {odd} was inserted: its number is none", odd)
+        last = segments[-1].last if segments else 0
+        beyond = select(table.id).where(table.number != 0, table.number > last).order_by(table.number).limit(1)
+        if (id_ := session.scalar(beyond)) is not None:
+            raise self._break(
+                "inserted",
+                f"row {id_} was inserted: its number is beyond the end of the chain, or the end was cut off",
+                id_,
+            )
         if segments:
             end = segments[0].opened_at + waiting_rows.OTHER_RELEASE
-            late = select(table.id).where(table.number == 0, at > end).order_by(at).limit(1)
+            late = select(table.id).where(table.number == 0, at > end).order_by(table.id).limit(1)
             if (id_ := session.scalar(late)) is not None:
                 raise self._break(
                     "inserted",
                     f"row {id_} was inserted: it says that it is older than the chain, and its time is later",
                     id_,
                 )
+        self._look_at_waiting()
 
-    def _look_for_strangers(self, segments: Sequence[SegmentRow]) -> None:
-        """Rows beyond the end."""
-        table = self._table.table
-        id_ = self._session.scalar(
-            select(table.id).where(table.number != 0, table.number > segments[-1].last).order_by(table.number).limit(1)
-        )
-        if id_ is not None:
-            raise self._break(
-                "inserted",
-                f"row {id_} was inserted: its number is beyond the end of the chain, or the end was cut off",
-                id_,
-            )
+    def _look_at_waiting(self) -> None:
+        """Rows that wait have a signature, but those of a release before."""
+        rows = self._table.rows
+        ids = self._session.scalars(select(rows.c.id).where(rows.c.number.is_(None)).limit(PAGE)).all()
+        for row in self._read(ids) if ids else ():
+            try:
+                fault = waiting_rows.fault_of(self._table, row, self._believed)
+            except (TypeError, ValueError, ArithmeticError, AttributeError):
+                fault = "it cannot be read"
+            if fault and row["code"] is not None:
+                raise self._break(
+                    "inserted", f"row {row['id']}, which waits to be sealed, was inserted or edited: {fault}", row["id"]
+                )
 
 
 def _rows(first: int, last: int) -> str:

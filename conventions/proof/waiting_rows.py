@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
-from conventions.proof.chain import Chain
-from conventions.proof.proven_tables import ACTIONS, ProvenTable
+from conventions.proof.chain import LATEST, Chain
+from conventions.proof.proven_tables import ACTIONS, ProvenTable, Row
 from conventions.storage.database import SIGNER, Database, utc_now
 from conventions.storage.tables import AuditRow
 
@@ -26,15 +26,30 @@ COUNTED = (
     "permission denied",
     "send refused",
 )  # actions of which a row counts those of a minute, and changes until that is over
+RESERVED = "audit "  # actions that begin so explain what is not there, so only who has a key of the audit writes them
+SEEN = "seen"  # in `after` of a row that counts, until it is in the chain: what it has counted
 LATE = timedelta(seconds=80)  # a minute, and what the sealer may take
 AFTER = timedelta(seconds=5)  # the end of the minute: a row is not sealed before
 
 
 def sign(session: Session, table: ProvenTable, row: dict[str, Any]) -> None:
     """Let a row wait for its number, signed where this process has keys."""
-    signatures: EntrySignatures | None = session.info[SIGNER]() if SIGNER in session.info else None
+    signatures = signatures_of(session)
     row["number"] = None
     row["code"] = None if signatures is None else signatures.code_of_row(table.unsealed_text(row))
+
+
+def signatures_of(session: Session) -> EntrySignatures | None:
+    """Sign rows, and verify those that wait; `None`: there are no keys."""
+    found: EntrySignatures | None = session.info[SIGNER]() if SIGNER in session.info else None
+    return found
+
+
+def fault_of(table: ProvenTable, row: Row, believed: EntrySignatures | None) -> str:
+    """Why a row that waits is not believed; empty: it is."""
+    if table is ACTIONS and str(row["action"]).startswith(RESERVED):
+        return "nobody but who has a key of the audit writes this action"
+    return believed.fault_of_row(table.unsealed_text(row), row["code"]) if believed else ""
 
 
 def seal(database: Database, table: ProvenTable, keys: AuditKeys, believed: EntrySignatures | None) -> int:
@@ -55,17 +70,22 @@ def seal(database: Database, table: ProvenTable, keys: AuditKeys, believed: Entr
     sealed = 0
     while True:
         with database.session(read_only=True) as session:
-            if not _waiting(session, table, 1):
+            if not _ids(session, table, 1):
                 return sealed
         with database.session() as session:
             chain = Chain(session, table, keys)
             chain.lock()  # before the rows are read: nobody else numbers them then
-            rows = _waiting(session, table, AT_ONCE)
+            rows = list(_readable(session, table, _ids(session, table, AT_ONCE)))
             good = list(_believed(session, table, rows, believed, chain.began))
+            for row in good:
+                if table is ACTIONS and row["action"] in COUNTED and isinstance(row["after"], dict):
+                    row["after"] = {name: value for name, value in row["after"].items() if name != SEEN}
             chain.number(good)
             for row in good:
-                change = update(table.table).where(table.table.id == row["id"])
-                session.execute(change.values(number=row["number"], code=row["code"]))
+                values = {"number": row["number"], "code": row["code"]}
+                if table is ACTIONS:
+                    values["after"] = row["after"]
+                session.execute(update(table.table).where(table.table.id == row["id"]).values(**values))
             sealed += len(good)
 
 
@@ -95,13 +115,28 @@ def has_refused(session: Session, table: ProvenTable) -> bool:
     return session.scalar(select(row.id).where(row.number != 0, row.number < 0).limit(1)) is not None
 
 
-def _waiting(session: Session, table: ProvenTable, most: int) -> list[dict[str, Any]]:
+def _ids(session: Session, table: ProvenTable, most: int) -> list[str]:
     rows = table.rows
-    query = select(rows).where(rows.c.number.is_(None)).order_by(rows.c[table.at], rows.c.id).limit(most)
+    query = select(rows.c.id).where(rows.c.number.is_(None)).order_by(rows.c[table.at], rows.c.id).limit(most)
     if table is ACTIONS:
-        minute = (utc_now() - AFTER).replace(second=0, microsecond=0)
-        query = query.where((AuditRow.at < minute) | AuditRow.action.not_in(COUNTED))
-    return [dict(row) for row in session.execute(query).mappings()]
+        now = utc_now()
+        minute, latest = (now - AFTER).replace(second=0, microsecond=0), now + LATEST
+        query = query.where((AuditRow.at < minute) | (AuditRow.at > latest) | AuditRow.action.not_in(COUNTED))
+    return list(session.scalars(query))
+
+
+def _readable(session: Session, table: ProvenTable, ids: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows. One that cannot be read, since somebody has written it so, stays out of the chain and holds up no other."""
+    rows = table.rows
+    try:
+        found = session.execute(select(rows).where(rows.c.id.in_(ids)).order_by(rows.c[table.at], rows.c.id)).mappings()
+        yield from [dict(row) for row in found]
+    except Exception:  # noqa: BLE001  # each driver and each type has its own errors
+        if len(ids) > 1:
+            for one in ids:
+                yield from _readable(session, table, [one])
+        else:
+            _leave_out(session, table, ids[0], NOT_BELIEVED)
 
 
 def _believed(
@@ -109,14 +144,18 @@ def _believed(
 ) -> Iterator[dict[str, Any]]:
     """The rows that are; the others get a number that says why they are in no chain. `began`: when the chain did."""
     for row in rows:
-        fault = believed.fault_of_row(table.unsealed_text(row), row["code"]) if believed else ""
+        fault = fault_of(table, row, believed)
         if not fault:
             yield row
             continue
         number = OF_ANOTHER_KEY if fault == KEY_NOT_HERE else NOT_BELIEVED
         if row["code"] is None and row[table.at] < began + OTHER_RELEASE:
             number = UNPROVEN
-        session.execute(update(table.table).where(table.table.id == row["id"]).values(number=number))
+        _leave_out(session, table, row["id"], number)
+
+
+def _leave_out(session: Session, table: ProvenTable, id_: str, number: int) -> None:
+    session.execute(update(table.table).where(table.table.id == id_).values(number=number))
 
 
 def minute_of(at: datetime) -> datetime:

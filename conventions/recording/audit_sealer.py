@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from redis.exceptions import ResponseError
+
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.rounds import Rounds
 from conventions.proof import heads
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds between two looks: a row waits for at most 10
 LOG_EVERY = 600.0  # seconds between two lines of the log with the heads, where they have changed
+LONGEST, MOST = 500, 10  # characters of a head that Redis keeps, and heads
+CUT = "audit cut"  # the action
 KEPT = 90 * 86400  # seconds that Redis keeps the heads after their last change
 
 
@@ -46,7 +50,7 @@ class AuditSealer:
     ) -> None:
         self._level = level
         self._store, self._database, self._keys, self._leads = store, database, keys, leads
-        self._has_looked_back = False
+        self._has_begun = False
         self._told: dict[str, Head] = {}
         self._logged: dict[str, Head] = {}
         self._logged_at = -LOG_EVERY
@@ -64,59 +68,95 @@ class AuditSealer:
         from conventions.proof.proven_tables import TABLES  # noqa: PLC0415  # the same
 
         if not self._leads():
-            self._has_looked_back = False
+            self._has_begun, self._told = False, {}
             return
         database = self._database()
-        if not self._has_looked_back:
-            self._look_back(database)
-            self._has_looked_back = True
+        if not self._has_begun:
+            with database.session() as session:
+                for table in TABLES:
+                    waiting_rows.forgive(session, table)
+            self._has_begun = True
+        before = self._before()  # read before SQL: another recorder may be telling a later one
         for table in TABLES:
             waiting_rows.seal(database, table, self._keys, self._store.entry_signatures)
         with database.session(read_only=True) as session:
-            self._tell(chain_ends.heads(session, self._keys))
+            now = chain_ends.heads(session, self._keys)
+            cut = [
+                table
+                for table in TABLES
+                if (known := before.get(table.name)) is not None
+                and ((end := now.get(table.name)) is None or not chain_ends.goes_on(session, table, known, end))
+            ]
+        for table in cut:
+            self._say_cut(database, before[table.name], now.get(table.name))
+        if cut:
+            with database.session(read_only=True) as session:
+                now = chain_ends.heads(session, self._keys)
+        self._tell(now)
 
-    def _look_back(self, database: "Database") -> None:
-        """Compare SQL with the heads that Redis has, and look again at rows whose key was not here."""
-        from conventions.proof import chain_ends, waiting_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-        from conventions.proof.proven_tables import TABLES  # noqa: PLC0415  # the same
+    def finish(self) -> None:
+        """Print the last heads: the log has them then up to the end of this process."""
+        self._print(self._told)
+
+    def _before(self) -> "dict[str, Head]":
+        """The ends that this process, or Redis, knows of before; the later one of both."""
+        found: dict[str, Head] = {}
+        for head in kept_heads(self._store):
+            if head.key in self._keys and head.is_genuine(self._keys):
+                found[head.chain] = head
+        for name, head in self._told.items():
+            if name not in found or found[name].last < head.last:
+                found[name] = head
+        return found
+
+    def _say_cut(self, database: "Database", before: "Head", now: "Head | None") -> None:
+        """A chain has another end than before. Say so once: from now on it goes on from what is there."""
+        from conventions.proof.chain import Chain  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.proof.proven_tables import ACTIONS  # noqa: PLC0415  # the same
         from conventions.records import audit  # noqa: PLC0415  # the same
         from conventions.records.audit_entry import AuditEntry  # noqa: PLC0415  # the same
+        from conventions.storage.database import utc_now  # noqa: PLC0415  # the same
 
+        logger.error(
+            "the audit in SQL is not what was sealed: the chain of %s ended with row %s, and ends with row %s now, or has other rows. Was the "
+            "database restored from a copy? head then: %s, head now: %s",
+            before.chain, before.last, now.last if now else 0, before, now,
+        )  # fmt: skip
         with database.session() as session:
-            now = chain_ends.heads(session, self._keys)
-            for before in kept_heads(self._store):
-                if before.key not in self._keys or not before.is_genuine(self._keys):
-                    continue
-                end = now.get(before.chain)
-                if end is not None and (end.last, end.hash) != (before.last, before.hash) and end.last <= before.last:
-                    logger.error(
-                        "the audit in SQL ends before what was sealed: %s %s to %s are missing, or others. Was the database restored "
-                        "from a copy? head then: %s, head now: %s",
-                        before.chain, end.last + 1, before.last, before, end,
-                    )  # fmt: skip
-                    audit.record(session, AuditEntry("system", "audit cut", before.chain, None, str(before), str(end)))
-            for table in TABLES:
-                waiting_rows.forgive(session, table)
+            entry = AuditEntry("system", CUT, before.chain, None, str(before), str(now))
+            audit.record_once(session, [(entry, utc_now())], Chain(session, ACTIONS, self._keys))
 
     def _tell(self, now: "dict[str, Head]") -> None:
         """Keep heads in Redis when they have changed, and print them now and then."""
         if now != self._told:
             key = _key(self._store)
             with self._store.redis.pipeline() as pipe:
-                pipe.hset(key, mapping={name: str(head) for name, head in now.items()})
-                pipe.expire(key, KEPT)
+                pipe.delete(key)
+                if now:
+                    pipe.hset(key, mapping={name: str(head) for name, head in now.items()})
+                    pipe.expire(key, KEPT)
                 pipe.execute()
             self._told = now
-        if now != self._logged and time.monotonic() - self._logged_at >= LOG_EVERY:
-            for head in now.values():
-                logger.log(self._level, "audit head %s", head)
-            self._logged, self._logged_at = now, time.monotonic()
+        if now != self._logged and (
+            time.monotonic() - self._logged_at >= LOG_EVERY or now.keys() != self._logged.keys()
+        ):
+            self._print(now)
+
+    def _print(self, now: "dict[str, Head]") -> None:
+        for name, head in now.items():
+            if self._logged.get(name) != head:
+                logger.log(self._level, "%s%s", heads.PREFIX, head)
+        self._logged, self._logged_at = now, time.monotonic()
 
 
 def kept_heads(store: Store) -> "list[Head]":
-    """The heads that Redis keeps. Raises: RedisError."""
-    values: dict[bytes, bytes] = store.redis.hgetall(_key(store))  # type: ignore[assignment]  # redis-py types sync and async as one
-    return heads.find(" ".join(value.decode(errors="replace") for value in values.values()))
+    """The heads that Redis keeps; what somebody has put there in their place is none. Raises: RedisError."""
+    try:
+        values: dict[bytes, bytes] = store.redis.hgetall(_key(store))  # type: ignore[assignment]  # redis-py types sync and async as one
+    except ResponseError:
+        return []
+    found = (heads.read(value[:LONGEST].decode(errors="replace")) for value in list(values.values())[:MOST])
+    return [head for head in found if head is not None]
 
 
 def _key(store: Store) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from conventions.core.error_text import cut
 from conventions.core.sealed_mark import for_people
+from conventions.proof.waiting_rows import SEEN
 from conventions.records.audit_filter import AuditFilter
 from conventions.storage.database import Database
 from conventions.storage.tables import AuditRow, ExecutionRow
@@ -228,7 +229,12 @@ def _of_execution(row: ExecutionRow) -> AuditLine:
 
 
 def _of_action(row: AuditRow) -> AuditLine:
-    outcome = row.after.get("outcome") if isinstance(row.after, Mapping) else None
+    after = (
+        {name: value for name, value in row.after.items() if name != SEEN}
+        if isinstance(row.after, Mapping)
+        else row.after
+    )
+    outcome = after.get("outcome") if isinstance(after, Mapping) else None
     return AuditLine(
         row_id=row.id,
         at=row.at,
@@ -238,6 +244,6 @@ def _of_action(row: AuditRow) -> AuditLine:
         target=row.target,
         reason=row.reason,
         before=for_people(row.before),
-        after=for_people(row.after),
+        after=for_people(after),
         outcome=outcome if outcome in OUTCOMES else None,
     )

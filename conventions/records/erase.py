@@ -1,7 +1,7 @@
 """An actor is erased from what is kept: rows say a pseudonym from then on, and the chains of the audit still fit (R22)."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from conventions.core.actor import BEAT, SYSTEM, UNSIGNED
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
-from conventions.core.errors import BusinessError
+from conventions.core.error_text import cut
+from conventions.core.errors import BusinessError, ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
 from conventions.proof.chain import Chain
 from conventions.proof.names_in_text import Replacement
 from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, TABLES, ProvenTable, Row
+from conventions.proof.purged import row_fits
 from conventions.proof.row_codes import RowCodes
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
@@ -75,19 +77,22 @@ def erase(
         believed: whose rows that wait are.
 
     Raises:
-        BusinessError: nothing was changed: the actor is no person, or has open dead letters.
+        BusinessError: nothing was changed: the actor is no person, or has open dead letters; or a row is not as it was sealed.
         SQLAlchemyError: the rest is not changed.
         ConfigurationError: see `Chain`.
     """
+    actor = cut(actor)  # as the columns have it
     _check(database, actor, by)
     for table in TABLES:
         waiting_rows.seal(database, table, keys, believed)
-    return _Erasing(database, keys, Replacement(actor, actor_codes.new_pseudonym())).run(by, reason)
+    return _Erasing(database, keys, Replacement(actor, actor_codes.new_pseudonym()), believed).run(by, reason)
 
 
 def _check(database: Database, actor: str, by: str) -> None:
     if actor in (SYSTEM, BEAT, UNSIGNED) or actor.startswith(actor_codes.ERASED):
         raise BusinessError(f"{actor} is no person")
+    if not any(one.isalnum() for one in actor):
+        raise BusinessError(f"{actor!r} is no name: it has neither a letter nor a digit")
     if actor == by:
         raise BusinessError("nobody erases himself: the action that says so would have the name")
     row = DeadLetterRow
@@ -100,9 +105,10 @@ def _check(database: Database, actor: str, by: str) -> None:
 
 
 class _Erasing:
-    def __init__(self, database: Database, keys: AuditKeys, name: Replacement) -> None:
-        self._database, self._keys, self._name = database, keys, name
-        self._keys_of: dict[str, list[tuple[int, int, str]]] = {}
+    def __init__(
+        self, database: Database, keys: AuditKeys, name: Replacement, believed: EntrySignatures | None
+    ) -> None:
+        self._database, self._keys, self._name, self._believed = database, keys, name, believed
 
     def run(self, by: str, reason: str) -> Erased:
         counts = {table.name: self._rows(table) for table in TABLES}
@@ -136,12 +142,14 @@ class _Erasing:
         changed = 0
         while True:
             with self._database.session() as session:
+                Chain(session, table, self._keys).lock()  # nobody seals a row meanwhile that is read here
                 number = self._change_actors(session, table, most=BATCH)
             changed += number
             if number < BATCH:
                 break
         for ids in self._pages(table.table.id, self._mentions(table)):
             with self._database.session() as session:
+                Chain(session, table, self._keys).lock()
                 changed += self._change_texts(session, table, ids)
         return changed
 
@@ -155,10 +163,7 @@ class _Erasing:
 
     def _change_texts(self, session: Session, table: ProvenTable, ids: Sequence[str]) -> int:
         rows, changed = table.rows, 0
-        query = select(rows).where(rows.c.id.in_(ids))
-        if not self._database.is_sqlite:
-            query = query.with_for_update()
-        for row in [dict(one) for one in session.execute(query).mappings()]:
+        for row in [dict(one) for one in session.execute(select(rows).where(rows.c.id.in_(ids))).mappings()]:
             if new := self._texts(table, row):
                 self._store(session, table, row, new)
                 changed += 1
@@ -170,25 +175,40 @@ class _Erasing:
         return {name: value for name, value in new.items() if value != row[name]}
 
     def _store(self, session: Session, table: ProvenTable, row: Row, new: dict[str, Any]) -> None:
-        """Change a row. Its code in the chain stays; a second one says that this was done by right."""
+        """Change a row. Its code in the chain stays; a second one says that this was done by right.
+
+        Only a row that is as it was sealed, or signed, gets one: who has changed it must not have that signed here.
+        """
         values, changed = dict(new), {**row, **new}
         if row["number"] is None:
-            waiting_rows.sign(session, table, changed)
-            values["code"] = changed["code"]
+            if not waiting_rows.fault_of(table, row, self._believed):
+                waiting_rows.sign(session, table, changed)
+                values["code"] = changed["code"]
         elif row["number"] > 0:
-            codes = RowCodes(table, self._keys, self._key_of(session, table, row["number"]))
+            codes = RowCodes(table, self._keys, self._key_of(session, table, row))
+            actor_code = actor_codes.codes_of(session, [row["actor"]], create=False).get(row["actor"])
+            if not row_fits(codes, row, actor_code):
+                raise BusinessError(
+                    f"row {row['id']} of {table.name} is not as it was sealed: see `audit verify` first. The rows before it are erased"
+                )
             values["erased"] = codes.erased_code(changed, row["number"])
         session.execute(update(table.table).where(table.table.id == row["id"]).values(**values))
 
-    def _key_of(self, session: Session, table: ProvenTable, number: int) -> str:
+    def _key_of(self, session: Session, table: ProvenTable, row: Row) -> str:
         """The name of the key that has sealed a row."""
-        for first, last, key in self._keys_of.get(table.name, ()):
-            if first <= number <= last:
-                return key
-        row = SegmentRow
-        query = select(row.first, row.last, row.key).where(row.chain == table.name, row.number > 0)
-        self._keys_of[table.name] = [(first, last, key) for first, last, key in session.execute(query)]
-        return next(key for first, last, key in self._keys_of[table.name] if first <= number <= last)
+        segment, number = SegmentRow, row["number"]
+        key = session.scalar(
+            select(segment.key)
+            .where(segment.chain == table.name, segment.first <= number, segment.last >= number)
+            .limit(1)
+        )
+        if key is None or key not in self._keys:
+            raise ConfigurationError(
+                [
+                    f"row {row['id']} of {table.name} was sealed with the key {key}, which is not in CONVENTIONS_AUDIT_KEYS"
+                ]
+            )
+        return key
 
     def _mentions(self, table: ProvenTable) -> ColumnElement[bool]:
         return or_(*(_contains(table.rows.c[name], self._name.name) for name in table.free))
@@ -196,10 +216,14 @@ class _Erasing:
     # What no chain covers
 
     def _letters(self) -> int:
-        """Closed letters. They are not sent again, so the message of one that is changed goes."""
+        """Closed letters. They are not sent again, so the message of one goes that is the actor's or names him."""
         row = DeadLetterRow
-        columns = (row.actor, row.error_message, row.traceback, row.arguments, row.headers)
-        return self._change(row, row.id, columns, row.state != OPEN, also={"message": None})
+        columns = (row.actor, row.error_message, row.traceback, row.arguments, row.headers, row.message)
+
+        def message_goes(letter: Any) -> None:
+            letter.message = None
+
+        return self._change(row, row.id, columns, row.state != OPEN, also=message_goes)
 
     def _left(self, session: Session) -> int:
         row = DeadLetterRow
@@ -208,7 +232,12 @@ class _Erasing:
 
     def _redrives(self) -> int:
         row = RedriveRow
-        return self._change(row, row.id, (row.actor, row.reason, row.selection), row.ended_at.is_not(None))
+        return self._change(
+            row,
+            row.id,
+            (row.actor, row.reason, row.selection, row.note, row.fault, row.left_error, row.last_error),
+            row.ended_at.is_not(None),
+        )
 
     def _notes(self) -> int:
         row = GroupNoteRow
@@ -219,7 +248,7 @@ class _Erasing:
         for ids in self._pages(row.message_id, _contains(row.lines, self._name.name)):
             with self._database.session() as session:
                 for log in session.scalars(select(row).where(row.message_id.in_(ids))):
-                    lines = self._name.of_json_text(log.lines)
+                    lines = self._name.of_json_lines(log.lines)
                     changed += lines != log.lines
                     log.lines = lines
         return changed
@@ -231,20 +260,24 @@ class _Erasing:
         columns: Sequence[InstrumentedAttribute[Any]],
         which: ColumnElement[bool],
         *,
-        also: Mapping[str, Any] | None = None,
+        also: Callable[[Any], None] = lambda _: None,
     ) -> int:
-        """Take the name out of columns of a table, some rows at a time; `also`: what else is set in a row that had it."""
+        """Take the name out of columns of a table, some rows at a time; `also`: what else is done with a row that had it."""
         number = 0
         named = or_(*(_contains(column, self._name.name) for column in columns))
         for ids in self._pages(key, which & named):
             with self._database.session() as session:
                 for row in session.scalars(select(table).where(key.in_(ids), which)):
                     before = {column.key: getattr(row, column.key) for column in columns}
-                    after = {name: self._name.of(value) for name, value in before.items()}
+                    after = {
+                        name: self._name.of_json_lines(value) if name == "message" and value else self._name.of(value)
+                        for name, value in before.items()
+                    }
                     if after != before:
                         number += 1
-                        for name, value in {**after, **(also or {})}.items():
+                        for name, value in after.items():
                             setattr(row, name, value)
+                        also(row)
         return number
 
     def _pages(self, key: InstrumentedAttribute[str], which: ColumnElement[bool]) -> Iterator[Sequence[str]]:

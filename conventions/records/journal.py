@@ -24,7 +24,7 @@ from typing_extensions import TypedDict  # pydantic wants this one on Python 3.1
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import FailureText
 from conventions.core.units import moment
-from conventions.records.audit_entry import AuditEntry
+from conventions.records.audit_entry import RESERVED, AuditEntry
 from conventions.storage.redis_store import Store
 
 LATEST = timedelta(minutes=10)  # by which the clocks of Redis and of a recorder may differ
@@ -263,9 +263,10 @@ class AuditJournalEntry:
         """Read an audit entry; `signatures`: of the store. Raises: ValueError: the same."""
         if signatures and (fault := signatures.fault_of(fields[b"deed"], "deed")):
             raise ValueError(fault)
-        return cls(
-            id, AuditEntry.decode(fields[b"deed"]), _at(id, fields) if signatures is None else _appended(id, fields)
-        )
+        entry = AuditEntry.decode(fields[b"deed"])
+        if entry.action.startswith(RESERVED):
+            raise ValueError(f"nobody but who has a key of the audit writes the action {entry.action!r}")
+        return cls(id, entry, _at(id, fields) if signatures is None else _appended(id, fields))
 
 
 def read_entry(

@@ -1,82 +1,125 @@
 """Old rows of executions and actions are deleted by whole segments of their chains, so that what stays still fits (R10, R22).
 
-The segments stay. An action says which of them have no rows any more, and is there before the first row goes: `audit verify` finds rows that are
-missing for another reason.
+The segments stay. An action says which of them have no rows any more, and is in its chain before the first row goes: `audit verify` finds rows that
+are missing for another reason. Only who has a key of the audit writes that action, and looks first that the segments are as they were sealed: nobody
+makes young rows old by changing a date.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from conventions.core.actor import current_actor
+from conventions.core.audit_keys import AuditKeys
+from conventions.proof.chain import Chain, is_genuine
 from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, TABLES, ProvenTable
-from conventions.proof.verify import PURGE
+from conventions.proof.purged import PURGE, Purged, purged
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.storage.database import Database
+from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import SegmentRow
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows deleted in one transaction
 
 
 @dataclass(frozen=True)
-class Purged:
+class Deleted:
     """How many rows were deleted."""
 
     executions: int
     actions: int
 
 
-def purge(database: Database, executions_before: datetime, actions_before: datetime, *, batch: int = BATCH) -> Purged:
+def purge(
+    database: Database,
+    keys: AuditKeys | None,
+    executions_before: datetime,
+    actions_before: datetime,
+    *,
+    batch: int = BATCH,
+) -> Deleted:
     """Delete the rows of segments in which all is older than a moment, and rows of no chain that are.
 
     Rows go some at a time, each in a transaction of its own. A purge that was stopped is finished by the next one. A segment is a day at most, so a row
     stays for up to a day longer than it must.
 
+    Args:
+        database: the records.
+        keys: of the audit; without them rows that are in a chain stay, and the log says so.
+        executions_before: older ones go.
+        actions_before: the same.
+        batch: rows of one transaction.
+
     Raises:
+        ConfigurationError: see `Chain`; nothing of the chains was deleted.
         SQLAlchemyError: the rest stays.
     """
     limits = {EXECUTIONS.name: executions_before, ACTIONS.name: actions_before}
+    ends = _mark(database, keys, limits) if keys is not None else {}
+    if keys is None and _is_sealed(database):
+        logger.warning("rows that are sealed are not deleted: CONVENTIONS_AUDIT_KEYS is not set here")
+    found = [_delete(database, table, ends.get(table.name, 0), limits[table.name], batch) for table in TABLES]
+    return Deleted(*found)
+
+
+def _is_sealed(database: Database) -> bool:
+    with database.session(read_only=True) as session:
+        return session.scalar(select(SegmentRow.number).limit(1)) is not None
+
+
+def _mark(database: Database, keys: AuditKeys, limits: dict[str, datetime]) -> dict[str, int]:
+    """Say which segments have no rows from now on. Returns the number of the last row of each chain that may go."""
     with database.session() as session:
-        last = {table.name: _last_old(session, table, limits[table.name]) for table in TABLES}
-        before = {table.name: _last_purged(session, table) for table in TABLES}
+        chains = {table.name: Chain(session, table, keys) for table in TABLES}
+        for chain in chains.values():
+            chain.lock()
+        segments = {table.name: _segments(session, table, keys) for table in TABLES}
+        before = purged(session, keys, segments[ACTIONS.name])
+        last: Purged = {}
+        for table in TABLES:
+            last[table.name] = _last_old(segments[table.name], before[table.name], limits[table.name])
+            if last[table.name] == segments[table.name][-1].number > before[table.name]:
+                chains[table.name].close()
         if last != before:
             entry = AuditEntry(current_actor(), PURGE, "segments", None, before, last)
-            audit.record(session, entry)
-            for table in TABLES:
-                row = SegmentRow
-                marked = update(row).where(row.chain == table.name, row.number > 0, row.number <= last[table.name])
-                session.execute(marked.where(row.purged_by.is_(None)).values(purged_by=entry.id))
-    found = [_delete(database, table, last[table.name], limits[table.name], batch) for table in TABLES]
-    return Purged(*found)
+            audit.record_once(session, [(entry, utc_now())], chains[ACTIONS.name])
+        return {
+            table.name: next((one.last for one in segments[table.name] if one.number == last[table.name]), 0)
+            for table in TABLES
+        }
 
 
-def _last_old(session: Session, table: ProvenTable, limit: datetime) -> int:
+def _segments(session: Session, table: ProvenTable, keys: AuditKeys) -> Sequence[SegmentRow]:
+    """The segments of a chain in order, up to the first one that is not as it was sealed: what is behind it stays."""
+    row = SegmentRow
+    found: list[SegmentRow] = []
+    for number, one in enumerate(session.scalars(select(row).where(row.chain == table.name).order_by(row.number))):
+        if one.number != number or one.key not in keys or not is_genuine(one, keys):
+            break
+        found.append(one)
+    return found
+
+
+def _last_old(segments: Sequence[SegmentRow], before: int, limit: datetime) -> int:
     """The last segment up to which all is older than the limit, or was purged before."""
-    row = SegmentRow
-    younger = select(row.number).where(
-        row.chain == table.name, row.number > 0, row.last_at >= limit, row.purged_by.is_(None)
-    )
-    first = session.scalar(younger.order_by(row.number).limit(1))
-    query = select(row.number).where(row.chain == table.name)
-    if first is not None:
-        query = query.where(row.number < first)
-    return session.scalar(query.order_by(row.number.desc()).limit(1)) or 0
+    last = before
+    for one in segments[1:]:
+        if one.number <= before:
+            continue
+        if one.last_at >= limit or one.last < one.first:
+            break
+        last = one.number
+    return last
 
 
-def _last_purged(session: Session, table: ProvenTable) -> int:
-    row = SegmentRow
-    purged = select(row.number).where(row.chain == table.name, row.purged_by.is_not(None))
-    return session.scalar(purged.order_by(row.number.desc()).limit(1)) or 0
-
-
-def _delete(database: Database, table: ProvenTable, last: int, limit: datetime, batch: int) -> int:
-    row, segment = table.table, SegmentRow
-    with database.session(read_only=True) as session:
-        query = select(segment.last).where(segment.chain == table.name, segment.number == last)
-        end = session.scalar(query) or 0
+def _delete(database: Database, table: ProvenTable, end: int, limit: datetime, batch: int) -> int:
+    row = table.table
     old = getattr(row, table.at) < limit
     conditions: tuple[ColumnElement[bool], ...] = (
         (row.number != 0) & (row.number > 0) & (row.number <= end),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +12,7 @@ from conventions.core.actor import current_actor
 from conventions.core.error_text import first_line, text_of
 from conventions.core.errors import CredentialInPayload, PermissionDenied
 from conventions.execution.application import Application
-from conventions.records.audit_entry import AuditEntry
+from conventions.records.audit_entry import MOMENT, AuditEntry
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class telling_refusals:  # noqa: N801  # used like a function
 
 
 def _tell(app: Application, task: str, actor: str, error: BaseException) -> None:
-    after = {"task": task, "error": type(error).__name__}
+    after = {"task": task, "error": type(error).__name__, MOMENT: datetime.now(UTC).isoformat()}
     entry = AuditEntry(actor, ACTION, task, text_of(error)[:LONGEST], None, after)
     try:
         app.journal.note(entry)

@@ -275,7 +275,6 @@ class SegmentRow(Base):
     )  # the earliest and the last moment of what its rows tell, and of its begin
     last_at: Mapped[datetime] = mapped_column(UtcDateTime)
     code: Mapped[str] = mapped_column(String(24))
-    purged_by: Mapped[str | None] = mapped_column(String(36))  # the action by which its rows were deleted
 
 
 class ActorSaltRow(Base):

@@ -48,7 +48,7 @@ def test_what_is_whole(app: ConventionsApp) -> None:
     """A line for each chain, with its head; status 0. As JSON, one object for each."""
     result = run_in(app, "verify")
     assert result.exit_code == 0, result.output
-    assert "executions: whole: 10 rows in 1 segments, the last one is row 10; head executions:1:10:" in result.output
+    assert "executions: whole: 10 rows, the last one has number 10; audit head executions:1:10:" in result.output
     assert "actions: whole: 2 rows" in result.output
     found = json.loads(run_in(app, "verify", "--json").stdout)
     assert [(one["chain"], one["whole"], one["rows"], one["fault"]) for one in found] == [

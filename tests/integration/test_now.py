@@ -160,7 +160,6 @@ def test_what_is_wrong_is_said_on_all_surfaces(alone: Installation) -> None:
         assert re.search("Attempts by the minute: 60 succeeded, 40 retried, 25 dead", pages["alice"])
 
 
-@pytest.mark.everyday
 def test_short_jobs_keep_a_worker_busy(alone: Installation) -> None:
     """They have ended when somebody looks; what ran at the last report is said."""
     with alone.application(), alone.worker("--queues=immediate", "--concurrency=2"):
@@ -168,7 +167,6 @@ def test_short_jobs_keep_a_worker_busy(alone: Installation) -> None:
         wait_until(lambda: [one["busy"] for one in now(alone)[0]["workers"]] == [{Short.name: 2}])
 
 
-@pytest.mark.everyday
 def test_all_workers_killed(alone: Installation) -> None:
     """A worker that ends in order takes its report away; one that is killed is missed."""
     with alone.application() as app, alone.workers([], ["--queues=payments"]) as (one, other):

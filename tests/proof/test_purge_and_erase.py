@@ -2,6 +2,9 @@
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
+import re
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,8 +17,10 @@ from conventions.proof.names_in_text import Replacement
 from conventions.records import purge as purge_module
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.erase import Erased, erase
-from conventions.records.purge import Purged, purge
+from conventions.records.journal import Journal
+from conventions.records.purge import Deleted, purge
 from conventions.storage.database import Database, utc_now
+from conventions.storage.redis_store import Store
 from conventions.storage.tables import (
     ActorRoleRow,
     ActorSaltRow,
@@ -29,6 +34,7 @@ from conventions.storage.tables import (
 )
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.proof.proven import KEYS, LONG_AGO, SIGNED, act, acts, attack, executions, fault, reports, seal, write
+from tests.recorded import recorder, rejected
 
 NOW = LONG_AGO + timedelta(days=20)
 
@@ -65,25 +71,25 @@ def texts(database: Database) -> str:
 def test_whole_segments_go_and_their_headers_stay(aged: Database) -> None:
     """Each table has an age of its own; the audit says what went, also before that has its place."""
     limit = NOW - timedelta(days=1)
-    assert purge(aged, limit, LONG_AGO, batch=3) == Purged(10, 0)
+    assert purge(aged, KEYS, limit, LONG_AGO, batch=3) == Deleted(10, 0)
     assert (count(aged, ExecutionRow), count(aged, AuditRow)) == (10, 11)
     assert fault(aged) is None
     seal(aged)
     found = reports(aged)["executions"]
     assert (found.fault, found.rows, found.purged, found.segments) == (None, 10, 2, 4)
-    assert purge(aged, limit, limit) == Purged(0, 5)
+    assert purge(aged, KEYS, limit, limit) == Deleted(0, 5)
     seal(aged)
     assert {name: (one.fault, one.purged) for name, one in reports(aged).items()} == {
         "executions": (None, 2),
         "actions": (None, 1),
     }
     assert count(aged, SegmentRow) == 5 + 4
-    assert purge(aged, limit, limit) == Purged(0, 0)
+    assert purge(aged, KEYS, limit, limit) == Deleted(0, 0)
 
 
 def test_a_segment_with_one_young_row_stays_whole(aged: Database) -> None:
     """Its rows go together."""
-    assert purge(aged, LONG_AGO + timedelta(seconds=8), LONG_AGO) == Purged(5, 0)
+    assert purge(aged, KEYS, LONG_AGO + timedelta(seconds=8), LONG_AGO) == Deleted(5, 0)
     assert fault(aged) is None
 
 
@@ -91,17 +97,17 @@ def test_a_purge_that_was_stopped(aged: Database, monkeypatch: pytest.MonkeyPatc
     """Some rows of a segment are gone: that is no fault, and the next purge takes the rest."""
     limit = NOW - timedelta(days=1)
     monkeypatch.setattr(purge_module, "_delete", lambda *_: 0)
-    purge(aged, limit, limit)
+    purge(aged, KEYS, limit, limit)
     monkeypatch.undo()
     attack(aged, "DELETE FROM conventions_executions WHERE number IN (2, 3)")
     assert fault(aged) is None
-    assert purge(aged, limit, limit) == Purged(8, 5)
+    assert purge(aged, KEYS, limit, limit) == Deleted(8, 5)
     assert fault(aged) is None
 
 
 def test_rows_that_went_without_a_purge_are_missed_after_one(aged: Database) -> None:
     """A purge explains its own segments alone."""
-    purge(aged, NOW - timedelta(days=1), NOW - timedelta(days=1))
+    purge(aged, KEYS, NOW - timedelta(days=1), NOW - timedelta(days=1))
     attack(aged, "DELETE FROM conventions_executions WHERE number = 13")
     found = fault(aged)
     assert found is not None
@@ -124,17 +130,84 @@ def test_a_purge_that_nobody_with_a_key_has_made(aged: Database) -> None:
 def test_what_is_written_after_all_was_purged(aged: Database) -> None:
     """The end of a chain is purged, too, and the next row begins a segment of its own."""
     later = NOW + timedelta(days=1)
-    assert purge(aged, later, LONG_AGO) == Purged(20, 0)
+    assert purge(aged, KEYS, later, LONG_AGO) == Deleted(20, 0)
     write(aged, *executions(30, 2))
     assert fault(aged) is None
     assert reports(aged)["executions"].rows == 2
+
+
+def test_without_keys_what_is_sealed_stays(aged: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody could explain that it is gone."""
+    assert purge(aged, None, NOW, NOW) == Deleted(0, 0)
+    assert "CONVENTIONS_AUDIT_KEYS is not set here" in caplog.text
 
 
 def test_rows_without_a_place_go_by_their_age(database: Database) -> None:
     """Those of before the chain, and those that nobody seals since there are no keys."""
     write(database, *executions(1, 4), *acts(1, 2), keys=None)
     attack(database, "UPDATE conventions_executions SET number = 0 WHERE fence < 3")
-    assert purge(database, LONG_AGO + timedelta(seconds=4), LONG_AGO + timedelta(seconds=2)) == Purged(3, 1)
+    assert purge(database, None, LONG_AGO + timedelta(seconds=4), LONG_AGO + timedelta(seconds=2)) == Deleted(3, 1)
+
+
+SEGMENTS = "conventions_audit_segments"
+
+
+def test_young_rows_that_somebody_made_old(aged: Database) -> None:
+    """A segment that is not as it was sealed is not deleted, nor what is behind it."""
+    attack(
+        aged,
+        f"UPDATE {SEGMENTS} SET last_at = first_at, first_at = '2020-01-01 00:00:00+00:00', opened_at = '2020-01-01 00:00:00+00:00' WHERE number = 3",
+    )
+    assert purge(aged, KEYS, NOW - timedelta(days=1), LONG_AGO) == Deleted(10, 0)
+    assert count(aged, ExecutionRow) == 10
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "7, NULL",
+        "3, NULL",
+        "12, 'AAAAAAAAAAAAAAAAAAAAAAAA'",
+        "3, (SELECT code FROM conventions_executions WHERE number = 11)",
+    ],
+)
+def test_a_row_in_the_place_of_one_that_is_gone(aged: Database, values: str) -> None:
+    """Where nothing is any more, nothing may be."""
+    purge(aged, KEYS, NOW - timedelta(days=1), LONG_AGO)
+    assert fault(aged) is None
+    attack(
+        aged,
+        "INSERT INTO conventions_executions (id, message_id, generation, attempt, kind, actor, ended_at, fence, number, code) VALUES "
+        f"('forged', 'm', 0, 1, 'succeeded', 'ceo', '2026-11-01 00:00:00+00:00', 0, {values})",
+    )
+    found = fault(aged)
+    assert found is not None
+    assert found.what in ("edited", "inserted")
+    assert found.row is not None
+
+
+def test_a_purge_in_a_message_of_a_sender(aged: Database, store: Store) -> None:
+    """Each sender signs entries of the journal, and explains no deletion by that: nor does a row of a command."""
+    everything = {"executions": 10**15, "actions": 10**15}
+    forged = AuditEntry("web", "audit purge", "segments", None, None, everything)
+    store.entry_signatures = SIGNED
+    Journal(store).note(forged)
+    recorder(store, aged, audit_keys=KEYS).drain_once()
+    assert len(rejected(store)) == 1
+    act(aged, forged)
+    assert seal(aged) == 0
+    attack(aged, "DELETE FROM conventions_executions WHERE number = 13")
+    found = reports(aged)["executions"].fault
+    assert found is not None
+    assert "row 13 was" in found.text
+
+
+def test_a_row_of_the_future_keeps_no_segment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine has a wrong clock."""
+    monkeypatch.setattr(chain.Chain.__init__, "__kwdefaults__", {"now": lambda: LONG_AGO})
+    write(database, *executions(1, 5), *acts(1, 2, at=LONG_AGO + timedelta(days=3000)))
+    assert purge(database, KEYS, NOW, NOW) == Deleted(5, 2)
+    assert fault(database) is None
 
 
 # Erasing
@@ -284,6 +357,73 @@ def test_who_cannot_be_erased(named: Database, actor: str, by: str, text: str) -
     with pytest.raises(BusinessError, match=text):
         erased(named, actor, by=by)
     assert texts(named) == before
+
+
+@pytest.mark.parametrize("change", ["task = 'shop.Refund'", "actor = 'u-42'", "key = 'u-42:7'"])
+def test_nothing_is_signed_that_somebody_has_changed(named: Database, change: str) -> None:
+    """Whoever makes a row look like one of the person does not have his change signed."""
+    with named.session(read_only=True) as session:
+        id_ = session.scalar(select(func.min(ExecutionRow.id)).where(ExecutionRow.actor == "u-7"))
+    attack(named, f"UPDATE conventions_executions SET {change} WHERE id = '{id_}'")
+    attack(named, f"UPDATE conventions_executions SET actor = 'u-42' WHERE id = '{id_}'")
+    with pytest.raises(BusinessError, match="is not as it was sealed"):
+        erased(named)
+    found = fault(named)
+    assert found is not None
+    assert found.what == "edited"
+
+
+@pytest.mark.parametrize("name", ["", "   ", "...", "--"])
+def test_what_is_no_name(named: Database, name: str) -> None:
+    """A variable of a shell that is not set."""
+    before = texts(named)
+    with pytest.raises(BusinessError, match="is no name"):
+        erased(named, name)
+    assert texts(named) == before
+
+
+def test_a_name_that_is_a_number(named: Database) -> None:
+    """It is one only where it is the whole text."""
+    write(named, *executions(40, 3, actor="7"))
+    act(named, AuditEntry("7", "cancel", "7", "line 7 of 7"))
+    before = texts(named).count("u-42")
+    found = erased(named, "7")
+    assert (found.executions, found.actions, found.letters, found.logs) == (3, 1, 0, 0)
+    assert "line 7 of 7" in texts(named)
+    assert texts(named).count("u-42") == before
+    assert fault(named) is None
+
+
+def test_two_persons_at_once_beside_a_writer(named: Database) -> None:
+    """Whoever seals, counts and erases meanwhile."""
+    faults: list[BaseException] = []
+
+    def guarded(function: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001  # told below
+                faults.append(error)
+
+        return threading.Thread(target=run)
+
+    def write_on() -> None:
+        for one in range(100, 200, 5):
+            write(named, *executions(one, 5), *acts(one, 1, actor="u-42"))
+            act(named, AuditEntry("u-42", "cancel", "u-7", "u-42 and u-7"))
+            seal(named)
+
+    threads = [guarded(write_on), guarded(lambda: erased(named)), guarded(lambda: erased(named, "u-7"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    erased(named)
+    erased(named, "u-7")
+    seal(named)
+    assert fault(named) is None
+    assert not re.search(r"\bu-(42|7)\b", texts(named))
 
 
 def test_open_letters_are_redriven_or_discarded_first(named: Database) -> None:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
+from dataclasses import replace
+
 import pytest
 
 from conventions.proof import chain, chain_ends
@@ -208,18 +210,6 @@ def test_a_removed_segment_is_named(audited: Database, number: int) -> None:
     assert f"segment {number}" in found.text
 
 
-def test_rows_called_purged(audited: Database) -> None:
-    """A mark on a segment proves nothing: an action must say so."""
-    attack(
-        audited,
-        f"DELETE FROM {EXECUTIONS} WHERE number <= 10",
-        "UPDATE conventions_audit_segments SET purged_by = 'me' WHERE chain = 'executions' AND number = 1",
-    )
-    found = fault(audited)
-    assert found is not None
-    assert (found.what, "rows 1 to 10 were" in found.text) == ("removed", True)
-
-
 def test_a_cut_tail_is_seen_by_a_head_of_before(audited: Database) -> None:
     """All of the last segment is taken away, cleanly: only a head that was told elsewhere shows it."""
     with audited.session(read_only=True) as session:
@@ -259,12 +249,125 @@ def test_a_history_that_was_written_anew_with_the_key(audited: Database) -> None
 
 
 def test_a_head_that_nobody_has_signed(audited: Database) -> None:
-    """It proves nothing, and says so."""
+    """Anybody can print one: it says nothing, and hides no other fault."""
     with audited.session(read_only=True) as session:
         told = chain_ends.heads(session, KEYS)["executions"]
-    found = fault(audited, type(told)(**{**vars(told), "last": 40}))
+    forged = (replace(told, last=40), replace(told, key="unknown"))
+    found = reports(audited, told, *forged)["executions"]
+    assert (found.fault, found.heads, found.others) == (None, 1, 2)
+    attack(audited, f"UPDATE {EXECUTIONS} SET runtime = 9 WHERE number = 5")
+    found = reports(audited, *forged)["executions"]
+    assert found.fault is not None
+    assert found.fault.row == id_of(audited, 5)
+
+
+def test_two_heads_of_one_row(database: Database) -> None:
+    """The end was cut off, and others were written in its place: none of both hides the other."""
+    heads = []
+    for first in (1, 21):
+        write(database, *executions(first, 5))
+        with database.session(read_only=True) as session:
+            heads.append(chain_ends.heads(session, KEYS)["executions"])
+        if first == 1:
+            attack(database, f"DELETE FROM {EXECUTIONS}", f"DELETE FROM {SEGMENTS}")
+    assert fault(database) is None
+    found = fault(database, *heads)
     assert found is not None
-    assert "is not genuine" in found.text
+    assert "2 ends at row 5" in found.text
+
+
+def test_an_end_that_somebody_has_written(audited: Database) -> None:
+    """Nobody signs it: what happens is recorded, and waits to be sealed."""
+    attack(audited, f"UPDATE {SEGMENTS} SET last = 4000 WHERE chain = 'executions' AND number = 3")
+    write(audited, *executions(50, 3))
+    found = fault(audited)
+    assert found is not None
+    assert "segment 3 is not as it was sealed" in found.text
+    with audited.session(read_only=True) as session:
+        assert "executions" not in chain_ends.heads(session, KEYS)
+    attack(audited, f"UPDATE {SEGMENTS} SET last = 30 WHERE chain = 'executions' AND number = 3")
+    assert seal(audited) == 3
+    assert fault(audited) is None
+
+
+@pytest.mark.parametrize("salt", ["zz", "", "00"])
+def test_a_damaged_salt_keeps_nothing_from_being_recorded(audited: Database, salt: str) -> None:
+    """The rows wait until it is as it was."""
+    with audited.session(read_only=True) as session:
+        right = (
+            session.connection()
+            .exec_driver_sql("SELECT salt FROM conventions_actor_salts WHERE actor = 'u-42'")
+            .scalar_one()
+        )
+    attack(audited, f"UPDATE conventions_actor_salts SET salt = '{salt}' WHERE actor = 'u-42'")
+    write(audited, *executions(50, 3))
+    assert fault(audited) is not None
+    attack(audited, f"UPDATE conventions_actor_salts SET salt = '{right}' WHERE actor = 'u-42'")
+    assert seal(audited) == 3
+    assert fault(audited) is None
+
+
+ODD = {
+    "sqlite": (
+        "ended_at = 'soon'",
+        "runtime = 'fast'",
+        "code = x'00ff'",
+        "number = 4.5",
+        "number = 'four'",
+        "attempt = 'x'",
+        "actor = x'00ff'",
+    ),
+    "postgresql": ("ended_at = 'infinity'", "runtime = 'infinity'", "started_at = '-infinity'"),
+}
+
+
+def test_values_that_cannot_be_read(audited: Database) -> None:
+    """They are named, and end nothing."""
+    kind = "sqlite" if audited.is_sqlite else "postgresql"
+    attack(audited, f"CREATE TABLE sealed AS SELECT * FROM {EXECUTIONS} WHERE number = 4")
+    for change in ODD[kind]:
+        attack(audited, f"UPDATE {EXECUTIONS} SET {change} WHERE number = 4")
+        found = fault(audited)
+        assert found is not None, change
+        attack(
+            audited,
+            f"DELETE FROM {EXECUTIONS} WHERE id IN (SELECT id FROM sealed)",
+            f"INSERT INTO {EXECUTIONS} SELECT * FROM sealed",
+        )
+        assert fault(audited) is None
+
+
+def test_a_waiting_row_that_cannot_be_read(audited: Database) -> None:
+    """It stays out of the chain, and holds up no other."""
+    at = "soon" if audited.is_sqlite else "infinity"
+    attack(audited, FORGED.format(at=at, number="NULL", code="NULL"))
+    act(audited, AuditEntry("u-9", "cancel", "m2"))
+    found = fault(audited)
+    assert found is not None
+    assert seal(audited) == 1
+    found = fault(audited)
+    assert found is not None
+    assert (found.what, found.row) == ("inserted", "forged")
+
+
+def test_a_counted_row_of_the_future(audited: Database) -> None:
+    """It does not wait for its minute for ever."""
+    attack(
+        audited,
+        FORGED.format(at="2099-01-01 00:00:00+00:00", number="NULL", code="'k1.x'").replace(
+            "'cancel'", "'permission denied'"
+        ),
+    )
+    assert seal(audited) == 0
+    found = fault(audited)
+    assert found is not None
+    assert (found.what, found.row) == ("inserted", "forged")
+
+
+def test_zero_below_zero(audited: Database) -> None:
+    """SQLite has none."""
+    write(audited, *executions(50, 1, runtime=-0.0, wait=-0.0))
+    assert fault(audited) is None
 
 
 def test_the_salt_of_an_actor_is_taken_away_or_exchanged(audited: Database) -> None:

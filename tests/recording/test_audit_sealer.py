@@ -76,12 +76,46 @@ def test_an_end_that_was_cut_off_is_told(
         "DELETE FROM conventions_audit_segments WHERE chain = 'executions' AND number > 0",
     )
     AuditSealer(store, lambda: database, KEYS, lambda: True).look()
-    assert "the audit in SQL ends before what was sealed" in caplog.text
+    assert "the audit in SQL is not what was sealed" in caplog.text
     (row,) = contents(database, AuditRow)
     assert (row["action"], row["target"], row["before"]) == ("audit cut", "executions", str(before[0]))
     found = fault(database, *before)
     assert found is not None
     assert found.what == "cut"
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_an_end_that_is_cut_off_under_a_sealer(
+    sealer: AuditSealer, database: Database, caplog: pytest.LogCaptureFixture, all_of_it: bool
+) -> None:
+    """It says so at its next look, before it tells the new end: also where other rows stand there already."""
+    write(database, *executions(1, 5))
+    attack(database, "CREATE TABLE before AS SELECT * FROM conventions_audit_segments WHERE chain = 'executions'")
+    write(database, *executions(6, 5))
+    sealer.look()
+    attack(
+        database,
+        "DELETE FROM conventions_executions WHERE number > 5",
+        "DELETE FROM conventions_audit_segments WHERE chain = 'executions'",
+    )
+    if all_of_it:
+        attack(database, "DELETE FROM conventions_executions")
+    else:
+        attack(database, "INSERT INTO conventions_audit_segments SELECT * FROM before")
+        write(database, *executions(21, 7))
+    sealer.look()
+    sealer.look()
+    assert caplog.text.count("is not what was sealed") == 1
+    (row,) = contents(database, AuditRow)
+    assert (row["action"], row["target"], row["number"]) == ("audit cut", "executions", 1)
+
+
+def test_what_somebody_puts_in_the_place_of_heads(sealer: AuditSealer, store: Store, database: Database) -> None:
+    """It keeps nothing from being sealed."""
+    store.redis.set(store.key("audit", "heads"), "x")
+    act(database, AuditEntry("ops", "cancel", "m1"))
+    sealer.look()
+    assert [head.chain for head in kept_heads(store)] == ["actions"]
 
 
 def test_a_forged_head_is_not_believed(
@@ -93,7 +127,7 @@ def test_a_forged_head_is_not_believed(
     (head,) = kept_heads(store)
     store.redis.hset(store.key("audit", "heads"), "executions", str(replace(head, last=99)))
     AuditSealer(store, lambda: database, KEYS, lambda: True).look()
-    assert "ends before" not in caplog.text
+    assert "is not what was sealed" not in caplog.text
 
 
 def test_a_chain_of_another_key_is_said(store: Store, database: Database) -> None:
@@ -116,6 +150,7 @@ def stopped(process: psutil.Process) -> Iterator[None]:
         os.kill(process.pid, signal.SIGCONT)
 
 
+@pytest.mark.processes
 def test_a_recorder_that_was_paused_beyond_its_lease(store: Store, database: Database) -> None:
     """It comes back to a chain that has gone on, and goes on with that."""
     timings = replace(USUAL, recorder_lead=1.0, abandoned_after=0.5)
@@ -133,6 +168,7 @@ def test_a_recorder_that_was_paused_beyond_its_lease(store: Store, database: Dat
     assert (found.fault, found.rows, found.last) == (None, 60, 60)
 
 
+@pytest.mark.processes
 def test_a_recorder_that_was_paused_with_the_lock(
     store: Store, migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

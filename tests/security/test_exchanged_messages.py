@@ -24,6 +24,8 @@ from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_until_empty
 
+pytestmark = pytest.mark.processes
+
 Message = dict[str, Any]
 ONCE = RetryPolicy(attempts=1, network_attempts=1)
 

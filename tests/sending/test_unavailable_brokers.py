@@ -30,6 +30,8 @@ from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import at_most, wait_until
 from tests.workers import application, messages
 
+pytestmark = pytest.mark.processes  # each waits for servers that do not answer
+
 PATIENCE = 0.4  # seconds: `broker_timeout`
 
 

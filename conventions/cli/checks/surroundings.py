@@ -164,7 +164,7 @@ def _is_older(version: str, least: tuple[int, int]) -> bool:
 
 
 def _audit(app: ConventionsApp) -> None:
-    """Whether somebody seals the audit, and whether SQL has rows that nobody with a key has written. `audit verify` looks at all of it."""
+    """Whether somebody seals the audit, and whether SQL has rows that nobody with a key has written. Whether it is whole, `audit verify` says."""
     database = app.database
     if not database.is_there:  # its own line says so
         return

@@ -41,7 +41,6 @@ def upgrade() -> None:
         sa.Column("first_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("code", sa.String(24), nullable=False),
-        sa.Column("purged_by", sa.String(36)),
     )
     op.create_table(
         SALTS,
