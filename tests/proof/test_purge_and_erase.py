@@ -446,7 +446,7 @@ def test_names_with_odd_characters(database: Database) -> None:
     write(database, *executions(1, 4, actor=name))
     act(database, AuditEntry("ops", "note", "g", None, {name: name}, [name]))
     erased(database, name)
-    assert "Zo" not in texts(database)
+    assert not [part for part in ("山田", "\\u5c71", "O'Neil") if part in texts(database)]
     assert fault(database) is None
 
 
