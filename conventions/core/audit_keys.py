@@ -2,6 +2,10 @@
 
 from conventions.core.message_keys import MessageKeys
 
+RESERVED = (
+    "audit "  # actions that begin so explain what is not there in SQL, so only who has one of these keys writes them
+)
+
 
 class AuditKeys(MessageKeys):
     """The keys of the audit, by name; the first one seals, and each of them verifies.

@@ -20,7 +20,6 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.errors import ConfigurationError
 from conventions.core.units import milliseconds
 from conventions.proof import actor_codes
-from conventions.proof.heads import Head
 from conventions.proof.proven_tables import FORM, ProvenTable
 from conventions.proof.row_codes import RowCodes
 from conventions.storage.database import insert_into, utc_now
@@ -48,11 +47,6 @@ class Chain:
         self._session, self._table, self._keys, self._now = session, table, keys, now
         self._end: SegmentRow | None = None
         self._began = datetime.min.replace(tzinfo=UTC)
-
-    @property
-    def table(self) -> ProvenTable:
-        """Whose rows it numbers."""
-        return self._table
 
     @property
     def began(self) -> datetime:
@@ -90,13 +84,6 @@ class Chain:
         if self._end is None:
             self._end = self._open()
         return self._end
-
-    def head(self) -> Head | None:
-        """The end, signed; `None`: it was not locked."""
-        end = self._end
-        if end is None:
-            return None
-        return Head.sign(end, self._keys)
 
     def _open(self) -> SegmentRow:
         session, row = self._session, SegmentRow

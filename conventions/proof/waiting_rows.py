@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from conventions.core.audit_keys import AuditKeys
+from conventions.core.audit_keys import RESERVED, AuditKeys
 from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
 from conventions.proof.chain import LATEST, Chain
 from conventions.proof.proven_tables import ACTIONS, ProvenTable, Row
@@ -26,7 +26,6 @@ COUNTED = (
     "permission denied",
     "send refused",
 )  # actions of which a row counts those of a minute, and changes until that is over
-RESERVED = "audit "  # actions that begin so explain what is not there, so only who has a key of the audit writes them
 SEEN = "seen"  # in `after` of a row that counts, until it is in the chain: what it has counted
 LATE = timedelta(seconds=80)  # a minute, and what the sealer may take
 AFTER = timedelta(seconds=5)  # the end of the minute: a row is not sealed before

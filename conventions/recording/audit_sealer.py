@@ -81,6 +81,10 @@ class AuditSealer:
             waiting_rows.seal(database, table, self._keys, self._store.entry_signatures)
         with database.session(read_only=True) as session:
             now = chain_ends.heads(session, self._keys)
+            changed = (
+                chain_ends.ends(session).keys() - now.keys()
+            )  # they are not as they were sealed, or have a key that is not here
+            now |= {name: before[name] for name in changed & before.keys()}  # what was told stays
             cut = [
                 table
                 for table in TABLES
@@ -93,10 +97,6 @@ class AuditSealer:
             with database.session(read_only=True) as session:
                 now = chain_ends.heads(session, self._keys)
         self._tell(now)
-
-    def finish(self) -> None:
-        """Print the last heads: the log has them then up to the end of this process."""
-        self._print(self._told)
 
     def _before(self) -> "dict[str, Head]":
         """The ends that this process, or Redis, knows of before; the later one of both."""

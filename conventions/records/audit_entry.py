@@ -12,9 +12,6 @@ CANCEL, BATCH_CANCEL = (
     "batch cancel",
 )  # cancel by message id, which may be a batch's; cancel of a batch
 MOMENT = "told_at"  # in `after` of an entry that is counted: when it was told; one that arrives much later is a copy
-RESERVED = (
-    "audit "  # actions that begin so explain what is not there in SQL, so only who has a key of the audit writes them
-)
 CANCEL_BY_FORCE = "cancel by force"  # its process was killed, or was to be
 
 

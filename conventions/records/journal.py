@@ -21,10 +21,11 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
+from conventions.core.audit_keys import RESERVED
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import FailureText
 from conventions.core.units import moment
-from conventions.records.audit_entry import RESERVED, AuditEntry
+from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
 LATEST = timedelta(minutes=10)  # by which the clocks of Redis and of a recorder may differ

@@ -110,6 +110,19 @@ def test_an_end_that_is_cut_off_under_a_sealer(
     assert (row["action"], row["target"], row["number"]) == ("audit cut", "executions", 1)
 
 
+def test_an_end_that_somebody_has_written(
+    sealer: AuditSealer, store: Store, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told to nobody: what was told before stays."""
+    write(database, *executions(1, 5))
+    sealer.look()
+    before = kept_heads(store)
+    attack(database, "UPDATE conventions_audit_segments SET last = 4000 WHERE number = 1")
+    sealer.look()
+    assert kept_heads(store) == before
+    assert "is not what was sealed" not in caplog.text
+
+
 def test_what_somebody_puts_in_the_place_of_heads(sealer: AuditSealer, store: Store, database: Database) -> None:
     """It keeps nothing from being sealed."""
     store.redis.set(store.key("audit", "heads"), "x")
