@@ -428,6 +428,7 @@ def test_an_application_survives_pickle(app: ConventionsApp) -> None:
         assert isinstance(again.settings, Settings)
 
 
+@pytest.mark.thorough
 def test_the_settings_of_a_package_in_the_current_folder_survive_a_spawn(tmp_path: Path) -> None:
     """A spawned pool process does not find that folder on its path, as where `celery` is started by its script."""
     package = tmp_path / "shop"

@@ -256,6 +256,7 @@ def test_after_a_fork(logs: AttemptLogs, live: LiveLogs) -> None:
     assert live.of("parent")[0].ended
 
 
+@pytest.mark.thorough
 def test_a_silent_run_is_taken_for_ended(logs: AttemptLogs, live: LiveLogs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that lives says so, also where it logs nothing."""
     monkeypatch.setattr(live_logs, "SILENT_AFTER", 0.6)

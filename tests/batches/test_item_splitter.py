@@ -171,6 +171,7 @@ def test_what_items_holds_open_is_closed_with_the_turn(live_app: ConventionsApp,
     assert opened == ["opened", "closed"] * 6  # five turns, and one that finds the end
 
 
+@pytest.mark.thorough
 def test_a_turn_is_at_least_as_long_as_reading_again(live_app: ConventionsApp, tmp_path: Path) -> None:
     """Else each turn would cut one chunk, after reading all that was cut before."""
     Lazy.delay(tmp_path)
@@ -178,6 +179,7 @@ def test_a_turn_is_at_least_as_long_as_reading_again(live_app: ConventionsApp, t
     assert lines(tmp_path).count("opened") <= 7  # 0.2 s, 0.2, 0.4, 0.8: it doubles
 
 
+@pytest.mark.thorough
 def test_slow_items_are_signs_of_life(live_app: ConventionsApp, tmp_path: Path) -> None:
     """Each of them, not each chunk."""
     batch = Sleepy.delay(tmp_path)
@@ -212,6 +214,7 @@ def test_a_cancel_while_it_counts_is_heard(live_app: ConventionsApp, tmp_path: P
     assert lines(tmp_path) == []
 
 
+@pytest.mark.thorough
 def test_a_batch_that_began_in_time_does_not_expire(live_app: ConventionsApp, tmp_path: Path) -> None:
     """Neither between two turns, nor its chunks and its finish."""
     Late.delay(tmp_path)
@@ -263,6 +266,7 @@ def test_an_urgent_batch_is_urgent_to_its_end(live_app: ConventionsApp, tmp_path
     assert lines(tmp_path) == [f"process at {urgent}"] * 3 + [f"finish at {urgent}"]
 
 
+@pytest.mark.thorough
 def test_a_flush_of_large_chunks_is_bounded(live_app: ConventionsApp, tmp_path: Path) -> None:
     """Not a hundred of them: the splitter holds a few megabytes."""
     Heavy.delay(tmp_path)

@@ -267,6 +267,7 @@ def test_the_sweep_finds_more_than_its_limit(broker: Broker, store: Store) -> No
     assert broker.sizes("a") == broker.sizes("b") == Sizes(2 * many, 0, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.own_server
 def test_recovery_costs_the_same_behind_any_backlog(broker: Broker, store: Store) -> None:
     """With 100,000 messages queued, the sweep and the reads send the very commands that they send with none."""

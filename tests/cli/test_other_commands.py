@@ -336,6 +336,7 @@ def test_a_database_that_is_not_there_is_not_made_by_looking(
     assert not file.parent.exists()
 
 
+@pytest.mark.thorough
 def test_check_names_a_database_that_takes_no_writes(
     run: Run, commands_app: ConventionsApp, bury: Callable[..., None], postgres_url: str
 ) -> None:

@@ -727,6 +727,7 @@ def process(installation: Installation, *arguments: str) -> Iterator[subprocess.
         process.wait()
 
 
+@pytest.mark.processes
 def test_a_beat_of_its_own_process_is_seen(installation: Installation) -> None:
     """JSON is alone on standard output; the health check says yes while the beat runs, and no after it has ended."""
     (installation.folder / "project.py").write_text(PROJECT, encoding="utf-8")

@@ -369,6 +369,7 @@ def test_a_pause_that_is_refused(operator: User, shop_app: ConventionsApp, chang
     assert Pauses(shop_app.store).read().pauses == {}
 
 
+@pytest.mark.thorough
 def test_a_worker_and_a_task_are_paused(operator: User, shop_app: ConventionsApp) -> None:
     """A worker that does not say that it follows is named."""
     WorkerReports(shop_app.store).say("w1@host", WorkerReport(processes=1, queues=("mail",)))

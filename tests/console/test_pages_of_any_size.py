@@ -67,6 +67,7 @@ def _multiply(app: ConventionsApp, of: type[Base], rows: int) -> None:
         session.execute(text(statement), {"rows": rows})
 
 
+@pytest.mark.thorough
 def test_each_page(filled: Installation, rows: int) -> None:
     """For an operator, who sees all of it."""
     with flower(filled, FLOWER_BASIC_AUTH=LOGINS, CONVENTIONS_CONSOLE_ROLES=ROLES) as address:

@@ -57,8 +57,9 @@ def app(shop_app: ConventionsApp) -> ConventionsApp:
 
 
 @contextmanager
-def broken(shop: Installation, name: str) -> Iterator[None]:
-    """Let a function of the schedule raise within the block."""
+def broken(operator: User, shop: Installation, name: str) -> Iterator[None]:
+    """Let a function of the schedule raise within the block, after Flower has read the schedule, which it does once."""
+    operator.get("/schedules")
     (shop.folder / name).touch()
     yield
     (shop.folder / name).unlink()
@@ -320,7 +321,7 @@ def test_a_fault(operator: User, viewer: User, app: ConventionsApp) -> None:
 
 def test_a_calendar_that_raises(operator: User, shop: Installation, app: ConventionsApp) -> None:
     """Hides its own slots, and not the other schedules."""
-    with broken(shop, BROKEN_CALENDAR):
+    with broken(operator, shop, BROKEN_CALENDAR):
         pages = [operator.get(path) for path in ("/schedules", f"/schedules/{COUNT.name}")]
     assert [page.status_code for page in pages] == [200, 200]
     for page in pages:
@@ -556,7 +557,7 @@ def test_run_beside_one_that_has_not_ended(operator: User, app: ConventionsApp) 
 
 def test_a_run_whose_arguments_cannot_be_made(operator: User, shop: Installation, app: ConventionsApp) -> None:
     """Is said, and leaves nothing that a later one would wait for."""
-    with broken(shop, BROKEN_ARGUMENT):
+    with broken(operator, shop, BROKEN_ARGUMENT):
         answer = operator.post("/schedules/charge/run", {"reason": "why"})
     assert answer.status_code == 422
     assert "its message cannot be made: LookupError: no &lt;b&gt;orders" in answer.text

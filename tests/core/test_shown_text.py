@@ -73,6 +73,7 @@ def test_secrets_are_left_out(given: str, shown: str) -> None:
     assert without_secrets(given) == shown
 
 
+@pytest.mark.thorough
 def test_no_text_takes_long() -> None:
     """An error may have any text."""
     with at_most(0, slack=20):

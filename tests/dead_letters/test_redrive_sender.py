@@ -204,6 +204,7 @@ def test_an_open_one_says_what_waits(app: ConventionsApp) -> None:
     assert (found.is_open, found.waiting, found.by_others) == (True, 4, 0)
 
 
+@pytest.mark.thorough
 def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of them at once, each of which believes that it is the one."""
     from conventions.dead_letters import resend

@@ -266,6 +266,7 @@ def test_a_full_journal_stops_a_cancel(app: ConventionsApp, monkeypatch: pytest.
     assert len(waiting(app, "mail")) == 3
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example forgets what the last one left
 @given(
     here=st.lists(st.tuples(st.sampled_from(Priority), st.booleans(), st.booleans()), max_size=8),

@@ -122,6 +122,7 @@ def test_a_copy_is_one_of_its_own(app: ConventionsApp, asks: Any) -> None:
     assert Asking.heard == [(id_, 1, False, id_)]
 
 
+@pytest.mark.thorough
 def test_another_thread_may_read_it_meanwhile(app: ConventionsApp, asks: Any) -> None:
     """As the one that renews leases does; nothing that was there is missing at any moment."""
     faults: list[Exception] = []

@@ -95,7 +95,6 @@ def test_a_beat_outlives_a_restart_of_redis(tmp_path: Path) -> None:
         beat.__exit__(None, None, None)
 
 
-@pytest.mark.everyday
 def test_a_pause_holds_over_a_restart_which_takes_no_time(project: BeatProject) -> None:
     """SIGTERM ends beat at once with status 0; the next leads without waiting, and sends nothing until `resume`."""
     with project.process("beat") as beat:

@@ -132,7 +132,6 @@ def test_a_worker_that_does_not_report_may_consume_anything(app: ConventionsApp)
     assert found["immediate"].consumers is None
 
 
-@pytest.mark.everyday
 @pytest.mark.own_server
 def test_a_redis_that_stands_still_is_waited_for_once(
     store: Store, new_database: Callable[[Path], str], tmp_path: Path
@@ -166,7 +165,6 @@ def test_a_database_that_stands_still_holds_up_nobody(app: ConventionsApp, monke
     wait_until(lambda: "letters" not in levels(app).absent)
 
 
-@pytest.mark.everyday
 def test_a_redis_that_is_away_leaves_out_all_that_it_has(new_database: Callable[[Path], str], tmp_path: Path) -> None:
     """Without an exception."""
     with application(broker_url=f"unix://{tmp_path / 's'}", database_url=new_database(tmp_path)) as app:

@@ -124,7 +124,6 @@ def test_a_configured_broker_is_used_and_nothing_is_embedded(
         assert running.interrupt() == 0
 
 
-@pytest.mark.everyday
 def test_ctrl_c_lets_the_running_job_finish(shared_app: StackApp, shared_up: Running) -> None:
     """After Ctrl-C the job ends, then all services, with status 0; the stack is not found any more."""
     shared_app.send("last", 3)

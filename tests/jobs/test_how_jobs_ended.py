@@ -216,7 +216,7 @@ def test_a_dead_letter_that_was_closed(live_app: ConventionsApp, tmp_path: Path)
     assert state(live_app, sent.id) == "FAILURE"
 
 
-@pytest.mark.parametrize("how", ["cancelled", "revoked", "expired"])
+@pytest.mark.parametrize("how", ["cancelled", pytest.param("revoked", marks=pytest.mark.processes), "expired"])
 def test_what_was_kept_from_running(live_app: ConventionsApp, how: str) -> None:
     """It says how; Celery has one word for all."""
     options: dict[str, Any] = {"expires": 0.2} if how == "expired" else {}

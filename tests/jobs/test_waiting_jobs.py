@@ -520,6 +520,7 @@ def test_a_look_leaves_a_claim_as_it_is_stored(app: ConventionsApp) -> None:
     assert (reading.state, reading.message_id, reading.attempt) == ("done", "m1", 1)
 
 
+@pytest.mark.thorough
 def test_tables_that_are_locked(migrated_postgres_url: str, valkey_url: str) -> None:
     """As by a migration: a look gives up after two seconds, a wait at its time-out, and a state is not known."""
     with application(broker_url=valkey_url, database_url=migrated_postgres_url, key_prefix="t-locked") as app:

@@ -32,6 +32,7 @@ def test_what_our_classes_take_the_place_of() -> None:
     assert not found, "\n".join([HOW, *found])
 
 
+@pytest.mark.thorough
 def test_a_change_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of arguments, of what a method does, and of a name that is used and gone."""
 

@@ -15,6 +15,7 @@ from tests.workers import application
 LOGGER = "conventions.metrics.prometheus_server"
 
 
+@pytest.mark.thorough
 def test_redis_goes_and_comes_back(
     new_database: Callable[[Path], str],
     tmp_path: Path,

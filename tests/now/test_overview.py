@@ -367,6 +367,7 @@ def test_what_cannot_be_read_is_said(app: ConventionsApp) -> None:
     assert not found.is_well
 
 
+@pytest.mark.thorough
 def test_without_redis(new_database: Callable[[Path], str], tmp_path: Path) -> None:
     """Nothing is known, and that is said once for each fault."""
     with application(broker_url=f"unix://{tmp_path / 's'}", database_url=new_database(tmp_path)) as app:

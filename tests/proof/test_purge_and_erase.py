@@ -394,6 +394,7 @@ def test_a_name_that_is_a_number(named: Database) -> None:
     assert fault(named) is None
 
 
+@pytest.mark.thorough
 def test_two_persons_at_once_beside_a_writer(named: Database) -> None:
     """Whoever seals, counts and erases meanwhile."""
     faults: list[BaseException] = []

@@ -167,6 +167,7 @@ def fill(database: Database, number: int) -> None:
         session.execute(insert(ExecutionRow), rows)
 
 
+@pytest.mark.thorough
 def test_all_rows_take_the_memory_of_a_page(database: Database) -> None:
     """However many they are."""
     fill(database, 12 * PAGE)
@@ -193,6 +194,7 @@ def test_the_last_part_of_a_task(database: Database) -> None:
     assert [line.id for line in last] == ["m7", "m4", "m1"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "which",
     [

@@ -385,6 +385,7 @@ def test_what_others_send_and_nobody_can_run(
     assert paid(live_app, "none") == []
 
 
+@pytest.mark.processes
 def test_a_job_that_would_be_too_late(live_app: ConventionsApp, worker: Worker) -> None:
     """Nobody can take the expiry from it between two attempts."""
     sent = Later.apply_async(kwargs={"name": "late"}, expires=5)
@@ -574,6 +575,7 @@ def test_a_key_that_a_worker_does_not_have(other: ConventionsApp) -> None:
     assert letters(other) == []
 
 
+@pytest.mark.processes
 def test_messages_of_an_earlier_release(other: ConventionsApp) -> None:
     """They are believed until a moment, as by that release, and not after it."""
     installation: Installation = other.test_installation  # type: ignore[attr-defined]

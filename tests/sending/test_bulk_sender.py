@@ -338,6 +338,7 @@ def test_each_message_has_callbacks_of_its_own(app: ConventionsApp) -> None:
     assert len(set(linked)) == 2
 
 
+@pytest.mark.thorough
 def test_a_send_that_lost_its_connection_is_made_again(app: ConventionsApp) -> None:
     """The answer to a part is lost: it is sent again whole, and each message is there once."""
     stop = threading.Event()
@@ -392,6 +393,7 @@ def server(tmp_path: Path) -> Callable[[], ValkeyServer]:
     )
 
 
+@pytest.mark.thorough
 def test_a_broker_that_goes_away_half_way(
     server: Callable[[], ValkeyServer], new_database: Callable[[Path], str], tmp_path: Path
 ) -> None:

@@ -344,6 +344,7 @@ def test_an_unreachable_broker(closed_port: int, tmp_path: Path, send: Callable[
     assert "a-secret" not in str(found.value)
 
 
+@pytest.mark.thorough
 def test_the_default_patience_is_three_seconds(closed_port: int, tmp_path: Path) -> None:
     """A web request must not hang on a broker."""
     with application(broker_url=f"redis://127.0.0.1:{closed_port}", database_url=f"sqlite:///{tmp_path}/x"):

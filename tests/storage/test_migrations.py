@@ -225,6 +225,7 @@ def test_a_team_has_migrations_of_its_own(url: str, tmp_path: Path) -> None:
     database.dispose()
 
 
+@pytest.mark.thorough
 def test_the_versions_of_the_page(installation: Installation) -> None:
     """As `docs/operations.md` writes them, by the command."""
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -245,6 +245,7 @@ def test_the_large_message_of_a_process_keeps_no_others_from_being_read(reader: 
     assert reader.read() == 100
 
 
+@pytest.mark.thorough
 def test_what_is_held_of_large_messages_stays_below_its_limit(app: ConventionsApp, reader: Reader) -> None:
     """Whatever ends between two reads: beside one message for each process, and one that always comes."""
     qos, chance, processes = reader.channel.qos, random.Random(21), 2

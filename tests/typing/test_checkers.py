@@ -100,6 +100,7 @@ def check(project: Path, *command: str) -> str:
     return "" if ended.returncode == 0 else ended.stdout + ended.stderr
 
 
+@pytest.mark.thorough
 def test_mypy(project: Path, interpreter: Path) -> None:
     """Nothing is wrong but what is said to be."""
     assert check(project, "mypy", "--config-file", "mypy.ini", "--python-executable", str(interpreter), ".") == ""

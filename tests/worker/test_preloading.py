@@ -4,6 +4,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from conventions.app import ConventionsApp
 from conventions.storage.redis_store import Store
 from conventions.worker.preloading import Preloading
@@ -39,6 +41,7 @@ def first_job(store: Store, preload: str) -> int:
     return subprocess.run([sys.executable, "-c", code], timeout=patient(30), check=False).returncode
 
 
+@pytest.mark.thorough
 def test_a_forked_process_reads_nothing_for_its_first_job(store: Store) -> None:
     """Each of them would read the same."""
     preload = "from unittest.mock import Mock; Preloading(None).create(Mock())"

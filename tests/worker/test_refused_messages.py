@@ -40,6 +40,7 @@ def connections() -> Iterator[tuple[int, list[socket.socket]]]:
         one.close()
 
 
+@pytest.mark.thorough
 def test_a_store_that_does_not_answer_is_not_asked_for_each_message(
     connections: tuple[int, list[socket.socket]],
     new_database: Callable[[Path], str],

@@ -37,7 +37,7 @@ from tests.docker.containers.components import (
     worker_container,
 )
 from tests.docker.running_stack import why_not
-from tests.postgres import administer, database_of
+from tests.postgres import administer, database_of, let_go
 from tests.release_before import files_before
 from tests.workers import application
 
@@ -145,7 +145,7 @@ def celery_backend_cluster(celery_redis_backend: CeleryTestBackend) -> CeleryBac
 
 
 @pytest.fixture(scope="session")
-def database_server(postgresql: PostgreSQL) -> str:
+def database_server(postgresql: PostgreSQL) -> Iterator[str]:
     """The address of the server that has the records, as this process sees it, with a database to copy."""
     host, port = postgresql.get_addr("5432/tcp")
     server = URL.create("postgresql", LOGIN["POSTGRES_USER"], LOGIN["POSTGRES_PASSWORD"], host, port, "postgres")
@@ -156,7 +156,8 @@ def database_server(postgresql: PostgreSQL) -> str:
     with template.session() as session:
         session.execute(text("CREATE TABLE effects (name TEXT, worker TEXT)"))
     template.dispose()
-    return address
+    yield address
+    let_go(address)
 
 
 @pytest.fixture
