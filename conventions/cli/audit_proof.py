@@ -1,4 +1,4 @@
-"""`audit verify` and `audit erase`: whether the audit is whole, and a person's name out of it (R22)."""
+"""`audit verify`, `audit accept` and `audit erase`: whether the audit is whole, what is missing by right, and a person's name out of it (R22)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,12 +18,16 @@ from conventions.core.errors import ConfigurationError
 from conventions.core.reason import fault_of_reason
 from conventions.core.settings import ENV_PREFIX
 from conventions.proof import heads
+from conventions.proof.accepted_heads import ACCEPT
 from conventions.proof.heads import Head
 from conventions.proof.verify import ChainReport
 from conventions.proof.verify import verify as walk
 from conventions.proof.waiting_rows import LATE
 from conventions.recording.audit_sealer import kept_heads
+from conventions.records.accept import accept as accept_heads
+from conventions.records.accept import missed_heads
 from conventions.records.erase import erase as erase_actor
+from conventions.records.erase import rows_of
 from conventions.storage.database import utc_now
 
 BROKEN = 1  # the exit status
@@ -32,23 +36,28 @@ BROKEN = 1  # the exit status
 def add_to(group: click.Group) -> None:
     """Add the commands."""
     group.add_command(verify)
+    group.add_command(accept)
     group.add_command(erase)
 
 
-@click.command(cls=CeleryCommand)
-@click.option(
+HEAD = click.option(
     "--head",
     "told",
     multiple=True,
     metavar="HEAD",
     help="A head of before: the audit must still have it. Several times.",
 )
-@click.option(
+HEADS = click.option(
     "--heads",
     "log",
     type=click.File(errors="replace"),
     help="A file with heads, such as a worker's log; - reads standard input.",
 )
+
+
+@click.command(cls=CeleryCommand)
+@HEAD
+@HEADS
 @JSON
 @click.pass_context
 @one_line_errors
@@ -59,12 +68,7 @@ def verify(context: click.Context, *, told: tuple[str, ...], log: IO[str] | None
     """
     app = app_of(context)
     keys, database = _keys(app), existing(app.database)
-    wanted = [_head(text) for text in told] + (heads.find(log.read()) if log else [])
-    try:
-        wanted += kept_heads(app.store)
-    except RedisError as error:
-        say(f"without the heads that Redis keeps: {first_line(error)}", err=True)
-    reports = walk(database, keys, wanted, app.store.entry_signatures)
+    reports = walk(database, keys, _heads_of_before(app, told, log), app.store.entry_signatures)
     if as_json:
         print_json([_values(report) for report in reports])
     else:
@@ -73,6 +77,47 @@ def verify(context: click.Context, *, told: tuple[str, ...], log: IO[str] | None
         say(_of_heads(reports))
     if any(report.fault is not None or _is_late(report) for report in reports):
         context.exit(BROKEN)
+
+
+@click.command(cls=CeleryCommand)
+@HEAD
+@HEADS
+@NEEDED_REASON
+@YES
+@JSON
+@actor_option
+@click.pass_context
+@one_line_errors
+def accept(
+    context: click.Context,
+    *,
+    told: tuple[str, ...],
+    log: IO[str] | None,
+    reason: str,
+    yes: bool,
+    as_json: bool,
+    actor: str,
+) -> None:
+    """Say of heads of before that the audit is right not to have them: the database was restored from a copy of before.
+
+    An action names each of them, who said so, and why. `audit verify` takes them for no fault from then on. Refused while something else is wrong.
+    """
+    if fault := fault_of_reason(reason):
+        raise click.BadParameter(fault, param_hint="--reason")
+    app = app_of(context)
+    keys, database = _keys(app), existing(app.database)
+    missed = missed_heads(database, keys, _heads_of_before(app, told, log), app.store.entry_signatures)
+    if missed and not yes:
+        for report in missed:
+            say(f"{report.chain}: {_missed(report)}", err=True)
+        click.confirm("Accept that these rows are lost?", abort=True, err=True)
+    number = accept_heads(database, keys, missed, by=actor, reason=reason) if missed else 0
+    if as_json:
+        print_json({"accepted": number})
+    elif number:
+        say(f"accepted: {_heads(number)} of before; see `audit list --action '{ACCEPT}'`")
+    else:
+        say("nothing to accept: the audit has all of these heads")
 
 
 @click.command(cls=CeleryCommand)
@@ -93,6 +138,8 @@ def erase(context: click.Context, *, name: str, reason: str, yes: bool, as_json:
     app = app_of(context)
     keys, database = _keys(app), existing(app.database)
     if not yes:
+        executions, actions = rows_of(database, name)
+        say(f"{name} is the actor of {executions:,} executions and {actions:,} actions", err=True)
         click.confirm(f"Erase {name} for ever?", abort=True, err=True)
     found = erase_actor(database, keys, name, by=actor, reason=reason, believed=app.store.entry_signatures)
     if as_json:
@@ -115,6 +162,21 @@ def _keys(app: ConventionsApp) -> AuditKeys:
             [f"{ENV_PREFIX}AUDIT_KEYS is not set here; run this where a worker runs, which has them"]
         )
     return app.audit_keys
+
+
+def _heads_of_before(app: ConventionsApp, told: Sequence[str], log: IO[str] | None) -> list[Head]:
+    """Those that somebody gives, and those that Redis keeps."""
+    found = [_head(text) for text in told] + (heads.find(log.read()) if log else [])
+    try:
+        return found + kept_heads(app.store)
+    except RedisError as error:
+        say(f"without the heads that Redis keeps: {first_line(error)}", err=True)
+        return found
+
+
+def _missed(report: ChainReport) -> str:
+    longest = max(head.last for head in report.strange)
+    return f"it does not have {_heads(len(report.strange))} of before, the last one of row {longest}; it ends with row {report.last}"
 
 
 def _head(text: str) -> Head:
@@ -147,6 +209,10 @@ def _notes(report: ChainReport) -> list[str]:
     found = []
     if report.purged:
         found.append(f"the rows of segments 1 to {report.purged} were deleted, as the audit says; the segments fit")
+    if report.accepted:
+        found.append(
+            f"{_heads(report.accepted)} of before are not in it, as was accepted: see `audit list --action '{ACCEPT}'`"
+        )
     if report.erased:
         found.append(f"in {_rows(report.erased)} the name of a person was erased")
     if report.unproven:
@@ -161,6 +227,10 @@ def _rows(number: int) -> str:
     return "1 row" if number == 1 else f"{number:,} rows"
 
 
+def _heads(number: int) -> str:
+    return "1 head" if number == 1 else f"{number:,} heads"
+
+
 def _of_heads(reports: Sequence[ChainReport]) -> str:
     compared, others = sum(report.heads for report in reports), sum(report.others for report in reports)
     left_out = f"; {others} say nothing, since none of the keys has signed them" if others else ""
@@ -169,5 +239,6 @@ def _of_heads(reports: Sequence[ChainReport]) -> str:
 
 def _values(report: ChainReport) -> dict[str, Any]:
     values = asdict(report) | {"head": report.head and str(report.head), "whole": report.fault is None}
+    values["strange"] = [str(head) for head in report.strange]
     values["late"] = _is_late(report)
     return values

@@ -1,7 +1,7 @@
 """Whether the chains are whole: walks all segments and rows, and names the first thing of each chain that does not fit."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -13,11 +13,13 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
+from conventions.proof.accepted_heads import accepted_heads
 from conventions.proof.chain import following, is_genuine, read_exactly
 from conventions.proof.heads import Head
 from conventions.proof.proven_tables import ACTIONS, FORM, TABLES, ProvenTable, Row
-from conventions.proof.purged import Purged, purged, row_fits
+from conventions.proof.purged import Purged, purged
 from conventions.proof.row_codes import RowCodes
+from conventions.proof.sealed_actions import row_fits
 from conventions.storage.database import Database
 from conventions.storage.tables import SegmentRow
 
@@ -67,6 +69,8 @@ class ChainReport:
         erased: rows in which an actor was erased.
         heads: of before that were compared.
         others: heads of before that nobody with one of the keys has signed; they say nothing.
+        accepted: heads of before that the chain does not have, as somebody has said in an action.
+        strange: those that it does not have otherwise.
         head: the end, signed.
         fault: the first thing that does not fit.
     """
@@ -82,6 +86,8 @@ class ChainReport:
     erased: int = 0
     heads: int = 0
     others: int = 0
+    accepted: int = 0
+    strange: list[Head] = field(default_factory=list)
     head: Head | None = None
     fault: Fault | None = None
 
@@ -107,22 +113,35 @@ def verify(
         engine = engine.execution_options(conventions_read_only=True)
     with Session(engine) as session, session.begin():
         read_exactly(session)
-        gone: Purged = {}
+        explained = _Explained()
         reports = []
         for table in reversed(TABLES):  # the actions explain what is not there in both
-            walk = _Walk(session, table, keys, believed, gone)
+            walk = _Walk(session, table, keys, believed, explained)
             reports.append(walk.report([head for head in told if head.chain == table.name]))
         return reports[::-1]
 
 
+@dataclass
+class _Explained:
+    """What actions say of what is not there. The walk of the actions fills it."""
+
+    purged: Purged = field(default_factory=dict)
+    heads: frozenset[str] = frozenset()
+
+
 class _Walk:
     def __init__(
-        self, session: Session, table: ProvenTable, keys: AuditKeys, believed: EntrySignatures | None, gone: Purged
+        self,
+        session: Session,
+        table: ProvenTable,
+        keys: AuditKeys,
+        believed: EntrySignatures | None,
+        explained: _Explained,
     ) -> None:
         self._session, self._table, self._keys, self._believed = session, table, keys, believed
-        self._gone = gone  # filled by the walk of the actions
+        self._explained = explained
         self._found = ChainReport(table.name)
-        self._told: dict[int, set[str]] = {}  # the hash at a row, as heads of before say
+        self._told: dict[int, dict[str, Head]] = {}  # heads of before that are not compared yet, by row and hash
         self._codes: dict[str, str] = {}
 
     def report(self, told: Sequence[Head]) -> ChainReport:
@@ -146,11 +165,12 @@ class _Walk:
             found.segments, found.last = len(segments) - 1, segments[-1].last
             self._check_links(segments)
             if self._table is ACTIONS:
-                self._gone |= purged(self._session, self._keys, segments, self._fits)
-            found.purged = min(self._gone.get(self._table.name, 0), segments[-1].number - 1)
-        self._check_length(segments[-1].last if segments else 0)
+                self._explained.purged |= purged(self._session, self._keys, segments, self._fits)
+                self._explained.heads = accepted_heads(self._session, self._keys, segments, self._fits)
+            found.purged = min(self._explained.purged.get(self._table.name, 0), segments[-1].number - 1)
         for segment in segments[1:]:
             self._walk_rows(segment, are_left=segment.number <= found.purged)
+        self._look_at_heads(found.last)
         self._look_for_strangers(segments)
         if segments:
             found.head = Head.sign(segments[-1], self._keys)
@@ -164,32 +184,42 @@ class _Walk:
         """Those that are genuine count. Anybody can print a head, or write one into Redis."""
         for head in told:
             if head.key in self._keys and head.is_genuine(self._keys):
-                self._told.setdefault(head.last, set()).add(head.hash)
+                self._told.setdefault(head.last, {})[head.hash] = head
                 self._found.heads += 1
             else:
                 self._found.others += 1
-        for last, hashes in sorted(self._told.items()):
-            if len(hashes) > 1:
-                raise self._break(
-                    "edited",
-                    f"the chain had {len(hashes)} ends at row {last}, as heads of before say: it was written anew",
-                )
-
-    def _check_length(self, last: int) -> None:
-        longest = max(self._told, default=0)
-        if longest > last:
-            raise self._break(
-                "cut",
-                f"{_rows(last + 1, longest)} cut off: a head of before ends with row {longest}, and the chain with row {last}; or the "
-                "database was restored from a copy of before",
-            )
 
     def _compare(self, number: int, hash_: str) -> None:
-        if number in self._told and self._told[number] != {hash_}:
-            raise self._break(
-                "edited",
-                f"the chain had another hash at row {number}, as a head of before says: it was written anew up to there",
-            )
+        """The heads that end with this row: one with another hash is of another chain."""
+        for head in self._told.pop(number, {}).values():
+            if head.hash != hash_:
+                self._miss(head)
+
+    def _look_at_heads(self, last: int) -> None:
+        """Those of rows that are not there; then say the first one that the chain does not have."""
+        for number, heads in sorted(self._told.items()):
+            if number > last or len(heads) > 1:  # of rows that were purged two cannot both be right
+                for head in heads.values():
+                    self._miss(head)
+        strange = min(self._found.strange, key=lambda head: head.last, default=None)
+        if strange is None:
+            return
+        if strange.last > last:
+            longest = max(head.last for head in self._found.strange)
+            what: What = "cut"
+            text = f"{_rows(last + 1, longest)} cut off: a head of before ends with row {longest}, and the chain with row {last}"
+        else:
+            what = "edited"
+            text = f"the chain had another hash at row {strange.last}, as a head of before says: it was written anew up to there"
+        raise self._break(
+            what, f"{text}. Where the database was restored from a copy of before, and that was right: `audit accept`"
+        )
+
+    def _miss(self, head: Head) -> None:
+        if str(head) in self._explained.heads:
+            self._found.accepted += 1
+        else:
+            self._found.strange.append(head)
 
     # Segments
 
@@ -336,7 +366,7 @@ class _Walk:
         if refused is not None:
             raise self._break(
                 "inserted",
-                f"row {refused} was inserted: nobody with a key has signed it, so it was not sealed",
+                f"row {refused} was inserted: nobody with a key has signed it, so it was not sealed; look into it, then delete it",
                 refused,
             )
         if session.get_bind().dialect.name == "sqlite":  # there a column takes any value

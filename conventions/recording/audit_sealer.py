@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ResponseError
 
 from conventions.core.audit_keys import AuditKeys
+from conventions.core.error_text import first_line
 from conventions.core.rounds import Rounds
 from conventions.proof import heads
 from conventions.storage.redis_store import Store
@@ -97,6 +98,19 @@ class AuditSealer:
             with database.session(read_only=True) as session:
                 now = chain_ends.heads(session, self._keys)
         self._tell(now)
+
+    def finish(self) -> None:
+        """Print the heads as they are at the end of a recorder that led: what came since the last line would be in no log."""
+        from conventions.proof import chain_ends  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        self._rounds.stop()
+        if not self._has_begun:
+            return
+        try:
+            with self._database().session(read_only=True) as session:
+                self._print(chain_ends.heads(session, self._keys))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the process ends
+            logger.warning("the last heads of the audit are not in this log: %s", first_line(error))
 
     def _before(self) -> "dict[str, Head]":
         """The ends that this process, or Redis, knows of before; the later one of both."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.dead_letters.redrive_sender import Redriver
@@ -24,13 +25,27 @@ def counter_of(app: SendingApplication) -> EventCounter:
     return EventCounter(app.store, app.settings.split_after)
 
 
+@dataclass(frozen=True)
+class Duties:
+    """What must be told when the recorder ends; the rest ends with `stop` of `begin_duties`, or with the process."""
+
+    lost: LostMessages
+    sealer: AuditSealer | None
+
+    def stop(self) -> None:
+        """Before the recorder ends, if the process goes on after it."""
+        self.lost.stop()
+
+    def finish(self) -> None:
+        """After the recorder's last events."""
+        if self.sealer is not None:
+            self.sealer.finish()
+
+
 def begin_duties(
     app: SendingApplication, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
-) -> LostMessages:
-    """Start what the recorder that leads does beside recording, each in a thread of its own.
-
-    `on_step` counts a finished step. Returns the part that must be stopped if the process goes on after the recorder.
-    """
+) -> Duties:
+    """Start what the recorder that leads does beside recording, each in a thread of its own. `on_step` counts a finished step."""
     # A comparison of many messages may take longer than STUCK_AFTER, so it counts its steps for the keeper.
     recorder.compare = lambda: compare(app, on_step) if app.port.keeps_claims else None
     lost = LostMessages(app, lambda: recorder.leads)
@@ -38,11 +53,13 @@ def begin_duties(
     InterruptedStarts(app, lambda: recorder.leads).start(stop)
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
     Relay(app, lambda: recorder.leads).start(stop)
+    sealer = None
     if app.audit_keys is not None:
         level = logging.WARNING if app.settings.environment == "production" else logging.INFO
-        AuditSealer(app.store, lambda: app.database, app.audit_keys, lambda: recorder.leads, level=level).start()
+        sealer = AuditSealer(app.store, lambda: app.database, app.audit_keys, lambda: recorder.leads, level=level)
+        sealer.start()
     LogMover(LiveLogs(app.store), lambda: app.database, lambda: recorder.leads).start(stop)
     Counting(
         recorder.count, lambda: recorder.leads, Depths(app.store), lambda: app.port.levels(known_queues(app))
     ).start(stop)
-    return lost
+    return Duties(lost, sealer)

@@ -92,9 +92,10 @@ def record_for_ever(app: SendingApplication, parent: int, pulse: Pulse | None = 
             with suppress(RedisError):  # the lead lapses by itself
                 recorder.succeed(after)
 
+        duties = None
         if hasattr(app, "tasks"):
             _forget_broker(app)
-            begin_duties(app, recorder, lambda: asked.to_end, pulse.step)
+            duties = begin_duties(app, recorder, lambda: asked.to_end, pulse.step)
 
         def is_over() -> bool:
             pulse.step()
@@ -102,6 +103,8 @@ def record_for_ever(app: SendingApplication, parent: int, pulse: Pulse | None = 
 
         recorder.run(is_over)
         recorder.finish(LAST_DRAIN if asked.to_end else 0.0)
+        if duties is not None and asked.to_end:
+            duties.finish()
         status = 0
     except Exception:
         logger.exception("the recorder ended")

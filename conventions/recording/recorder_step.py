@@ -31,7 +31,7 @@ class RecorderStep(bootsteps.StartStopStep):
         recorder = Recorder(
             app.store, lambda: app.database, timings=app.timings, counter=counter_of(app), audit_keys=app.audit_keys
         )
-        self._lost = begin_duties(app, recorder, self._ended.is_set)
+        self._duties = begin_duties(app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
 
@@ -48,7 +48,8 @@ class RecorderStep(bootsteps.StartStopStep):
     def _stop(self, **_: Any) -> None:
         self._ended.set()
         if self._keeper is None:
-            self._lost.stop()
+            self._duties.stop()
             self._thread.join(STOP_WITHIN)
+            self._duties.finish()
         else:
             self._keeper.stop()

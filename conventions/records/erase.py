@@ -17,8 +17,8 @@ from conventions.proof import actor_codes, waiting_rows
 from conventions.proof.chain import Chain
 from conventions.proof.names_in_text import Replacement
 from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, TABLES, ProvenTable, Row
-from conventions.proof.purged import row_fits
 from conventions.proof.row_codes import RowCodes
+from conventions.proof.sealed_actions import row_fits
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database, utc_now
@@ -86,6 +86,16 @@ def erase(
     for table in TABLES:
         waiting_rows.seal(database, table, keys, believed)
     return _Erasing(database, keys, Replacement(actor, actor_codes.new_pseudonym()), believed).run(by, reason)
+
+
+def rows_of(database: Database, actor: str) -> tuple[int, int]:
+    """How many executions and actions an actor has: what a person is told before the name is erased. Raises: SQLAlchemyError."""
+    with database.session(read_only=True) as session:
+        counts = [
+            session.scalar(select(func.count()).select_from(one.table).where(one.table.actor == cut(actor)))
+            for one in (EXECUTIONS, ACTIONS)
+        ]
+    return counts[0] or 0, counts[1] or 0
 
 
 def _check(database: Database, actor: str, by: str) -> None:

@@ -93,10 +93,40 @@ def test_heads_of_a_log_and_of_redis(app: ConventionsApp, tmp_path: Path) -> Non
     assert (result.exit_code, "write a head as the log has it" in result.output) == (2, True)
 
 
+def test_a_restored_database(app: ConventionsApp, tmp_path: Path) -> None:
+    """Somebody says why rows are lost: `verify` with the log of before is whole from then on."""
+    assert app.audit_keys is not None
+    log = tmp_path / "worker.log"
+    with app.database.session(read_only=True) as session:
+        log.write_text(f"audit head {chain_ends.heads(session, app.audit_keys)['executions']}\n", encoding="utf-8")
+    attack(
+        app.database,
+        "DELETE FROM conventions_executions",
+        "DELETE FROM conventions_audit_segments WHERE chain = 'executions'",
+    )
+    assert run_in(app, "verify", "--heads", str(log)).exit_code == 1
+    given = ("--heads", str(log), "--reason", "backup of 04:00", "--actor", "ops")
+    result = run_in(app, "accept", *given)
+    assert result.exit_code == 1, "nobody has said yes"
+    assert "executions: it does not have 1 head of before, the last one of row 10; it ends with row 0" in result.output
+    result = run_in(app, "accept", *given, "--yes")
+    assert (result.exit_code, "accepted: 1 head of before" in result.output) == (0, True)
+    result = run_in(app, "verify", "--heads", str(log))
+    assert result.exit_code == 0, result.output
+    assert "1 head of before are not in it, as was accepted" in result.output
+    assert json.loads(run_in(app, "accept", *given, "--json").stdout) == {"accepted": 0}
+    listed = json.loads(run_in(app, "list", "--json", "--action", "audit accept").stdout)
+    assert [(one["actor"], one["reason"]) for one in listed] == [("ops", "backup of 04:00")]
+
+
 def test_without_keys(store: Store, new_database: Callable[[Path], str], tmp_path: Path) -> None:
     """It says where it must run."""
     with application(["tests.cli.command_tasks"], broker_url=store.url, database_url=new_database(tmp_path)) as bare:
-        for arguments in (("verify",), ("erase", "u-1", "--reason", "asked", "--yes", "--actor", "o")):
+        for arguments in (
+            ("verify",),
+            ("accept", "--reason", "restored"),
+            ("erase", "u-1", "--reason", "asked", "--yes", "--actor", "o"),
+        ):
             result = run_in(bare, *arguments)
             assert result.exit_code != 0
             assert "CONVENTIONS_AUDIT_KEYS is not set here" in result.output
@@ -104,7 +134,9 @@ def test_without_keys(store: Store, new_database: Callable[[Path], str], tmp_pat
 
 def test_erase(app: ConventionsApp) -> None:
     """It asks, needs a reason, and says what it did."""
-    assert run_in(app, "erase", "u-42", "--reason", "asked").exit_code == 1, "nobody has said yes"
+    result = run_in(app, "erase", "u-42", "--reason", "asked")
+    assert result.exit_code == 1, "nobody has said yes"
+    assert "u-42 is the actor of 10 executions and 0 actions" in result.output
     assert run_in(app, "erase", "u-42", "--yes").exit_code == 2
     assert run_in(app, "erase", "u-42", "--yes", "--reason", "...").exit_code == 2
     result = run_in(app, "erase", "u-42", "--yes", "--reason", "asked in writing", "--actor", "officer")

@@ -55,18 +55,23 @@ def test_from_a_job_to_its_proof(crew: tuple[ConventionsApp, Worker], module_ins
         wait_until(lambda: waiting(app) == 0, 30, "the action is sealed")
     wait_until(lambda: "audit head actions:" in worker.output, 30, "the head is in the log")
     worker.kill()
-    with module_installation.worker("-c", "2"):
+    with module_installation.worker("-c", "2") as second:
+        wait_until(lambda: "audit head executions:" in second.output, 60, "it leads, and has told a head")
+        Count.enqueue_many([{"number": number} for number in range(300, 310)])
         wait_until(
             lambda: app.journal.length() == 0 and app.broker.sizes("immediate") == Sizes(0, 0, 0), 60, "all is recorded"
         )
         status, found = verified(module_installation)
+        second.stop()
     assert status == 0, found
     assert [(one["chain"], one["whole"], one["waiting"]) for one in found] == [
         ("executions", True, 0),
         ("actions", True, 0),
     ]
-    assert found[0]["rows"] >= 300
+    assert found[0]["rows"] >= 310
     assert [one["heads"] for one in found] == [1, 1], "those that Redis keeps"
+    for one in found:
+        assert f"audit head {one['head']}" in second.output, "the last heads, when it stopped"
     with app.database.session() as session:
         session.execute(text("UPDATE conventions_executions SET runtime = 0 WHERE number = 7"))
     status, found = verified(module_installation)

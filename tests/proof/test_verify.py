@@ -273,7 +273,7 @@ def test_two_heads_of_one_row(database: Database) -> None:
     assert fault(database) is None
     found = fault(database, *heads)
     assert found is not None
-    assert "2 ends at row 5" in found.text
+    assert "another hash at row 5" in found.text
 
 
 def test_an_end_that_somebody_has_written(audited: Database) -> None:

@@ -53,6 +53,19 @@ def test_a_round(sealer: AuditSealer, store: Store, database: Database, caplog: 
     assert fault(database, *told.values()) is None
 
 
+def test_the_last_heads(sealer: AuditSealer, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """When the recorder ends, the log has the ends of the chains as they are then. One that never led says nothing."""
+    sealer.finish()
+    assert "audit head" not in caplog.text
+    write(database, *executions(1, 5))
+    sealer.look()
+    write(database, *executions(6, 5))
+    sealer.look()
+    assert "executions:1:10:" not in caplog.text, "there was a line less than ten minutes ago"
+    sealer.finish()
+    assert "audit head executions:1:10:" in caplog.text
+
+
 def test_one_that_does_not_lead_does_nothing(store: Store, database: Database) -> None:
     """Its database is not even made."""
 
