@@ -15,6 +15,7 @@ from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.error_text import first_line
 from conventions.core.errors import ConfigurationError
+from conventions.core.printable_text import printable
 from conventions.core.reason import fault_of_reason
 from conventions.core.settings import ENV_PREFIX
 from conventions.proof import heads
@@ -166,7 +167,12 @@ def _keys(app: ConventionsApp) -> AuditKeys:
 
 def _heads_of_before(app: ConventionsApp, told: Sequence[str], log: IO[str] | None) -> list[Head]:
     """Those that somebody gives, and those that Redis keeps."""
-    found = [_head(text) for text in told] + (heads.find(log.read()) if log else [])
+    found = [_head(text) for text in told]
+    if log is not None:
+        of_log = heads.find(log.read())
+        if not of_log:
+            raise click.BadParameter(f"it has no head, which begins with `{heads.PREFIX}`", param_hint="--heads")
+        found += of_log
     try:
         return found + kept_heads(app.store)
     except RedisError as error:
@@ -193,7 +199,7 @@ def _is_late(report: ChainReport) -> bool:
 
 def _print(report: ChainReport) -> None:
     if report.fault is not None:
-        say(f"{report.chain}: BROKEN: {report.fault.text}")
+        say(f"{report.chain}: BROKEN: {printable(report.fault.text)}")  # a row may say what looks like a line of this
         return
     if report.head is None:
         say(f"{report.chain}: nothing is sealed yet")
@@ -233,8 +239,10 @@ def _heads(number: int) -> str:
 
 def _of_heads(reports: Sequence[ChainReport]) -> str:
     compared, others = sum(report.heads for report in reports), sum(report.others for report in reports)
+    gone = sum(report.unknown for report in reports)
+    say_gone = f", but for {gone} whose rows were deleted since" if gone else ""
     left_out = f"; {others} say nothing, since none of the keys has signed them" if others else ""
-    return f"heads of before: {compared} compared{left_out}"
+    return f"heads of before: {compared - gone} compared{say_gone}{left_out}"
 
 
 def _values(report: ChainReport) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from conventions.core.errors import PayloadError, PermissionDenied, TooManyStart
 from conventions.core.units import milliseconds
 from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
-from conventions.idempotency.claims import START_LIMIT
 from conventions.permission.decisions import no_answer
 from conventions.storage.redis_store import Store
 
@@ -71,10 +70,11 @@ def check_unclaimed(task: DeclaredTask, job: Attempt) -> None:
         pipe.incr(name)
         pipe.pexpire(name, milliseconds(job.horizon))
         count, _ = pipe.execute()
-    if int(count) > START_LIMIT:
+    limit = task.app.settings.start_limit
+    if int(count) > limit:
         raise without_values(
             TooManyStarts(
-                f"{job.task}: its process ended {START_LIMIT} times while somebody was asked for a permission that it requires"
+                f"{job.task}: its process ended {limit} times while somebody was asked for a permission that it requires"
             )
         )
     with forgotten(store, name):

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from conventions.core.chunking import batched
 from conventions.core.errors import ConfigurationError
+from conventions.proof.readable import is_unreadable
 from conventions.storage.database import insert_into
 from conventions.storage.tables import ActorSaltRow
 
@@ -49,12 +50,21 @@ def forget(session: Session, actor: str) -> None:
 def _salts(session: Session, actors: Sequence[str]) -> dict[str, str]:
     row = ActorSaltRow
     query = select(row.actor, row.salt).where(row.actor.in_(actors))
-    return {actor: salt for actor, salt in session.execute(query)}  # noqa: C416  # typed
+    try:
+        return {actor: salt for actor, salt in session.execute(query)}  # noqa: C416  # typed
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        raise _damaged() from error
 
 
 def _code(actor: str, salt: str) -> str:
-    if not SALT_FORM.fullmatch(salt):
-        raise ConfigurationError(
-            [f"the salt of an actor is damaged: somebody has changed the table {ActorSaltRow.__tablename__}"]
-        )
+    if not isinstance(salt, str) or not SALT_FORM.fullmatch(salt):  # SQLite takes any type
+        raise _damaged()
     return hmac.new(bytes.fromhex(salt), actor.encode(), "sha256").hexdigest()
+
+
+def _damaged() -> ConfigurationError:
+    return ConfigurationError(
+        [f"the salt of an actor is damaged: somebody has changed the table {ActorSaltRow.__tablename__}"]
+    )

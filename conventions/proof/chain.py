@@ -21,6 +21,7 @@ from conventions.core.errors import ConfigurationError
 from conventions.core.units import milliseconds
 from conventions.proof import actor_codes
 from conventions.proof.proven_tables import FORM, ProvenTable
+from conventions.proof.readable import is_unreadable
 from conventions.proof.row_codes import RowCodes
 from conventions.storage.database import insert_into, utc_now
 from conventions.storage.tables import SegmentRow
@@ -63,7 +64,7 @@ class Chain:
             return
         end = self._end or self._open()
         coded = actor_codes.codes_of(self._session, (row["actor"] for row in rows))
-        codes = RowCodes(self._table, self._keys, end.key)
+        codes = RowCodes(self._table, self._keys, end.key, end.form)
         latest = self._now() + LATEST
         for row in rows:
             if end.last - end.first + 1 >= MOST_ROWS:
@@ -86,6 +87,18 @@ class Chain:
         return self._end
 
     def _open(self) -> SegmentRow:
+        try:
+            return self._opened()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
+            # Not the fault of what is to be recorded: that must wait, and not be put aside.
+            fault = f"the end of the chain of {self._table.name} cannot be read ({type(error).__name__}): somebody has changed the database. Rows wait"
+            raise ConfigurationError([fault]) from error
+
+    def _opened(self) -> SegmentRow:
         session, row = self._session, SegmentRow
         read_exactly(session)
         if session.get_bind().dialect.name == "postgresql":
@@ -105,13 +118,16 @@ class Chain:
                 "applications with one database have the same keys"
             )
             raise ConfigurationError([fault])
+        if end.form > FORM:
+            fault = f"the chain of {self._table.name} has form {end.form}: a later release seals it. Rows wait for a recorder of that release"
+            raise ConfigurationError([fault])
         if not all(one.key in self._keys and is_genuine(one, self._keys) for one in (first, end)):
             raise ConfigurationError(
                 [
                     f"the end of the chain of {self._table.name} is not as it was sealed: somebody has changed the database. Rows wait; see `audit verify`"
                 ]
             )
-        is_over = end.number == 0 or end.key != self._keys.signs_with
+        is_over = end.number == 0 or end.key != self._keys.signs_with or end.form != FORM
         return self._begin(end) if is_over or self._now() - end.opened_at >= LONGEST else end
 
     def _found(self) -> None:

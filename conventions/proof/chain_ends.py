@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof.chain import following, is_genuine
 from conventions.proof.heads import Head
-from conventions.proof.proven_tables import TABLES, ProvenTable
+from conventions.proof.proven_tables import ACTIONS, TABLES, ProvenTable
+from conventions.proof.purged import last_purged, marks
 from conventions.storage.tables import SegmentRow
 
 
@@ -37,16 +38,46 @@ def heads(session: Session, keys: AuditKeys) -> dict[str, Head]:
     }
 
 
-def goes_on(session: Session, table: ProvenTable, before: Head, now: Head) -> bool:
-    """Whether a chain that ended so before has gone on to its end now: by the codes of the rows between. Rows that were purged meanwhile cannot be compared."""
+def goes_on(session: Session, table: ProvenTable, before: Head, now: Head, keys: AuditKeys) -> bool:
+    """Whether a chain that ended so before has gone on to its end now: by the codes of the rows between.
+
+    Rows may be missing in segments that were purged, as a sealed action says: there the hash at the end of the segment counts.
+    """
     if now.last <= before.last:
         return (now.last, now.hash) == (before.last, before.hash)
+    codes = _codes(session, table, before.last, now.last)
+    if len(codes) == now.last - before.last:
+        return _followed(before.hash, codes) == now.hash
+    segments = _genuine(session, table, keys)  # the action was there before the first row went
+    gone = last_purged(marks(session, keys, _genuine(session, ACTIONS, keys))[table.name], segments)
+    hash_, last = before.hash, before.last
+    for segment in segments:
+        if segment.last <= last:
+            continue
+        if segment.number <= gone:
+            hash_, last = segment.hash, segment.last
+            continue
+        end = min(segment.last, now.last)
+        codes = _codes(session, table, last, end)
+        if len(codes) != end - last:
+            return False
+        hash_, last = _followed(hash_, codes), end
+    return hash_ == now.hash
+
+
+def _codes(session: Session, table: ProvenTable, after: int, last: int) -> Sequence[str | None]:
     number, code = table.rows.c.number, table.rows.c.code
-    query = select(code).where(number != 0, number > before.last, number <= now.last).order_by(number)
-    codes: Sequence[str | None] = session.scalars(query).all()
-    if len(codes) != now.last - before.last:
-        return True  # `audit verify` says whether they may be missing
-    hash_ = before.hash
+    query = select(code).where(number != 0, number > after, number <= last).order_by(number)
+    return session.scalars(query).all()
+
+
+def _followed(hash_: str, codes: Sequence[str | None]) -> str:
     for one in codes:
         hash_ = following(hash_, one or "")
-    return hash_ == now.hash
+    return hash_
+
+
+def _genuine(session: Session, table: ProvenTable, keys: AuditKeys) -> list[SegmentRow]:
+    row = SegmentRow
+    found = session.scalars(select(row).where(row.chain == table.name).order_by(row.number))
+    return [one for one in found if one.key in keys and is_genuine(one, keys)]

@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Table
 
 from conventions.storage.tables import AuditRow, ExecutionRow
 
-FORM = 1  # of the texts below; a release that writes other ones has another number, and reads these as well
+FORM = 1
+"""Of the texts below. A segment says which one its rows have. A release that adds a column to a table has the next number, and says below that the
+column is `later`: rows of segments of before are verified without it. A recorder of a release that does not know a form lets its rows wait."""
 
 Row: TypeAlias = Mapping[str, Any]
 """The columns of a row, by name."""
@@ -32,6 +35,7 @@ class ProvenTable:
         numbers: those that are floating point numbers.
         values: those that are JSON.
         free: those in which a person may be named.
+        later: columns that were added, by the first form that covers them.
     """
 
     name: str
@@ -42,25 +46,28 @@ class ProvenTable:
     numbers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
+    later: Mapping[str, int] = MappingProxyType({})
 
-    def text(self, row: Row, number: int, actor: str) -> bytes:
+    def text(self, row: Row, number: int, actor: str, form: int) -> bytes:
         """What the code of a row covers: `ascii()` of a list, since that is the same in each release of Python, and fast.
 
         Args:
             row: its columns; one that is not there counts as empty.
             number: its place in the chain.
             actor: the actor, or what stands for it, see `actor_codes.py`.
+            form: which columns it covers.
         """
-        found: list[Any] = list(map(row.get, self.columns))
-        for places, change in self._changes:
+        columns, changes = self._of_form[form] if form in self._of_form else self._learn(form)
+        found: list[Any] = list(map(row.get, columns))
+        for places, change in changes:
             for place in places:
                 if found[place] is not None:
                     found[place] = change(found[place])
         return ascii([self.name, number, actor, found]).encode("ascii")
 
-    def unsealed_text(self, row: Row) -> bytes:
+    def unsealed_text(self, row: Row, form: int = FORM) -> bytes:
         """What the signature of a row covers before it is in the chain."""
-        return self.text(row, 0, row["actor"])
+        return self.text(row, 0, row["actor"], form)
 
     @property
     def rows(self) -> Table:
@@ -68,10 +75,19 @@ class ProvenTable:
         return cast("Table", self.table.__table__)
 
     @cached_property
-    def _changes(self) -> list[tuple[list[int], Callable[[Any], Any]]]:
-        """Where values stand that SQL may give back as others, and what makes them equal: 5.0 for 5, another time zone, another order of names."""
+    def _of_form(self) -> dict[int, "_Covered"]:
+        return {}
+
+    def _learn(self, form: int) -> "_Covered":
+        """The columns of a form, and where values stand that SQL may give back as others, and what makes them equal: 5.0 for 5, another time zone."""
+        columns = [name for name in self.columns if self.later.get(name, 0) <= form]
         kinds = ((self.moments, _microseconds), (self.numbers, _float), (self.values, _json))
-        return [([self.columns.index(name) for name in names], change) for names, change in kinds if names]
+        changes = [([columns.index(name) for name in names if name in columns], change) for names, change in kinds]
+        found = self._of_form[form] = columns, [one for one in changes if one[0]]
+        return found
+
+
+_Covered: TypeAlias = tuple[list[str], list[tuple[list[int], Callable[[Any], Any]]]]
 
 
 def _microseconds(at: datetime) -> int:
@@ -79,7 +95,10 @@ def _microseconds(at: datetime) -> int:
 
 
 def _float(value: float) -> float:
-    return float(value) + 0.0  # SQLite has no -0.0
+    try:
+        return float(value) + 0.0  # SQLite has no -0.0
+    except OverflowError:  # a whole number that is larger
+        return value
 
 
 def _json(value: Any) -> str:

@@ -13,14 +13,15 @@ class RowCodes:
         table: of the rows.
         keys: of the audit.
         key: the name of the one.
+        form: of the segment that the rows are in, see `FORM`.
     """
 
-    def __init__(self, table: ProvenTable, keys: AuditKeys, key: str) -> None:
-        self._table, self._keys, self._key = table, keys, key
+    def __init__(self, table: ProvenTable, keys: AuditKeys, key: str, form: int) -> None:
+        self._table, self._keys, self._key, self._form = table, keys, key, form
 
     def code(self, row: Row, number: int, actor_code: str) -> str:
         """The code of a row with a number. Raises: KeyError: the key is not here."""
-        return self._keys.mac(self._table.text(row, number, actor_code), self._key)
+        return self._keys.mac(self._table.text(row, number, actor_code, self._form), self._key)
 
     @staticmethod
     def same(right: str, found: object) -> bool:
@@ -30,4 +31,6 @@ class RowCodes:
     def erased_code(self, row: Row, number: int) -> str:
         """The code of a row that was erased: of what it says now, and of its code in the chain, which stays. Raises: KeyError: the same."""
         before = str(row["code"]).encode()
-        return self._keys.mac(b"erased %b %b" % (before, self._table.text(row, number, row["actor"])), self._key)
+        return self._keys.mac(
+            b"erased %b %b" % (before, self._table.text(row, number, row["actor"], self._form)), self._key
+        )

@@ -1,7 +1,7 @@
 """Actions that explain what is not there: only holders of a key of the audit write them, and each counts only as it was sealed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -9,8 +9,11 @@ from sqlalchemy.orm import Session
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof import actor_codes
 from conventions.proof.proven_tables import ACTIONS, Row
+from conventions.proof.readable import readable
 from conventions.proof.row_codes import RowCodes
 from conventions.storage.tables import SegmentRow
+
+Fits: TypeAlias = Callable[[Row, SegmentRow], bool]
 
 
 def sealed_actions(
@@ -18,7 +21,7 @@ def sealed_actions(
     keys: AuditKeys,
     segments: Sequence[SegmentRow],
     action: str,
-    fits: Callable[[Row, str], bool] | None = None,
+    fits: Fits | None = None,
 ) -> Iterator[tuple[Row, SegmentRow]]:
     """The rows of an action that are as they were sealed, each with its segment.
 
@@ -27,13 +30,13 @@ def sealed_actions(
         keys: of the audit.
         segments: of the chain of actions, as they were sealed.
         action: its name.
-        fits: whether a row has the code of its place under a key.
+        fits: whether a row has the code of its place in a segment.
     """
     rows, looks = ACTIONS.rows, fits or _looking(session, keys)
     named = select(rows.c.id).where(rows.c.action == action, rows.c.number != 0, rows.c.number > 0)
-    for row in _readable(session, list(session.scalars(named))):
+    for row in readable(session, rows, list(session.scalars(named)), _explains_nothing):
         segment = next((one for one in segments if one.first <= row["number"] <= one.last), None)
-        if segment is not None and looks(row, segment.key):
+        if segment is not None and looks(row, segment):
             yield row, segment
 
 
@@ -47,18 +50,13 @@ def row_fits(codes: RowCodes, row: Row, actor_code: str | None, number: int | No
     return actor_code is not None and codes.same(codes.code(row, place, actor_code), row["code"])
 
 
-def _readable(session: Session, ids: Sequence[str]) -> list[Row]:
-    """The rows, without those that cannot be read, since somebody has written them so: they explain nothing."""
-    rows = ACTIONS.rows
-    try:
-        return [dict(row) for row in session.execute(select(rows).where(rows.c.id.in_(ids))).mappings()]
-    except Exception:  # noqa: BLE001  # each driver and each type has its own errors
-        return [] if len(ids) == 1 else [row for one in ids for row in _readable(session, [one])]
+def _explains_nothing(_: str) -> None:
+    """Somebody has written the row so; where it was sealed, `audit verify` names it."""
 
 
-def _looking(session: Session, keys: AuditKeys) -> Callable[[Row, str], bool]:
-    def fits(row: Row, key: str) -> bool:
+def _looking(session: Session, keys: AuditKeys) -> Fits:
+    def fits(row: Row, segment: SegmentRow) -> bool:
         codes = actor_codes.codes_of(session, [row["actor"]], create=False)
-        return row_fits(RowCodes(ACTIONS, keys, key), row, codes.get(row["actor"]))
+        return row_fits(RowCodes(ACTIONS, keys, segment.key, segment.form), row, codes.get(row["actor"]))
 
     return fits

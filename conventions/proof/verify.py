@@ -13,11 +13,12 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
-from conventions.proof.accepted_heads import accepted_heads
+from conventions.proof.accepted_heads import accepted_heads, lost_heads
 from conventions.proof.chain import following, is_genuine, read_exactly
 from conventions.proof.heads import Head
 from conventions.proof.proven_tables import ACTIONS, FORM, TABLES, ProvenTable, Row
-from conventions.proof.purged import Purged, purged
+from conventions.proof.purged import Marks, last_purged, marks
+from conventions.proof.readable import is_unreadable
 from conventions.proof.row_codes import RowCodes
 from conventions.proof.sealed_actions import row_fits
 from conventions.storage.database import Database
@@ -68,6 +69,7 @@ class ChainReport:
         waits_since: of when the oldest of them is.
         erased: rows in which an actor was erased.
         heads: of before that were compared.
+        unknown: those whose rows were deleted by right since, so that nobody can tell.
         others: heads of before that nobody with one of the keys has signed; they say nothing.
         accepted: heads of before that the chain does not have, as somebody has said in an action.
         strange: those that it does not have otherwise.
@@ -85,6 +87,7 @@ class ChainReport:
     waits_since: datetime | None = None
     erased: int = 0
     heads: int = 0
+    unknown: int = 0
     others: int = 0
     accepted: int = 0
     strange: list[Head] = field(default_factory=list)
@@ -125,8 +128,9 @@ def verify(
 class _Explained:
     """What actions say of what is not there. The walk of the actions fills it."""
 
-    purged: Purged = field(default_factory=dict)
+    purged: Marks = field(default_factory=dict)
     heads: frozenset[str] = frozenset()
+    lost: list[Head] = field(default_factory=list)
 
 
 class _Walk:
@@ -149,9 +153,9 @@ class _Walk:
             self._walk(told)
         except Broken as broken:
             self._found.fault = broken.fault
-        except (OperationalError, InterfaceError):
-            raise
-        except Exception as error:  # noqa: BLE001  # each driver and each type has its own errors
+        except Exception as error:
+            if isinstance(error, (OperationalError, InterfaceError)) and not is_unreadable(error):
+                raise
             text = f"a segment or a row cannot be read ({type(error).__name__}): somebody has written it so"
             self._found.fault = Fault(self._table.name, "edited", text)
         return self._found
@@ -165,12 +169,13 @@ class _Walk:
             found.segments, found.last = len(segments) - 1, segments[-1].last
             self._check_links(segments)
             if self._table is ACTIONS:
-                self._explained.purged |= purged(self._session, self._keys, segments, self._fits)
-                self._explained.heads = accepted_heads(self._session, self._keys, segments, self._fits)
-            found.purged = min(self._explained.purged.get(self._table.name, 0), segments[-1].number - 1)
+                self._hear_actions(segments)
+            self._hear([head for head in self._explained.lost if head.chain == self._table.name])
+            said = self._explained.purged.get(self._table.name, set())
+            found.purged = max(min(last_purged(said, segments), segments[-1].number - 1), 0)
         for segment in segments[1:]:
             self._walk_rows(segment, are_left=segment.number <= found.purged)
-        self._look_at_heads(found.last)
+        self._look_at_heads(segments)
         self._look_for_strangers(segments)
         if segments:
             found.head = Head.sign(segments[-1], self._keys)
@@ -189,18 +194,29 @@ class _Walk:
             else:
                 self._found.others += 1
 
+    def _hear_actions(self, segments: Sequence[SegmentRow]) -> None:
+        """What actions say of what is not there."""
+        place = self._session, self._keys, segments
+        self._explained.purged = marks(*place, self._fits_segment)
+        self._explained.heads = accepted_heads(*place, self._fits_segment)
+        self._explained.lost = lost_heads(*place, self._fits_segment)
+
     def _compare(self, number: int, hash_: str) -> None:
         """The heads that end with this row: one with another hash is of another chain."""
         for head in self._told.pop(number, {}).values():
             if head.hash != hash_:
                 self._miss(head)
 
-    def _look_at_heads(self, last: int) -> None:
+    def _look_at_heads(self, segments: Sequence[SegmentRow]) -> None:
         """Those of rows that are not there; then say the first one that the chain does not have."""
+        last = segments[-1].last if segments else 0
         for number, heads in sorted(self._told.items()):
-            if number > last or len(heads) > 1:  # of rows that were purged two cannot both be right
-                for head in heads.values():
+            for head in heads.values():
+                # Of rows that were purged two cannot both be right, and the segment must be the one that it was.
+                if number > last or len(heads) > 1 or not _has(segments, head):
                     self._miss(head)
+                else:
+                    self._found.unknown += 1
         strange = min(self._found.strange, key=lambda head: head.last, default=None)
         if strange is None:
             return
@@ -234,7 +250,7 @@ class _Walk:
                     "key missing",
                     f"segment {number} was sealed with the key {segment.key}, which is not in CONVENTIONS_AUDIT_KEYS",
                 )
-            if segment.form != FORM:
+            if segment.form > FORM:
                 raise self._break(
                     "key missing",
                     f"segment {number} has form {segment.form}: a later release has sealed it, so verify with that one",
@@ -254,7 +270,7 @@ class _Walk:
             number, id_ = row["number"], row["id"]
             if number < expected:
                 raise self._break("inserted", f"row {id_} was inserted: another row has number {number}, too", id_)
-            if not self._fits(row, segment.key):
+            if not self._fits(row, segment):
                 raise self._misfit(row, segment, expected)
             self._found.erased += row["erased"] is not None
             if number > expected and not are_left:
@@ -316,11 +332,16 @@ class _Walk:
         if new:
             self._codes |= actor_codes.codes_of(self._session, new, create=False)
 
-    def _fits(self, row: Row, key: str, number: int | None = None) -> bool:
+    def _fits_segment(self, row: Row, segment: SegmentRow) -> bool:
+        return self._fits(row, segment)
+
+    def _fits(self, row: Row, segment: SegmentRow, number: int | None = None) -> bool:
         """Whether the code of a row is that of what it says, and of its number, or of another one."""
         try:
             self._learn({row["actor"]})
-            return row_fits(RowCodes(self._table, self._keys, key), row, self._codes.get(row["actor"]), number)
+            return row_fits(
+                RowCodes(self._table, self._keys, segment.key, segment.form), row, self._codes.get(row["actor"]), number
+            )
         except (TypeError, ValueError, ArithmeticError, AttributeError):  # it has values of other types
             return False
 
@@ -328,7 +349,7 @@ class _Walk:
         """Why a row does not fit: it was moved, inserted, or edited."""
         id_, number = row["id"], row["number"]
         for one in range(segment.first, segment.last + 1):
-            if one != number and self._fits(row, segment.key, one):
+            if one != number and self._fits(row, segment, one):
                 return self._break(
                     "moved", f"row {id_} was moved: it has number {number}, and was sealed as number {one}", id_
                 )
@@ -392,21 +413,35 @@ class _Walk:
                     f"row {id_} was inserted: it says that it is older than the chain, and its time is later",
                     id_,
                 )
-        self._look_at_waiting()
+        self._look_at_waiting(segments)
 
-    def _look_at_waiting(self) -> None:
+    def _look_at_waiting(self, segments: Sequence[SegmentRow]) -> None:
         """Rows that wait have a signature, but those of a release before."""
-        rows = self._table.rows
-        ids = self._session.scalars(select(rows.c.id).where(rows.c.number.is_(None)).limit(PAGE)).all()
-        for row in self._read(ids) if ids else ():
-            try:
+        rows, began = self._table.rows, segments[0].opened_at if segments else None
+        after = ""
+        while True:
+            query = select(rows.c.id).where(rows.c.number.is_(None), rows.c.id > after).order_by(rows.c.id).limit(PAGE)
+            ids = self._session.scalars(query).all()
+            for row in self._read(ids) if ids else ():
                 fault = waiting_rows.fault_of(self._table, row, self._believed)
-            except (TypeError, ValueError, ArithmeticError, AttributeError):
-                fault = "it cannot be read"
-            if fault and row["code"] is not None:
-                raise self._break(
-                    "inserted", f"row {row['id']}, which waits to be sealed, was inserted or edited: {fault}", row["id"]
+                is_old = row["code"] is None and (
+                    began is None or waiting_rows.is_of_before(row[self._table.at], began)
                 )
+                if fault and not is_old:
+                    raise self._break(
+                        "inserted",
+                        f"row {row['id']}, which waits to be sealed, was inserted or edited: {fault}",
+                        row["id"],
+                    )
+            if len(ids) < PAGE:
+                return
+            after = ids[-1]
+
+
+def _has(segments: Sequence[SegmentRow], head: Head) -> bool:
+    """Whether the segment of a head may have ended with its row."""
+    found = next((one for one in segments if one.number == head.segment), None)
+    return found is not None and found.first - 1 <= head.last <= found.last
 
 
 def _rows(first: int, last: int) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from conventions.core.audit_keys import RESERVED, AuditKeys
 from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
 from conventions.proof.chain import LATEST, Chain
-from conventions.proof.proven_tables import ACTIONS, ProvenTable, Row
+from conventions.proof.proven_tables import ACTIONS, FORM, ProvenTable, Row
+from conventions.proof.readable import ODD, is_unreadable, readable
 from conventions.storage.database import SIGNER, Database, utc_now
 from conventions.storage.tables import AuditRow
 
@@ -48,7 +49,13 @@ def fault_of(table: ProvenTable, row: Row, believed: EntrySignatures | None) -> 
     """Why a row that waits is not believed; empty: it is."""
     if table is ACTIONS and str(row["action"]).startswith(RESERVED):
         return "nobody but who has a key of the audit writes this action"
-    return believed.fault_of_row(table.unsealed_text(row), row["code"]) if believed else ""
+    if believed is None:
+        return ""
+    try:
+        faults = [believed.fault_of_row(table.unsealed_text(row, form), row["code"]) for form in range(FORM, 0, -1)]
+    except ODD as error:
+        return f"it cannot be read ({type(error).__name__})"
+    return "" if "" in faults else faults[0]
 
 
 def seal(database: Database, table: ProvenTable, keys: AuditKeys, believed: EntrySignatures | None) -> int:
@@ -69,12 +76,12 @@ def seal(database: Database, table: ProvenTable, keys: AuditKeys, believed: Entr
     sealed = 0
     while True:
         with database.session(read_only=True) as session:
-            if not _ids(session, table, 1):
+            if not _some_wait(session, table):
                 return sealed
         with database.session() as session:
             chain = Chain(session, table, keys)
             chain.lock()  # before the rows are read: nobody else numbers them then
-            rows = list(_readable(session, table, _ids(session, table, AT_ONCE)))
+            rows = _rows(session, table, _ids(session, table, AT_ONCE))
             good = list(_believed(session, table, rows, believed, chain.began))
             for row in good:
                 if table is ACTIONS and row["action"] in COUNTED and isinstance(row["after"], dict):
@@ -111,31 +118,53 @@ def is_late(session: Session, table: ProvenTable) -> bool:
 def has_refused(session: Session, table: ProvenTable) -> bool:
     """Whether there are rows that were not believed."""
     row = table.table
-    return session.scalar(select(row.id).where(row.number != 0, row.number < 0).limit(1)) is not None
+    return session.scalar(select(row.number).where(row.number != 0, row.number < 0).limit(1)) is not None
 
 
-def _ids(session: Session, table: ProvenTable, most: int) -> list[str]:
+def _some_wait(session: Session, table: ProvenTable) -> bool:
+    try:
+        return bool(session.scalars(_waiting(table, 1)).all())
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        return True  # `_ids` leaves it out
+
+
+def _waiting(table: ProvenTable, most: int) -> Select[tuple[str]]:
     rows = table.rows
     query = select(rows.c.id).where(rows.c.number.is_(None)).order_by(rows.c[table.at], rows.c.id).limit(most)
     if table is ACTIONS:
         now = utc_now()
         minute, latest = (now - AFTER).replace(second=0, microsecond=0), now + LATEST
         query = query.where((AuditRow.at < minute) | (AuditRow.at > latest) | AuditRow.action.not_in(COUNTED))
-    return list(session.scalars(query))
+    return query
 
 
-def _readable(session: Session, table: ProvenTable, ids: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows. One that cannot be read, since somebody has written it so, stays out of the chain and holds up no other."""
-    rows = table.rows
+def _ids(session: Session, table: ProvenTable, most: int) -> list[str]:
     try:
-        found = session.execute(select(rows).where(rows.c.id.in_(ids)).order_by(rows.c[table.at], rows.c.id)).mappings()
-        yield from [dict(row) for row in found]
-    except Exception:  # noqa: BLE001  # each driver and each type has its own errors
-        if len(ids) > 1:
-            for one in ids:
-                yield from _readable(session, table, [one])
-        else:
-            _leave_out(session, table, ids[0], NOT_BELIEVED)
+        return list(session.scalars(_waiting(table, most)))
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        _leave_out_unreadable(session, table)
+        return list(session.scalars(_waiting(table, most)))
+
+
+def _leave_out_unreadable(session: Session, table: ProvenTable) -> None:
+    """Leave rows out of the chain whose id cannot be read. Only SQLite has such."""
+    rows = table.rows
+    for hexadecimal in session.scalars(select(func.hex(rows.c.id)).where(rows.c.number.is_(None))).all():
+        try:
+            bytes.fromhex(hexadecimal).decode()
+        except UnicodeDecodeError:
+            session.execute(update(rows).where(func.hex(rows.c.id) == hexadecimal).values(number=NOT_BELIEVED))
+
+
+def _rows(session: Session, table: ProvenTable, ids: list[str]) -> list[dict[str, Any]]:
+    """The rows in order. One that cannot be read stays out of the chain."""
+    found = readable(session, table.rows, ids, lambda id_: _leave_out(session, table, id_, NOT_BELIEVED))
+    place = {id_: number for number, id_ in enumerate(ids)}
+    return sorted(map(dict, found), key=lambda row: place[row["id"]])
 
 
 def _believed(
@@ -148,9 +177,14 @@ def _believed(
             yield row
             continue
         number = OF_ANOTHER_KEY if fault == KEY_NOT_HERE else NOT_BELIEVED
-        if row["code"] is None and row[table.at] < began + OTHER_RELEASE:
+        if row["code"] is None and is_of_before(row[table.at], began):
             number = UNPROVEN
         _leave_out(session, table, row["id"], number)
+
+
+def is_of_before(at: datetime, began: datetime) -> bool:
+    """Whether a row without a signature may be of a release before; `began`: when the chain did."""
+    return at < began + OTHER_RELEASE
 
 
 def _leave_out(session: Session, table: ProvenTable, id_: str, number: int) -> None:

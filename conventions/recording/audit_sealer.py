@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 EVERY = 2.0  # seconds between two looks: a row waits for at most 10
 LOG_EVERY = 600.0  # seconds between two lines of the log with the heads, where they have changed
 LONGEST, MOST = 500, 10  # characters of a head that Redis keeps, and heads
-CUT = "audit cut"  # the action
 KEPT = 90 * 86400  # seconds that Redis keeps the heads after their last change
 
 
@@ -65,7 +64,7 @@ class AuditSealer:
 
     def look(self) -> None:
         """One round. Raises: RedisError, SQLAlchemyError, ConfigurationError: the next round goes on."""
-        from conventions.proof import chain_ends, waiting_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.proof import waiting_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.proof.proven_tables import TABLES  # noqa: PLC0415  # the same
 
         if not self._leads():
@@ -78,8 +77,21 @@ class AuditSealer:
                     waiting_rows.forgive(session, table)
             self._has_begun = True
         before = self._before()  # read before SQL: another recorder may be telling a later one
+        fault: Exception | None = None
         for table in TABLES:
-            waiting_rows.seal(database, table, self._keys, self._store.entry_signatures)
+            try:
+                waiting_rows.seal(database, table, self._keys, self._store.entry_signatures)
+            except Exception as error:  # noqa: BLE001  # the ends are looked at all the same; it is raised below
+                fault = fault or error
+        self._compare(database, before)
+        if fault is not None:
+            raise fault
+
+    def _compare(self, database: "Database", before: "dict[str, Head]") -> None:
+        """Look whether the chains have gone on from the ends that are known, and tell the new ones."""
+        from conventions.proof import chain_ends  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.proof.proven_tables import TABLES  # noqa: PLC0415  # the same
+
         with database.session(read_only=True) as session:
             now = chain_ends.heads(session, self._keys)
             changed = (
@@ -90,7 +102,10 @@ class AuditSealer:
                 table
                 for table in TABLES
                 if (known := before.get(table.name)) is not None
-                and ((end := now.get(table.name)) is None or not chain_ends.goes_on(session, table, known, end))
+                and (
+                    (end := now.get(table.name)) is None
+                    or not chain_ends.goes_on(session, table, known, end, self._keys)
+                )
             ]
         for table in cut:
             self._say_cut(database, before[table.name], now.get(table.name))
@@ -115,7 +130,7 @@ class AuditSealer:
     def _before(self) -> "dict[str, Head]":
         """The ends that this process, or Redis, knows of before; the later one of both."""
         found: dict[str, Head] = {}
-        for head in kept_heads(self._store):
+        for head in sorted(kept_heads(self._store), key=lambda one: one.last):
             if head.key in self._keys and head.is_genuine(self._keys):
                 found[head.chain] = head
         for name, head in self._told.items():
@@ -125,7 +140,8 @@ class AuditSealer:
 
     def _say_cut(self, database: "Database", before: "Head", now: "Head | None") -> None:
         """A chain has another end than before. Say so once: from now on it goes on from what is there."""
-        from conventions.proof.chain import Chain  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.proof.accepted_heads import CUT  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.proof.chain import Chain  # noqa: PLC0415  # the same
         from conventions.proof.proven_tables import ACTIONS  # noqa: PLC0415  # the same
         from conventions.records import audit  # noqa: PLC0415  # the same
         from conventions.records.audit_entry import AuditEntry  # noqa: PLC0415  # the same

@@ -9,14 +9,14 @@ from sqlalchemy import ColumnElement, Text, cast, delete, func, or_, select, tru
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 
 from conventions.core.actor import BEAT, SYSTEM, UNSIGNED
-from conventions.core.audit_keys import AuditKeys
+from conventions.core.audit_keys import RESERVED, AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import cut
 from conventions.core.errors import BusinessError, ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
 from conventions.proof.chain import Chain
 from conventions.proof.names_in_text import Replacement
-from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, TABLES, ProvenTable, Row
+from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, FORM, TABLES, ProvenTable, Row
 from conventions.proof.row_codes import RowCodes
 from conventions.proof.sealed_actions import row_fits
 from conventions.records import audit
@@ -181,7 +181,9 @@ class _Erasing:
 
     def _texts(self, table: ProvenTable, row: Row) -> dict[str, Any]:
         """The columns of a row that name the actor, without the name."""
-        new = {name: self._name.of(row[name]) for name in table.free if row[name] is not None}
+        explains = table is ACTIONS and str(row["action"]).startswith(RESERVED)  # its values are of the platform
+        names = ("reason",) if explains else table.free
+        new = {name: self._name.of(row[name]) for name in names if row[name] is not None}
         return {name: value for name, value in new.items() if value != row[name]}
 
     def _store(self, session: Session, table: ProvenTable, row: Row, new: dict[str, Any]) -> None:
@@ -195,7 +197,7 @@ class _Erasing:
                 waiting_rows.sign(session, table, changed)
                 values["code"] = changed["code"]
         elif row["number"] > 0:
-            codes = RowCodes(table, self._keys, self._key_of(session, table, row))
+            codes = RowCodes(table, self._keys, *self._sealed_with(session, table, row))
             actor_code = actor_codes.codes_of(session, [row["actor"]], create=False).get(row["actor"])
             if not row_fits(codes, row, actor_code):
                 raise BusinessError(
@@ -204,21 +206,22 @@ class _Erasing:
             values["erased"] = codes.erased_code(changed, row["number"])
         session.execute(update(table.table).where(table.table.id == row["id"]).values(**values))
 
-    def _key_of(self, session: Session, table: ProvenTable, row: Row) -> str:
-        """The name of the key that has sealed a row."""
+    def _sealed_with(self, session: Session, table: ProvenTable, row: Row) -> tuple[str, int]:
+        """The name of the key that has sealed a row, and the form."""
         segment, number = SegmentRow, row["number"]
-        key = session.scalar(
-            select(segment.key)
+        found = session.execute(
+            select(segment.key, segment.form)
             .where(segment.chain == table.name, segment.first <= number, segment.last >= number)
             .limit(1)
-        )
+        ).first()
+        key, form = found or (None, FORM)
         if key is None or key not in self._keys:
             raise ConfigurationError(
                 [
                     f"row {row['id']} of {table.name} was sealed with the key {key}, which is not in CONVENTIONS_AUDIT_KEYS"
                 ]
             )
-        return key
+        return key, form
 
     def _mentions(self, table: ProvenTable) -> ColumnElement[bool]:
         return or_(*(_contains(table.rows.c[name], self._name.name) for name in table.free))

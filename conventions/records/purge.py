@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from conventions.core.actor import current_actor
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof.chain import Chain, is_genuine
 from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, TABLES, ProvenTable
-from conventions.proof.purged import PURGE, Purged, purged
+from conventions.proof.purged import PURGE, last_purged, mark, marks
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database, utc_now
@@ -80,14 +81,17 @@ def _mark(database: Database, keys: AuditKeys, limits: dict[str, datetime]) -> d
         for chain in chains.values():
             chain.lock()
         segments = {table.name: _segments(session, table, keys) for table in TABLES}
-        before = purged(session, keys, segments[ACTIONS.name])
-        last: Purged = {}
+        said = marks(session, keys, segments[ACTIONS.name])
+        before = {name: last_purged(said[name], found) for name, found in segments.items()}
+        last: dict[str, int] = {}
         for table in TABLES:
             last[table.name] = _last_old(segments[table.name], before[table.name], limits[table.name])
             if last[table.name] == segments[table.name][-1].number > before[table.name]:
                 chains[table.name].close()
         if last != before:
-            entry = AuditEntry(current_actor(), PURGE, "segments", None, before, last)
+            entry = AuditEntry(
+                current_actor(), PURGE, "segments", None, _marked(segments, before), _marked(segments, last)
+            )
             audit.record_once(session, [(entry, utc_now())], chains[ACTIONS.name])
         return {
             table.name: next((one.last for one in segments[table.name] if one.number == last[table.name]), 0)
@@ -104,6 +108,10 @@ def _segments(session: Session, table: ProvenTable, keys: AuditKeys) -> Sequence
             break
         found.append(one)
     return found
+
+
+def _marked(segments: dict[str, Sequence[SegmentRow]], last: dict[str, int]) -> dict[str, Any]:
+    return {name: mark(number, segments[name][number].hash) for name, number in last.items() if number}
 
 
 def _last_old(segments: Sequence[SegmentRow], before: int, limit: datetime) -> int:

@@ -66,6 +66,8 @@ def test_what_is_broken(app: ConventionsApp) -> None:
     assert "actions: whole" in result.output
     result = run_in(app, "verify", "--json")
     assert (result.exit_code, json.loads(result.stdout)[0]["fault"]["what"]) == (1, "edited")
+    attack(app.database, "UPDATE conventions_executions SET actor = 'x\nexecutions: whole' WHERE number = 4")
+    assert "\nexecutions: whole" not in run_in(app, "verify").output
 
 
 def test_heads_of_a_log_and_of_redis(app: ConventionsApp, tmp_path: Path) -> None:
@@ -89,6 +91,8 @@ def test_heads_of_a_log_and_of_redis(app: ConventionsApp, tmp_path: Path) -> Non
     app.store.redis.delete(app.store.key("audit", "heads"))
     assert run_in(app, "verify").exit_code == 0, "nothing in SQL alone shows it"
     assert run_in(app, "verify", "--heads", "-", text=log.read_text()).exit_code == 1
+    result = run_in(app, "verify", "--heads", "-", text="a log without any\n")
+    assert (result.exit_code, "it has no head" in result.output) == (2, True)
     result = run_in(app, "verify", "--head", "executions:1")
     assert (result.exit_code, "write a head as the log has it" in result.output) == (2, True)
 

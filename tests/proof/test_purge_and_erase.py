@@ -114,6 +114,14 @@ def test_rows_that_went_without_a_purge_are_missed_after_one(aged: Database) -> 
     assert "row 13 was" in found.text
 
 
+def test_a_person_who_is_named_as_a_chain(aged: Database) -> None:
+    """What an action says of the chains is not of a person, and stays when one is erased."""
+    write(aged, *executions(40, 1, "executions", at=NOW))
+    purge(aged, KEYS, NOW - timedelta(days=1), LONG_AGO)
+    erase(aged, KEYS, "executions", by="officer", reason="asked by executions", believed=SIGNED)
+    assert fault(aged) is None
+
+
 def test_a_purge_that_nobody_with_a_key_has_made(aged: Database) -> None:
     """A forged action explains nothing."""
     attack(

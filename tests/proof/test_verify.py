@@ -3,15 +3,20 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from conventions.proof import chain, chain_ends
+from conventions.proof import chain, chain_ends, waiting_rows
+from conventions.proof import verify as verify_module
+from conventions.proof.heads import Head
 from conventions.proof.proven_tables import TABLES
 from conventions.records.audit_entry import AuditEntry
-from conventions.storage.database import Database
+from conventions.records.purge import purge
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import SegmentRow
 from tests.databases import database  # noqa: F401  # a fixture
-from tests.proof.proven import KEYS, act, acts, attack, executions, fault, reports, seal, write
+from tests.proof.proven import KEYS, LONG_AGO, act, acts, attack, executions, fault, reports, seal, write
 
 
 @pytest.fixture
@@ -274,6 +279,95 @@ def test_two_heads_of_one_row(database: Database) -> None:
     found = fault(database, *heads)
     assert found is not None
     assert "another hash at row 5" in found.text
+
+
+@pytest.mark.parametrize("column", ["opened_at", "first_at"])
+def test_an_end_that_cannot_be_read(audited: Database, column: str) -> None:
+    """What happens meanwhile is recorded, and waits: it is not taken for a fault of what happens."""
+    odd, where = "soon" if audited.is_sqlite else "infinity", "WHERE chain = 'executions' AND number = 3"
+    attack(audited, f"CREATE TABLE kept AS SELECT {column} FROM {SEGMENTS} {where}")
+    attack(audited, f"UPDATE {SEGMENTS} SET {column} = '{odd}' {where}")
+    write(audited, *executions(50, 3))
+    assert fault(audited) is not None
+    attack(audited, f"UPDATE {SEGMENTS} SET {column} = (SELECT {column} FROM kept) {where}")
+    assert seal(audited) == 3
+    assert (fault(audited), reports(audited)["executions"].rows) == (None, 33)
+
+
+def test_a_chain_that_was_founded_anew(audited: Database) -> None:
+    """What was said of the segments of before says nothing of these, and a head of before is not taken for one of them."""
+    heads = []
+    for first in (101, 104):
+        write(audited, *executions(first, 3))
+        with audited.session(read_only=True) as session:
+            heads.append(chain_ends.heads(session, KEYS)["executions"])
+    assert purge(audited, KEYS, utc_now() + timedelta(hours=1), LONG_AGO).executions == 36
+    assert fault(audited, *heads) is None
+    attack(audited, f"DELETE FROM {EXECUTIONS}", f"DELETE FROM {SEGMENTS} WHERE chain = 'executions'")
+    write(audited, *executions(201, 55))
+    attack(audited, f"DELETE FROM {EXECUTIONS} WHERE number < 15")
+    found = fault(audited)
+    assert found is not None
+    assert "row 1 was" in found.text or "rows 1 to" in found.text
+    assert fault(audited, *heads) is not None
+
+
+def test_a_head_of_what_was_purged(audited: Database) -> None:
+    """Nobody can tell, and that is counted; a head that no chain with these segments had is a fault."""
+    write(audited, *executions(31, 1))
+    with audited.session(read_only=True) as session:
+        told = chain_ends.heads(session, KEYS)["executions"]
+    write(audited, *executions(32, 12))
+    assert purge(audited, KEYS, utc_now() + timedelta(hours=1), LONG_AGO).executions == 43
+    found = reports(audited, told)["executions"]
+    assert (found.fault, found.heads, found.unknown) == (None, 1, 1)
+    wrong = Head.sign(
+        SegmentRow(chain="executions", number=told.segment + 1, last=told.last, hash=told.hash, key=told.key), KEYS
+    )
+    assert fault(audited, wrong) is not None
+
+
+def test_a_row_that_waits_without_a_signature(audited: Database) -> None:
+    """As the sealer would see it: one of a release before only for a day after the chain began."""
+    attack(
+        audited,
+        "INSERT INTO conventions_audit (id, at, actor, action, target, before, after) VALUES "
+        "('p', '2099-12-01 00:00:00+00:00', 'u-1', 'permission denied', 'm2', 'null', 'null')",
+    )
+    found = fault(audited)
+    assert found is not None
+    assert (found.what, found.row) == ("inserted", "p")
+
+
+def test_a_column_of_a_later_form(audited: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of before are verified without it; a segment of its own has rows with it, which a recorder of before does not add to."""
+    for name in ("release", "wait"):
+        assert name in TABLES[0].columns
+    assert fault(audited) is None
+    before = dict(TABLES[0].later)
+    assert "_of_form" in vars(TABLES[0])
+    monkeypatch.setitem(vars(TABLES[0]), "later", {**before, "worker": 2})  # as if it was added now
+    monkeypatch.delitem(vars(TABLES[0]), "_of_form")
+    found = fault(audited)
+    assert found is not None, "rows of form 1 were sealed with it"
+    for module in (chain, verify_module, waiting_rows):
+        monkeypatch.setattr(module, "FORM", 2)
+    attack(audited, f"DELETE FROM {EXECUTIONS}", f"DELETE FROM {SEGMENTS} WHERE chain = 'executions'")
+    monkeypatch.setattr(chain, "FORM", 1)
+    write(audited, *executions(1, 3))
+    monkeypatch.setattr(chain, "FORM", 2)
+    write(audited, *executions(4, 3))
+    assert (fault(audited), reports(audited)["executions"].segments) == (None, 2)
+    attack(audited, f"UPDATE {EXECUTIONS} SET worker = 'w2' WHERE number = 2")
+    assert fault(audited) is None, "form 1 does not cover it"
+    attack(audited, f"UPDATE {EXECUTIONS} SET worker = 'w2' WHERE number = 5")
+    found = fault(audited)
+    assert found is not None
+    assert found.row == id_of(audited, 5)
+    attack(audited, f"UPDATE {EXECUTIONS} SET worker = 'w1' WHERE number = 5")
+    monkeypatch.setattr(chain, "FORM", 1)
+    write(audited, *executions(7, 2))
+    assert reports(audited)["executions"].waiting == 2
 
 
 def test_an_end_that_somebody_has_written(audited: Database) -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -18,12 +19,14 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.lease_timings import USUAL
 from conventions.proof import chain, heads
 from conventions.recording.audit_sealer import AuditSealer, kept_heads
+from conventions.records.accept import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry
-from conventions.storage.database import Database
+from conventions.records.purge import purge
+from conventions.storage.database import Database, utc_now
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import AuditRow
 from tests.databases import database  # noqa: F401  # a fixture
-from tests.proof.proven import KEYS, OLD, SIGNED, act, attack, executions, fault, reports, write
+from tests.proof.proven import KEYS, LONG_AGO, OLD, SIGNED, act, attack, executions, fault, reports, write
 from tests.recorded import append, contents, entry, event
 from tests.recorder_processes import child, recorded
 from tests.support import wait_until
@@ -121,6 +124,105 @@ def test_an_end_that_is_cut_off_under_a_sealer(
     assert caplog.text.count("is not what was sealed") == 1
     (row,) = contents(database, AuditRow)
     assert (row["action"], row["target"], row["number"]) == ("audit cut", "executions", 1)
+
+
+OLD_END = "CREATE TABLE before AS SELECT * FROM conventions_audit_segments WHERE chain = 'executions' AND number = 1"
+CUT_OFF = (
+    "DELETE FROM conventions_executions WHERE number > 5",
+    "DELETE FROM conventions_audit_segments WHERE chain = 'executions' AND number = 1",
+    "INSERT INTO conventions_audit_segments SELECT * FROM before",
+)
+
+
+def test_a_row_that_is_away_while_the_sealer_looks(
+    sealer: AuditSealer, store: Store, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A gap excuses nothing: only a sealed action says that rows were deleted by right."""
+    write(database, *executions(1, 5))
+    attack(database, OLD_END)
+    write(database, *executions(6, 5))
+    sealer.look()
+    attack(database, *CUT_OFF)
+    write(database, *executions(21, 7))
+    attack(
+        database,
+        "CREATE TABLE held AS SELECT * FROM conventions_executions WHERE number = 12",
+        "DELETE FROM conventions_executions WHERE number = 12",
+    )
+    sealer.look()
+    attack(database, "INSERT INTO conventions_executions SELECT * FROM held")
+    sealer.look()
+    assert caplog.text.count("is not what was sealed") == 1
+    found = fault(database, *kept_heads(store))
+    assert found is not None
+    assert "a head of before" in found.text
+
+
+def test_rows_that_were_deleted_by_right_are_no_cut(
+    sealer: AuditSealer, database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sealer that comes back after a clean-up finds the end that it knows within what was deleted."""
+    monkeypatch.setattr(chain, "MOST_ROWS", 5)
+    write(database, *executions(1, 3))
+    sealer.look()
+    write(database, *executions(4, 9))
+    assert purge(database, KEYS, utc_now() + timedelta(hours=1), LONG_AGO).executions == 12
+    write(database, *executions(21, 2))
+    sealer.look()
+    assert "is not what was sealed" not in caplog.text
+    assert fault(database) is None
+
+
+def test_a_cut_is_a_fault_until_somebody_says_why(sealer: AuditSealer, store: Store, database: Database) -> None:
+    """The sealer goes on from what is there, and the audit still says what was lost."""
+    write(database, *executions(1, 5))
+    attack(database, OLD_END)
+    write(database, *executions(6, 5))
+    sealer.look()
+    attack(database, *CUT_OFF)
+    sealer.look()
+    assert [head.last for head in kept_heads(store) if head.chain == "executions"] == [5]
+    found = fault(database)
+    assert found is not None
+    assert (found.what, "rows 6 to 10 were cut off" in found.text) == ("cut", True)
+    accept(database, KEYS, missed_heads(database, KEYS, [], SIGNED), by="ops", reason="restored")
+    assert fault(database) is None
+
+
+@pytest.mark.parametrize("value", ["9" * 401, "[" + "9" * 4400 + "]"])
+def test_a_row_that_cannot_be_read_stops_nobody(
+    sealer: AuditSealer, store: Store, database: Database, value: str
+) -> None:
+    """It is named; what waits beside it is sealed, and heads are told."""
+    act(database, AuditEntry("ops", "cancel", "m1"))
+    attack(
+        database,
+        "INSERT INTO conventions_audit (id, at, actor, action, target, before, after, code) VALUES "
+        f"('p', '2026-11-01 00:00:00+00:00', 'u-1', 'cancel', 'm2', 'null', '{value}', 'x')",
+    )
+    sealer.look()
+    assert [head.chain for head in kept_heads(store)] == ["actions"]
+    found = fault(database)
+    assert found is not None
+    assert (found.what, found.row) == ("inserted", "p")
+    attack(database, "DELETE FROM conventions_audit WHERE id = 'p'")
+    assert fault(database) is None
+    assert reports(database)["actions"].rows == 1
+
+
+def test_an_id_that_is_no_text(sealer: AuditSealer, store: Store, database: Database) -> None:
+    """SQLite takes any bytes for one."""
+    if not database.is_sqlite:
+        pytest.skip("only SQLite takes it")
+    act(database, AuditEntry("ops", "cancel", "m1"))
+    attack(
+        database,
+        "INSERT INTO conventions_audit (id, at, actor, action, target, before, after) VALUES "
+        "(CAST(x'ff' AS TEXT), '2026-11-01 00:00:00+00:00', 'u-1', 'cancel', 'm2', 'null', 'null')",
+    )
+    sealer.look()
+    assert [head.chain for head in kept_heads(store)] == ["actions"]
+    assert fault(database) is not None
 
 
 def test_an_end_that_somebody_has_written(

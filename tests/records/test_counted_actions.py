@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from conventions.proof import waiting_rows
 from conventions.proof.chain import Chain
@@ -52,6 +53,21 @@ def test_equal_ones_are_counted(database: Database) -> None:
     assert rows(database) == [("u-1", "Pay", 7), ("u-1", "Refund", 1), ("u-2", "Pay", 1)]
     assert seal(database) == 3
     assert fault(database) is None
+
+
+def test_a_row_that_cannot_be_read_keeps_nothing_from_being_counted(database: Database) -> None:
+    """Somebody has written it so; it is in no chain, and is named."""
+    with database.session() as session:
+        session.execute(
+            text(
+                "INSERT INTO conventions_audit (id, at, actor, action, target, before, after, code) VALUES "
+                f"('p', '2026-11-01 09:00:20+00:00', 'u-1', 'permission denied', 'm', 'null', '[{'9' * 4400}]', 'x')"
+            )
+        )
+    count(database, *denied(3))
+    with database.session() as session:
+        session.execute(text("DELETE FROM conventions_audit WHERE id = 'p'"))
+    assert rows(database) == [("u-1", "Pay", 3)]
 
 
 def test_another_minute_is_another_row(database: Database) -> None:
