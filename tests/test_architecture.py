@@ -57,6 +57,22 @@ def test_a_broken_contract_is_found(tmp_path: Path) -> None:
     assert "conventions.attempt_log is not allowed to import conventions.storage" in found.stdout
 
 
+def test_each_exception_is_needed(tmp_path: Path) -> None:
+    """Without the list of exceptions, the first import of each kind is named: of a broker, of a library, of a server."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    config = tmp_path / "pyproject.toml"
+    config.write_text(re.sub(r"^ignore_imports = \[.*?\]$", "", text, flags=re.MULTILINE | re.DOTALL), encoding="utf-8")
+    found = linted(config).stdout
+    for fault in (
+        "conventions.broker.codec -> kombu",
+        "conventions.permission.decisions -> conventions.library_internals.billiard",
+        "conventions.core.apart -> redis",
+        "conventions.django.",
+        "conventions.tracing.opentelemetry_spans -> opentelemetry",
+    ):
+        assert fault in found
+
+
 def test_every_folder_is_on_the_map() -> None:
     """`docs/architecture.md` has one line for each, in the order of the contract, with the rules that name a file of it."""
     architecture, conventions = ((ROOT / "docs" / name).read_text() for name in ("architecture.md", "conventions.md"))

@@ -208,6 +208,23 @@ def blocks(language: str) -> list[tuple[str, str]]:
     ]
 
 
+def test_every_file_that_a_guide_names_exists() -> None:
+    """As a path in backticks, from the root, `conventions/` or `tests/` on."""
+    guides = [
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs" / name for name in ("architecture.md", "tests.md", "conventions.md")),
+    ]
+    missing = [
+        f"{guide.name}: {path}"
+        for guide in [*guides, *sorted((ROOT / "docs" / "design").glob("*.md"))]
+        for path in re.findall(
+            r"`([\w./-]+/[\w.-]+\.(?:py|lua|sql|acl|html|toml|sh|yml))(?:::\w+)?`", guide.read_text(encoding="utf-8")
+        )
+        if not any((place / path).exists() for place in (ROOT, ROOT / "conventions", ROOT / "tests"))
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize(("document", "code"), blocks("python"))
 def test_the_code_in_the_documents_is_python_and_imports_what_exists(document: str, code: str) -> None:
     """It compiles, and every name that it takes from `conventions` is there."""
