@@ -11,11 +11,11 @@ import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from conventions.alerts.alert_store import AlertStore, Message, Waiting
 from conventions.alerts.episode import Transition, judged
 from conventions.alerts.look import look_at
+from conventions.alerts.message_body import body_of
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
 from conventions.alerts.rules import all_findings, goes_on
 from conventions.core.rounds import Rounds
@@ -153,30 +153,6 @@ class Evaluator:
             post(address, {"application": self._app.main, "at": datetime.now(UTC).isoformat()})
         except NotDelivered as error:
             logger.warning("the heartbeat did not arrive: %s", error)
-
-
-def body_of(application: str, one: Transition) -> dict[str, Any]:
-    """What a receiver is told: no values of jobs, and no text of errors."""
-    finding = one.episode.finding
-    over = one.change == "resolved"
-    title = f"{application}: {'over: ' if over else ''}{finding.says}"
-    return {
-        "id": one.episode.id,
-        "application": application,
-        "state": one.change,
-        "rule": finding.rule,
-        "subject": finding.subject,
-        "severity": finding.severity,
-        "title": title,
-        "text": finding.says if over else f"{finding.says}.\nWhat to do: {finding.do}.\nWhere to look: {finding.page}",
-        "says": finding.says,
-        "do": finding.do,
-        "page": finding.page,
-        "value": finding.value,
-        "threshold": finding.threshold,
-        "since": datetime.fromtimestamp(one.episode.since, UTC).isoformat(),
-        "began": datetime.fromtimestamp(one.episode.began, UTC).isoformat(),
-    }
 
 
 def _log(one: Transition, *, silent: bool) -> None:

@@ -11,8 +11,8 @@ from celery.bin.base import CeleryCommand
 
 from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import Episode, Transition, urgency
-from conventions.alerts.evaluator import body_of
 from conventions.alerts.finding import Finding
+from conventions.alerts.message_body import body_of
 from conventions.alerts.receivers import receivers
 from conventions.alerts.rules import RULE_NAMES
 from conventions.app import ConventionsApp

@@ -8,13 +8,14 @@ from typing import Any
 
 from conventions.broker.codec import UnreadableBody, read_body, with_arguments
 from conventions.broker.header_names import EDITED_BY, FINGERPRINT, FOUND_BY, KEY, OTHER_NAMES, PLANNED_AT
+from conventions.core.canonical_json import digest
 from conventions.core.error_text import cut
 from conventions.core.errors import LetterNotEditable
 from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import sealed_letters
 from conventions.dead_letters.sealed_letters import arguments_of, for_audit, is_hidden, is_sealed
-from conventions.declare.payload import Arguments, digest
+from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.execution.job_names import name_headers
 from conventions.records import audit

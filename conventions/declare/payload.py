@@ -6,7 +6,6 @@ would need a conversion is refused (`"7"` for an `int`).
 """
 
 import functools
-import hashlib
 import inspect
 import json
 import math
@@ -19,6 +18,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
+from conventions.core.canonical_json import encode
 from conventions.core.errors import DeclarationError, PayloadError
 from conventions.core.value_bounds import half_character, refuse_half_characters
 from conventions.declare.faults import Faults
@@ -375,28 +375,6 @@ def _holds_a_set(schema: Any) -> bool:
     if isinstance(schema, Mapping):
         return schema.get("type") in ("set", "frozenset") or any(map(_holds_a_set, schema.values()))
     return isinstance(schema, (list, tuple)) and any(map(_holds_a_set, schema))
-
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-
-
-def encode(value: Any) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, no NaN. Raises: ValueError, TypeError."""
-    return b"null" if value is None else _CANONICAL.encode(value).encode()
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """A key or fingerprint: the first 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
-    try:
-        written = encode(value)
-    except (ValueError, TypeError):  # from another program: half a character, NaN
-        written = json.dumps(value, sort_keys=True, default=repr).encode()
-    return digest_of_json(written)
-
-
-def digest_of_json(written: bytes) -> str:
-    """Like `digest`, for canonical JSON that is already written."""
-    return hashlib.sha256(written).hexdigest()[:32]
 
 
 def check_size(task: str, written: bytes, limit: int) -> None:

@@ -30,7 +30,7 @@ from conventions.broker.header_names import (
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.trace_context import TraceContext
 from conventions.core.actor import SYSTEM, UNSIGNED, current_actor, current_editor
-from conventions.declare.payload import digest
+from conventions.core.canonical_json import digest
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.job_names import name_headers
 from conventions.idempotency.claims import ClaimRequest

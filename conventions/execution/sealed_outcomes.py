@@ -9,10 +9,10 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.broker.codec import json_of_kombu
+from conventions.core.canonical_json import encode
 from conventions.core.error_text import says_nothing, without_values
 from conventions.core.errors import CannotOpen, JobFailed
 from conventions.core.sealed_mark import SHOWN
-from conventions.declare.payload import encode
 from conventions.execution.attempt import Attempt
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead, has_follow_ups

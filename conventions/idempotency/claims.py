@@ -13,9 +13,9 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
+from conventions.core.canonical_json import encode
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.units import milliseconds
-from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
 from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 from conventions.records.journal import Event

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from conventions.core.canonical_json import digest
 from conventions.declare.class_rules import PLANNED_TIME, IdempotentOn, Sentinel
-from conventions.declare.payload import digest
 
 
 def idempotency_key(declared: IdempotentOn, payload: Mapping[str, Any], message_id: str, planned_at: str | None) -> str:

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from conventions.core.actor import UNSIGNED
+from conventions.core.canonical_json import digest
 from conventions.core.error_text import first_line, without_values
 from conventions.core.errors import JobExited, PermissionDenied
 from conventions.core.forks import call_in_child
-from conventions.declare.payload import digest
 from conventions.library_internals.billiard import ends_process
 from conventions.permission.authorizer import Authorizer
 from conventions.permission.question import Question

@@ -11,10 +11,10 @@ from typing import Any, Literal, Self, TypeAlias, cast
 
 from redis.exceptions import RedisError
 
+from conventions.core.canonical_json import encode
 from conventions.core.error_text import without_values
 from conventions.core.errors import JobCancelled, LeaseLost
 from conventions.core.units import milliseconds
-from conventions.declare.payload import encode
 from conventions.idempotency.claims import ClaimRequest
 from conventions.storage.redis_store import Store, current_store
 

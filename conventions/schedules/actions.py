@@ -12,8 +12,8 @@ from celery import uuid
 from redis.exceptions import RedisError
 
 from conventions.broker.caller_headers import OwnHeaders
+from conventions.core.canonical_json import digest
 from conventions.core.error_text import clean
-from conventions.declare.payload import digest
 from conventions.execution.application import Application
 from conventions.pauses.actions import PausedAgain
 from conventions.pauses.pause import Pause, replaced_facts

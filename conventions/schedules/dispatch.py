@@ -16,8 +16,8 @@ from conventions.broker.caller_headers import OwnHeaders
 from conventions.broker.header_names import ENQUEUED_AT
 from conventions.core import error_text
 from conventions.core.actor import BEAT
+from conventions.core.canonical_json import digest
 from conventions.core.errors import BrokerUnavailable
-from conventions.declare.payload import digest
 from conventions.execution.application import Application
 from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry

@@ -7,7 +7,8 @@ import celery
 from celery.canvas import Signature, chunks, group
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from conventions.declare.payload import check_size, encode
+from conventions.core.canonical_json import encode
+from conventions.declare.payload import check_size
 from conventions.sending.sendable_task import SendableTask
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions.broker.header_names import BATCH, ENQUEUED_AT, PLANNED_AT
+from conventions.core.canonical_json import digest_of_json
 from conventions.core.value_bounds import fault_of_name
-from conventions.declare.payload import digest_of_json
 from conventions.execution.current_job import inherited_headers
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.job_names import name_headers

@@ -14,6 +14,7 @@ import celery
 from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
+from conventions.core.canonical_json import encode
 from conventions.core.error_text import without_values
 from conventions.core.errors import (
     CannotOpen,
@@ -25,7 +26,7 @@ from conventions.core.errors import (
     TransactionRepeated,
 )
 from conventions.declare.class_rules import IdempotentOn
-from conventions.declare.payload import Arguments, Returned, check_size, encode
+from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.required_permission import Requires, permission_of
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.django.project_settings import is_configured

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from conventions.alerts.alert_store import Silence
 from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, SPAN, Episode, Transition, judged, urgency
-from conventions.alerts.evaluator import body_of
 from conventions.alerts.finding import Finding
+from conventions.alerts.message_body import body_of
 from conventions.alerts.rules import RULE_NAMES
 
 BACKLOG = Finding("backlog", "mail", "warning", "mail: 1,000 messages wait", "add workers", "/")

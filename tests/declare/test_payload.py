@@ -14,8 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from conventions.core.canonical_json import encode
 from conventions.core.errors import PayloadError
-from conventions.declare.payload import Arguments, check_size, encode, encode_result
+from conventions.declare.payload import Arguments, check_size, encode_result
 
 
 class Size(StrEnum):

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions import BatchTask, ImmediateTask
+from conventions.core.canonical_json import encode
 from conventions.core.errors import DeclarationError
-from conventions.declare.payload import Returned, encode
+from conventions.declare.payload import Returned
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from conventions.broker.redis_broker import Broker
-from conventions.declare.payload import encode
+from conventions.core.canonical_json import encode
 from conventions.execution.attempt import this_call
 from conventions.fast_lane.claims_together import AskedTogether, short_arguments
 from conventions.fast_lane.outcome_stream import OutcomeStream

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from conventions.broker.redis_broker import Broker
-from conventions.declare.payload import digest
+from conventions.core.canonical_json import digest
 from conventions.idempotency.claim_answers import Busy, Done, Granted
 from conventions.idempotency.claims import Claims, Settlement
 from conventions.storage.redis_store import Store

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conventions.declare.payload import digest, encode
+from conventions.core.canonical_json import digest, encode
 from conventions.idempotency.claim_answers import Answer, Busy, Cancelled, Conflict, Done, Granted
 from conventions.idempotency.claims import START_LIMIT, ClaimRequest, Claims
 from conventions.storage.redis_store import Store

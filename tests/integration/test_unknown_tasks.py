@@ -10,7 +10,7 @@ from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import KEY, UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import Broker
-from conventions.declare.payload import digest
+from conventions.core.canonical_json import digest
 from conventions.idempotency.key import idempotency_key
 from conventions.storage.redis_store import Store
 from conventions.worker.unknown_tasks import put_off
