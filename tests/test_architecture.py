@@ -80,6 +80,9 @@ def test_every_folder_is_on_the_map() -> None:
     assert layers is not None
     rows = re.findall(r"^\| `(\w+)(?:/|\.py)` \|[^|]*\|([^|]*)\|$", architecture, re.MULTILINE)
     assert [name for name, _ in rows] == re.findall(r"\w+", layers.group(1))
+    picture = re.search(r"^```\n( what people touch .*?)^```", architecture, re.MULTILINE | re.DOTALL)
+    assert picture is not None
+    assert {name for name, _ in rows} <= set(re.findall(r"\w+", picture.group(1)))
     places: dict[str, set[str]] = {}
     for rule, files in re.findall(r"^\| (R\d+) \|[^|]*\|[^|]*\|([^|]*)\|", conventions, re.MULTILINE):
         for path in re.findall(r"`([^`]+\.py)`", files):

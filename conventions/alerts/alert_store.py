@@ -68,7 +68,7 @@ class Message:
 
     Attributes:
         id: unique, and the same at each try.
-        receiver: its name, see `Receivers`.
+        receiver: its name, see `receivers`.
         tries: how often it was tried.
     """
 

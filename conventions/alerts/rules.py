@@ -486,8 +486,8 @@ def few_of_each(found: Sequence[Finding], known: Collection[str] = ()) -> list[F
 
     Args:
         found: what is wrong, what is critical first.
-        known: keys of what was told before. Who was told one by one stays so, and while the line of a rule stands, nobody else is: else each
-            that is over would make room for the next, and all would be told one after the other.
+        known: keys of findings that people were told of one by one. These stay single. While the line of a rule stands, no new single one is
+            added: else each that ends would let the next one in.
     """
     by_rule: dict[str, list[Finding]] = defaultdict(list)
     for one in found:

@@ -70,7 +70,7 @@ def describe(task: str | None, error: BaseException, *, sealed: bool = False) ->
 
 
 def text_for(error: BaseException, *, sealed: bool) -> str:
-    """The text of an error; of that of a sealed job only where it repeats nothing of it."""
+    """The text of an error. For a sealed job only if the text is our own and repeats no value of the job; else a placeholder."""
     return SHOWN if sealed and not says_nothing(error) else text_of(error)
 
 

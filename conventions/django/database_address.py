@@ -41,7 +41,7 @@ def address_of(alias: str) -> URL:
 
 
 def place_fault(using: str, database: Database) -> str | None:
-    """Why what a connection of Django writes is not committed where our tables are; `None` where it is."""
+    """Why a write by this connection of Django and a write to our tables cannot be one commit; `None`: they can."""
     if using not in connections.settings:
         return f"DATABASES has no {using!r}; it has {', '.join(connections.settings)}"
     connection = connections[using]

@@ -231,10 +231,10 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
 
 
 def _heard(task: RunnableTask, job: Attempt, done: Done) -> Done:
-    """The answer, where who stands behind the job may hear of it. Raises what ends this delivery."""
+    """The stored answer of the job's first run. First ask whether the actor may run the job. Raises what ends this delivery."""
     if done.message_id != job.id or has_follow_ups(task):
         _check_unclaimed(task, job)
-    elif task.requires is not None:  # it comes again, and nobody waits: nobody is told what its first run has returned
+    elif task.requires is not None:  # the message only comes again, and nobody waits for the result
         return replace(done, result=None)
     return done
 

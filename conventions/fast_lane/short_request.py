@@ -102,7 +102,7 @@ class ShortRequest(Request):
 
 
 def handed_over(request: Request) -> tuple[Any, ...]:
-    """A request in the form in which the pool gets it: see `Handed`."""
+    """A request in the form in which the pool gets it: see `Handed` of `group_member.py`."""
     came = request.came if isinstance(request, ShortRequest) else None
     if came is None:
         return request.type, request.id, request.request_dict, request.sealed or request.embed

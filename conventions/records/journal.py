@@ -295,7 +295,7 @@ def _at_or_before(id: bytes, fields: Mapping[bytes, bytes], event: Event) -> dat
 
 
 def _appended(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
-    """The time of its id; where somebody has made the stream one of the future, the time that the script wrote, or the present one."""
+    """When the entry was appended: the time in its id. If that lies in the future, since somebody forged the stream: the time that the script wrote. If that does, too: now."""
     now = datetime.now(UTC)
     for said in ({}, fields):
         with suppress(ValueError):

@@ -3,8 +3,8 @@
 https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/, but for the name of a span: it ends with the task, and not with the queue.
 Most applications have a handful of queues, and a trace that says `process immediate` says nothing.
 
-A provider, a sampler or a processor is code of others, and what is in a context may be anything. So each step of it is taken `quietly`: where one
-raises, the send or the job goes on without.
+A provider, a sampler or a processor is code of others, and what is in a context may be anything. So where a step of it
+raises, the send or the job goes on without (`_quietly`).
 """
 
 import logging

@@ -55,7 +55,7 @@ class ConventionsChannel(Reading):
     QoS = QoS
     Message = Message
     from_transport_options = (*redis.SentinelChannel.from_transport_options, "link")
-    link: Any = None  # knows the application; see `transport.Link`
+    link: Any = None  # knows the application; see `redis_transport.Link`
 
     # kombu's channel, which the classes below bring in
     state: Any

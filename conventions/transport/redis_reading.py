@@ -72,7 +72,9 @@ class Reading:
     _left = NONE  # queues whose next message is one too many in bytes
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
-    others_first_until = 0.0  # what is due until then, others may know, and this worker does not: they get it first
+    others_first_until = (
+        0.0  # other workers read due messages first, since this one put off messages of a task that it does not know
+    )
     # Takes some messages, and returns the others.
     takes_first: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled

@@ -1,4 +1,4 @@
-"""What pools lack: of processes, how soon the end of one is seen, limits that wait, pages; of threads, to tell of errors."""
+"""What Celery's pools lack. Pools of processes: to see the end of a process soon, limits that wait for settling, pages. Pools of threads: to tell of errors."""
 
 from collections.abc import Callable
 from typing import Any

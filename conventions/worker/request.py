@@ -361,7 +361,7 @@ class Request(PlainRequest):
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _success_was_stored(self) -> Any:
-        """What Celery acknowledges after the death of a process. A part of a chord may not have told it, which comes after its result."""
+        """Whether Celery may acknowledge after the death of a process. Not for a part of a chord: its result may be stored while the chord has not heard of it."""
         return False if self.embed.get("chord") else super()._success_was_stored()
 
     def _is_of_celery(self, error: BaseException) -> bool:
