@@ -48,8 +48,8 @@ def goes_on(session: Session, table: ProvenTable, before: Head, now: Head, keys:
     codes = _codes(session, table, before.last, now.last)
     if len(codes) == now.last - before.last:
         return _followed(before.hash, codes) == now.hash
-    segments = _genuine(session, table, keys)  # the action was there before the first row went
-    gone = last_purged(marks(session, keys, _genuine(session, ACTIONS, keys))[table.name], segments)
+    segments = genuine_segments(session, table, keys)  # the action was there before the first row went
+    gone = last_purged(marks(session, keys, genuine_segments(session, ACTIONS, keys))[table.name], segments)
     hash_, last = before.hash, before.last
     for segment in segments:
         if segment.last <= last:
@@ -77,7 +77,8 @@ def _followed(hash_: str, codes: Sequence[str | None]) -> str:
     return hash_
 
 
-def _genuine(session: Session, table: ProvenTable, keys: AuditKeys) -> list[SegmentRow]:
+def genuine_segments(session: Session, table: ProvenTable, keys: AuditKeys) -> list[SegmentRow]:
+    """The segments of a chain in order, without those that are not as they were sealed."""
     row = SegmentRow
     found = session.scalars(select(row).where(row.chain == table.name).order_by(row.number))
     return [one for one in found if one.key in keys and is_genuine(one, keys)]

@@ -140,8 +140,9 @@ class AuditSealer:
 
     def _say_cut(self, database: "Database", before: "Head", now: "Head | None") -> None:
         """A chain has another end than before. Say so once: from now on it goes on from what is there."""
-        from conventions.proof.accepted_heads import CUT  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.proof.accepted_heads import CUT, lost_heads  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.proof.chain import Chain  # noqa: PLC0415  # the same
+        from conventions.proof.chain_ends import genuine_segments  # noqa: PLC0415  # the same
         from conventions.proof.proven_tables import ACTIONS  # noqa: PLC0415  # the same
         from conventions.records import audit  # noqa: PLC0415  # the same
         from conventions.records.audit_entry import AuditEntry  # noqa: PLC0415  # the same
@@ -153,8 +154,12 @@ class AuditSealer:
             before.chain, before.last, now.last if now else 0, before, now,
         )  # fmt: skip
         with database.session() as session:
-            entry = AuditEntry("system", CUT, before.chain, None, str(before), str(now))
-            audit.record_once(session, [(entry, utc_now())], Chain(session, ACTIONS, self._keys))
+            chain = Chain(session, ACTIONS, self._keys)
+            chain.lock()
+            said = lost_heads(session, self._keys, genuine_segments(session, ACTIONS, self._keys))
+            if before not in said:  # else somebody has told Redis an old head again
+                entry = AuditEntry("system", CUT, before.chain, None, str(before), str(now))
+                audit.record_once(session, [(entry, utc_now())], chain)
 
     def _tell(self, now: "dict[str, Head]") -> None:
         """Keep heads in Redis when they have changed, and print them now and then."""

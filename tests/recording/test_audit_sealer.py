@@ -189,6 +189,22 @@ def test_a_cut_is_a_fault_until_somebody_says_why(sealer: AuditSealer, store: St
     assert fault(database) is None
 
 
+def test_a_head_that_is_told_again(sealer: AuditSealer, store: Store, database: Database) -> None:
+    """Somebody who has Redis alone makes no row of the audit with each leader."""
+    write(database, *executions(1, 5))
+    attack(database, OLD_END)
+    write(database, *executions(6, 5))
+    sealer.look()
+    old = next(str(head) for head in kept_heads(store) if head.chain == "executions")
+    attack(database, *CUT_OFF)
+    sealer.look()
+    rows = len(contents(database, AuditRow))
+    for _ in range(2):
+        store.redis.hset(store.key("audit", "heads"), "executions", old)
+        AuditSealer(store, lambda: database, KEYS, lambda: True).look()
+    assert len(contents(database, AuditRow)) == rows == 1
+
+
 @pytest.mark.parametrize("value", ["9" * 401, "[" + "9" * 4400 + "]"])
 def test_a_row_that_cannot_be_read_stops_nobody(
     sealer: AuditSealer, store: Store, database: Database, value: str
