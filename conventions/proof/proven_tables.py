@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Table
@@ -46,7 +45,7 @@ class ProvenTable:
     numbers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
-    later: Mapping[str, int] = MappingProxyType({})
+    later: Mapping[str, int] = field(default_factory=dict)
 
     def text(self, row: Row, number: int, actor: str, form: int) -> bytes:
         """What the code of a row covers: `ascii()` of a list, since that is the same in each release of Python, and fast.
