@@ -16,11 +16,10 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.error_text import first_line
 from conventions.core.errors import ConfigurationError
 from conventions.core.printable_text import printable
-from conventions.core.reason import fault_of_reason
 from conventions.core.settings import ENV_PREFIX
 from conventions.proof import heads
-from conventions.proof.accepted_heads import ACCEPT
 from conventions.proof.heads import Head
+from conventions.proof.lost_heads import ACCEPT
 from conventions.proof.verify import ChainReport
 from conventions.proof.verify import verify as walk
 from conventions.proof.waiting_rows import LATE
@@ -103,8 +102,6 @@ def accept(
 
     An action names each of them, who said so, and why. `audit verify` takes them for no fault from then on. Refused while something else is wrong.
     """
-    if fault := fault_of_reason(reason):
-        raise click.BadParameter(fault, param_hint="--reason")
     app = app_of(context)
     keys, database = _keys(app), existing(app.database)
     missed = missed_heads(database, keys, _heads_of_before(app, told, log), app.store.entry_signatures)
@@ -112,7 +109,7 @@ def accept(
         for report in missed:
             say(f"{report.chain}: {_missed(report)}", err=True)
         click.confirm("Accept that these rows are lost?", abort=True, err=True)
-    number = accept_heads(database, keys, missed, by=actor, reason=reason) if missed else 0
+    number = accept_heads(database, keys, missed, by=actor, reason=reason)
     if as_json:
         print_json({"accepted": number})
     elif number:
@@ -134,8 +131,6 @@ def erase(context: click.Context, *, name: str, reason: str, yes: bool, as_json:
 
     The audit stays whole. It cannot be undone: nobody can tell from the pseudonym who it was.
     """
-    if fault := fault_of_reason(reason):
-        raise click.BadParameter(fault, param_hint="--reason")
     app = app_of(context)
     keys, database = _keys(app), existing(app.database)
     if not yes:
@@ -181,8 +176,8 @@ def _heads_of_before(app: ConventionsApp, told: Sequence[str], log: IO[str] | No
 
 
 def _missed(report: ChainReport) -> str:
-    longest = max(head.last for head in report.strange)
-    return f"it does not have {_heads(len(report.strange))} of before, the last one of row {longest}; it ends with row {report.last}"
+    longest = max(head.last for head in report.missed)
+    return f"it does not have {_heads(len(report.missed))} of before, the last one of row {longest}; it ends with row {report.last}"
 
 
 def _head(text: str) -> Head:
@@ -239,7 +234,7 @@ def _heads(number: int) -> str:
 
 def _of_heads(reports: Sequence[ChainReport]) -> str:
     compared, others = sum(report.heads for report in reports), sum(report.others for report in reports)
-    gone = sum(report.unknown for report in reports)
+    gone = sum(report.uncompared for report in reports)
     say_gone = f", but for {gone} whose rows were deleted since" if gone else ""
     left_out = f"; {others} say nothing, since none of the keys has signed them" if others else ""
     return f"heads of before: {compared - gone} compared{say_gone}{left_out}"
@@ -247,6 +242,6 @@ def _of_heads(reports: Sequence[ChainReport]) -> str:
 
 def _values(report: ChainReport) -> dict[str, Any]:
     values = asdict(report) | {"head": report.head and str(report.head), "whole": report.fault is None}
-    values["strange"] = [str(head) for head in report.strange]
+    values["missed"] = [str(head) for head in report.missed]
     values["late"] = _is_late(report)
     return values

@@ -34,7 +34,7 @@ def sealed_actions(
     """
     rows, looks = ACTIONS.rows, fits or _looking(session, keys)
     named = select(rows.c.id).where(rows.c.action == action, rows.c.number != 0, rows.c.number > 0)
-    for row in readable(session, rows, list(session.scalars(named)), _explains_nothing):
+    for row in readable(session, rows, list(session.scalars(named))):
         segment = next((one for one in segments if one.first <= row["number"] <= one.last), None)
         if segment is not None and looks(row, segment):
             yield row, segment
@@ -48,10 +48,6 @@ def row_fits(codes: RowCodes, row: Row, actor_code: str | None, number: int | No
     if row["erased"] is not None:
         return codes.same(codes.erased_code(row, place), row["erased"])
     return actor_code is not None and codes.same(codes.code(row, place, actor_code), row["code"])
-
-
-def _explains_nothing(_: str) -> None:
-    """Somebody has written the row so; where it was sealed, `audit verify` names it."""
 
 
 def _looking(session: Session, keys: AuditKeys) -> Fits:

@@ -1,11 +1,11 @@
 """Whether the chains are whole: walks all segments and rows, and names the first thing of each chain that does not fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Result, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -13,12 +13,12 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
-from conventions.proof.accepted_heads import accepted_heads, lost_heads
 from conventions.proof.chain import following, is_genuine, read_exactly
 from conventions.proof.heads import Head
+from conventions.proof.lost_heads import accepted_heads, lost_heads
 from conventions.proof.proven_tables import ACTIONS, FORM, TABLES, ProvenTable, Row
 from conventions.proof.purged import Marks, last_purged, marks
-from conventions.proof.readable import is_unreadable
+from conventions.proof.readable import ODD, is_unreadable, readable
 from conventions.proof.row_codes import RowCodes
 from conventions.proof.sealed_actions import row_fits
 from conventions.storage.database import Database
@@ -69,10 +69,10 @@ class ChainReport:
         waits_since: of when the oldest of them is.
         erased: rows in which an actor was erased.
         heads: of before that were compared.
-        unknown: those whose rows were deleted by right since, so that nobody can tell.
+        uncompared: those whose rows were deleted by right since, so that nobody can tell.
         others: heads of before that nobody with one of the keys has signed; they say nothing.
         accepted: heads of before that the chain does not have, as somebody has said in an action.
-        strange: those that it does not have otherwise.
+        missed: those that it does not have otherwise.
         head: the end, signed.
         fault: the first thing that does not fit.
     """
@@ -87,16 +87,21 @@ class ChainReport:
     waits_since: datetime | None = None
     erased: int = 0
     heads: int = 0
-    unknown: int = 0
+    uncompared: int = 0
     others: int = 0
     accepted: int = 0
-    strange: list[Head] = field(default_factory=list)
+    missed: list[Head] = field(default_factory=list)
     head: Head | None = None
     fault: Fault | None = None
 
 
 def verify(
-    database: Database, keys: AuditKeys, told: Sequence[Head] = (), believed: EntrySignatures | None = None
+    database: Database,
+    keys: AuditKeys,
+    told: Sequence[Head] = (),
+    believed: EntrySignatures | None = None,
+    *,
+    accepted: Collection[Head] = (),
 ) -> list[ChainReport]:
     """Walk both chains as they are at one moment.
 
@@ -105,6 +110,7 @@ def verify(
         keys: that have sealed them.
         told: heads of before, from a log or from Redis: the chains must still have what these say.
         believed: whose rows that wait are; `None`: everybody's.
+        accepted: heads that the chains may lack, beside those that actions name.
 
     Raises:
         SQLAlchemyError: it does not answer.
@@ -116,7 +122,7 @@ def verify(
         engine = engine.execution_options(conventions_read_only=True)
     with Session(engine) as session, session.begin():
         read_exactly(session)
-        explained = _Explained()
+        explained = _Explained(asked=frozenset(map(str, accepted)))
         reports = []
         for table in reversed(TABLES):  # the actions explain what is not there in both
             walk = _Walk(session, table, keys, believed, explained)
@@ -126,8 +132,9 @@ def verify(
 
 @dataclass
 class _Explained:
-    """What actions say of what is not there. The walk of the actions fills it."""
+    """What actions say of what is not there. The walk of the actions fills it. `asked`: heads that the caller accepts."""
 
+    asked: frozenset[str] = frozenset()
     purged: Marks = field(default_factory=dict)
     heads: frozenset[str] = frozenset()
     lost: list[Head] = field(default_factory=list)
@@ -197,9 +204,9 @@ class _Walk:
     def _hear_actions(self, segments: Sequence[SegmentRow]) -> None:
         """What actions say of what is not there."""
         place = self._session, self._keys, segments
-        self._explained.purged = marks(*place, self._fits_segment)
-        self._explained.heads = accepted_heads(*place, self._fits_segment)
-        self._explained.lost = lost_heads(*place, self._fits_segment)
+        self._explained.purged = marks(*place, self._fits)
+        self._explained.heads = self._explained.asked | accepted_heads(*place, self._fits)
+        self._explained.lost = lost_heads(*place, self._fits)
 
     def _compare(self, number: int, hash_: str) -> None:
         """The heads that end with this row: one with another hash is of another chain."""
@@ -216,17 +223,17 @@ class _Walk:
                 if number > last or len(heads) > 1 or not _has(segments, head):
                     self._miss(head)
                 else:
-                    self._found.unknown += 1
-        strange = min(self._found.strange, key=lambda head: head.last, default=None)
-        if strange is None:
+                    self._found.uncompared += 1
+        first = min(self._found.missed, key=lambda head: head.last, default=None)
+        if first is None:
             return
-        if strange.last > last:
-            longest = max(head.last for head in self._found.strange)
+        if first.last > last:
+            longest = max(head.last for head in self._found.missed)
             what: What = "cut"
             text = f"{_rows(last + 1, longest)} cut off: a head of before ends with row {longest}, and the chain with row {last}"
         else:
             what = "edited"
-            text = f"the chain had another hash at row {strange.last}, as a head of before says: it was written anew up to there"
+            text = f"the chain had another hash at row {first.last}, as a head of before says: it was written anew up to there"
         raise self._break(
             what, f"{text}. Where the database was restored from a copy of before, and that was right: `audit accept`"
         )
@@ -235,7 +242,7 @@ class _Walk:
         if str(head) in self._explained.heads:
             self._found.accepted += 1
         else:
-            self._found.strange.append(head)
+            self._found.missed.append(head)
 
     # Segments
 
@@ -310,30 +317,24 @@ class _Walk:
                 return
             after = (names[-1][1], names[-1][0])
 
-    def _read(self, ids: Sequence[Any]) -> list[Row]:
+    def _read(self, ids: Sequence[str]) -> Sequence[Row]:
         """These rows in order. One that cannot be read, since somebody has written it so, is named."""
-        table = self._table.rows
-        query = select(table).where(table.c.id.in_(ids)).order_by(table.c.number, table.c.id)
+        found = readable(self._session, self._table.rows, ids, self._name_unreadable)
         try:
-            found = _columns(self._session.execute(query))
             self._learn({row["actor"] for row in found})
-            return found
         except ConfigurationError as error:
             raise self._break("edited", "; ".join(error.faults)) from error
-        except Exception as error:
-            if len(ids) == 1:
-                text = f"row {ids[0]} was edited: it cannot be read ({type(error).__name__})"
-                raise self._break("edited", text, ids[0]) from error
-        return [row for one in ids for row in self._read([one])]
+        return found
+
+    def _name_unreadable(self, id_: str, error: Exception) -> None:
+        text = f"row {id_} was edited: it cannot be read ({type(error).__name__})"
+        raise self._break("edited", text, id_) from error
 
     def _learn(self, actors: set[str]) -> None:
         """Read the codes of actors."""
         new = actors - self._codes.keys()
         if new:
             self._codes |= actor_codes.codes_of(self._session, new, create=False)
-
-    def _fits_segment(self, row: Row, segment: SegmentRow) -> bool:
-        return self._fits(row, segment)
 
     def _fits(self, row: Row, segment: SegmentRow, number: int | None = None) -> bool:
         """Whether the code of a row is that of what it says, and of its number, or of another one."""
@@ -342,7 +343,7 @@ class _Walk:
             return row_fits(
                 RowCodes(self._table, self._keys, segment.key, segment.form), row, self._codes.get(row["actor"]), number
             )
-        except (TypeError, ValueError, ArithmeticError, AttributeError):  # it has values of other types
+        except ODD:  # it has values of other types
             return False
 
     def _misfit(self, row: Row, segment: SegmentRow, expected: int) -> Broken:
@@ -446,7 +447,3 @@ def _has(segments: Sequence[SegmentRow], head: Head) -> bool:
 
 def _rows(first: int, last: int) -> str:
     return f"row {first} was" if first == last else f"rows {first} to {last} were"
-
-
-def _columns(result: Result[Any]) -> list[Row]:
-    return [dict(row) for row in result.mappings()]

@@ -140,9 +140,9 @@ class AuditSealer:
 
     def _say_cut(self, database: "Database", before: "Head", now: "Head | None") -> None:
         """A chain has another end than before. Say so once: from now on it goes on from what is there."""
-        from conventions.proof.accepted_heads import CUT, lost_heads  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.proof.chain import Chain  # noqa: PLC0415  # the same
         from conventions.proof.chain_ends import genuine_segments  # noqa: PLC0415  # the same
+        from conventions.proof.lost_heads import CUT, lost_heads  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.proof.proven_tables import ACTIONS  # noqa: PLC0415  # the same
         from conventions.records import audit  # noqa: PLC0415  # the same
         from conventions.records.audit_entry import AuditEntry  # noqa: PLC0415  # the same

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import BusinessError
-from conventions.proof.accepted_heads import ACCEPT, MOST
 from conventions.proof.chain import Chain
 from conventions.proof.heads import Head
+from conventions.proof.lost_heads import ACCEPT, MOST
 from conventions.proof.proven_tables import ACTIONS
 from conventions.proof.verify import ChainReport, verify
 from conventions.records import audit
@@ -22,11 +22,14 @@ def missed_heads(
 
     Raises: BusinessError: something else is wrong, so nothing can be accepted.
     """
-    reports = verify(database, keys, told, believed)
-    for report in reports:
-        if report.fault is not None and not report.strange:
+    missed = [report for report in verify(database, keys, told, believed) if report.missed]
+    heads = [head for report in missed for head in report.missed]
+    for report in verify(
+        database, keys, told, believed, accepted=heads
+    ):  # a head that is missed may hide what comes after it
+        if report.fault is not None:
             raise BusinessError(f"{report.chain} is broken otherwise, so nothing is accepted: {report.fault.text}")
-    return [report for report in reports if report.strange]
+    return missed
 
 
 def accept(database: Database, keys: AuditKeys, reports: Sequence[ChainReport], *, by: str, reason: str) -> int:
@@ -41,7 +44,7 @@ def accept(database: Database, keys: AuditKeys, reports: Sequence[ChainReport], 
 
     Raises: ConfigurationError: see `Chain`; nothing was written. SQLAlchemyError: the same.
     """
-    named = [(report, sorted(map(str, report.strange))) for report in reports]
+    named = [(report, sorted(map(str, report.missed))) for report in reports]
     entries = [
         AuditEntry(by, ACCEPT, report.chain, reason, heads[start : start + MOST], report.head and str(report.head))
         for report, heads in named

@@ -126,23 +126,27 @@ def test_an_end_that_is_cut_off_under_a_sealer(
     assert (row["action"], row["target"], row["number"]) == ("audit cut", "executions", 1)
 
 
-OLD_END = "CREATE TABLE before AS SELECT * FROM conventions_audit_segments WHERE chain = 'executions' AND number = 1"
-CUT_OFF = (
-    "DELETE FROM conventions_executions WHERE number > 5",
-    "DELETE FROM conventions_audit_segments WHERE chain = 'executions' AND number = 1",
-    "INSERT INTO conventions_audit_segments SELECT * FROM before",
-)
+def cut_off(sealer: AuditSealer, database: Database) -> str:
+    """Take the last five of ten rows away, with an end of before; returns the head that was told of them."""
+    write(database, *executions(1, 5))
+    attack(database, "CREATE TABLE before AS SELECT * FROM conventions_audit_segments WHERE number = 1")
+    write(database, *executions(6, 5))
+    sealer.look()
+    head = reports(database)["executions"].head
+    attack(
+        database,
+        "DELETE FROM conventions_executions WHERE number > 5",
+        "DELETE FROM conventions_audit_segments WHERE number = 1",
+        "INSERT INTO conventions_audit_segments SELECT * FROM before",
+    )
+    return str(head)
 
 
 def test_a_row_that_is_away_while_the_sealer_looks(
     sealer: AuditSealer, store: Store, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A gap excuses nothing: only a sealed action says that rows were deleted by right."""
-    write(database, *executions(1, 5))
-    attack(database, OLD_END)
-    write(database, *executions(6, 5))
-    sealer.look()
-    attack(database, *CUT_OFF)
+    cut_off(sealer, database)
     write(database, *executions(21, 7))
     attack(
         database,
@@ -175,11 +179,7 @@ def test_rows_that_were_deleted_by_right_are_no_cut(
 
 def test_a_cut_is_a_fault_until_somebody_says_why(sealer: AuditSealer, store: Store, database: Database) -> None:
     """The sealer goes on from what is there, and the audit still says what was lost."""
-    write(database, *executions(1, 5))
-    attack(database, OLD_END)
-    write(database, *executions(6, 5))
-    sealer.look()
-    attack(database, *CUT_OFF)
+    cut_off(sealer, database)
     sealer.look()
     assert [head.last for head in kept_heads(store) if head.chain == "executions"] == [5]
     found = fault(database)
@@ -191,12 +191,7 @@ def test_a_cut_is_a_fault_until_somebody_says_why(sealer: AuditSealer, store: St
 
 def test_a_head_that_is_told_again(sealer: AuditSealer, store: Store, database: Database) -> None:
     """Somebody who has Redis alone makes no row of the audit with each leader."""
-    write(database, *executions(1, 5))
-    attack(database, OLD_END)
-    write(database, *executions(6, 5))
-    sealer.look()
-    old = next(str(head) for head in kept_heads(store) if head.chain == "executions")
-    attack(database, *CUT_OFF)
+    old = cut_off(sealer, database)
     sealer.look()
     rows = len(contents(database, AuditRow))
     for _ in range(2):

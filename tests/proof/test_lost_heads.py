@@ -48,7 +48,7 @@ def test_what_was_accepted_is_no_fault(database: Database, lost: list[Head]) -> 
     found = fault(database, *lost)
     assert found is not None
     assert (found.what, "`audit accept`" in found.text) == ("edited", True)
-    assert [len(report.strange) for report in said(database, *lost)] == [4]
+    assert [len(report.missed) for report in said(database, *lost)] == [4]
     found_now = reports(database, *lost)
     assert [(one.fault, one.accepted) for one in found_now.values()] == [(None, 4), (None, 0)]
     assert found_now["actions"].rows == 3
@@ -69,10 +69,19 @@ def test_another_head_is_still_a_fault(database: Database, lost: list[Head]) -> 
     assert (found.what, "row 12" in found.text) == ("cut", True)
 
 
-def test_nothing_is_accepted_beside_another_fault(database: Database, lost: list[Head]) -> None:
-    """Who accepts must not sign what he has not seen."""
-    attack(database, f"UPDATE {EXECUTIONS} SET runtime = 9 WHERE number = 3")
-    with pytest.raises(BusinessError, match="executions is broken otherwise"):
+@pytest.mark.parametrize(
+    "attacked",
+    [
+        f"UPDATE {EXECUTIONS} SET runtime = 9 WHERE number = 3",
+        f"UPDATE {EXECUTIONS} SET runtime = 9 WHERE number = 11",
+        f"UPDATE {EXECUTIONS} SET number = -1 WHERE number = 12",
+        "UPDATE conventions_audit SET reason = 'none' WHERE number = 1",
+    ],
+)
+def test_nothing_is_accepted_beside_another_fault(database: Database, lost: list[Head], attacked: str) -> None:
+    """Who accepts must not sign what he has not seen: also what is behind a head that is missed, and in the other chain."""
+    attack(database, attacked)
+    with pytest.raises(BusinessError, match="is broken otherwise"):
         said(database, *lost)
 
 
@@ -96,6 +105,6 @@ def test_many_heads(database: Database, lost: list[Head]) -> None:
         lost.append(head_of(database))
     attack(database, f"DELETE FROM {EXECUTIONS}", f"DELETE FROM {SEGMENTS} WHERE chain = 'executions'")
     write(database, *executions(401, 1))
-    assert [len(report.strange) for report in said(database, *lost)] == [254]
+    assert [len(report.missed) for report in said(database, *lost)] == [254]
     found = reports(database, *lost)
     assert (found["executions"].fault, found["executions"].accepted, found["actions"].rows) == (None, 254, 5)
