@@ -8,7 +8,7 @@ import psutil
 from kombu.connection import Connection
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
-from conventions.broker.rabbitmq_queues import queues_of
+from conventions.broker.rabbitmq_priorities import queues_of
 from conventions.transport.celery_defaults import CLASS_QUEUES
 
 PORTS = {"amqp": 5672, "amqps": 5671}  # by scheme

@@ -68,8 +68,8 @@ from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sealing.name_keys import NameKeys
-from conventions.sealing.outgoing import Outgoing
 from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.seal_outgoing import Outgoing
 from conventions.sealing.sealed_body import open_with
 from conventions.sending.by_name import name_positions, send_by_name
 from conventions.sending.ignored_result import ignored_result
@@ -116,7 +116,7 @@ STEPS = (
     "conventions.worker.preloading:Preloading",
     "conventions.worker.log_step:LogStep",
     "conventions.recording.recorder_step:RecorderStep",
-    "conventions.batches.sweep:BatchSweep",
+    "conventions.batches.unsent_messages:BatchSweep",
     "conventions.worker.loop_calls:LoopCallsStep",
     "conventions.worker.pool_step:PagesStep",
     "conventions.worker.last_spans:LastSpansStep",

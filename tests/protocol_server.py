@@ -7,7 +7,7 @@ from typing import Any
 from conventions.broker.delivery import Delivery as HandedOut
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication
 from conventions.broker.waiting_messages import End, end, look
-from conventions.execution.purge import PLACES
+from conventions.execution.purge_queues import PLACES
 from conventions.idempotency.claim_answers import Answer
 from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
 from conventions.records.journal import Event

@@ -13,12 +13,12 @@ from conventions.adoption.redis_queue import RedisQueue
 from conventions.adoption.unfinished_drains import note_begin, note_end
 from conventions.broker.caller_headers import of_another_program
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT
-from conventions.broker.validation import fault_of
+from conventions.broker.message_form import fault_of
 from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 from conventions.execution.steps_within import every_task
 from conventions.sending.publish import publish_written
 from conventions.tasks.plain_task import is_celerys

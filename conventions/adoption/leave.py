@@ -9,7 +9,7 @@ from sqlalchemy import Connection, MetaData, func, inspect, select, text
 from conventions.adoption.unfinished_drains import unfinished_drains
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 from conventions.storage.layout_version import living
 from conventions.storage.migrations.run import VERSION_TABLE, forget_versions
 from conventions.storage.redis_store import Store

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from conventions.alerts.episode import Episode, Transition
 from conventions.alerts.finding import Finding
-from conventions.core.units import milliseconds, moment
+from conventions.core.time_units import milliseconds, moment
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store

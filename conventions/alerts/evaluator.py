@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 
 from conventions.alerts.alert_store import AlertStore, Message, Waiting
 from conventions.alerts.episode import Transition, judged
-from conventions.alerts.look import look_at
 from conventions.alerts.message_body import body_of
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
 from conventions.alerts.rules import all_findings, goes_on
-from conventions.core.rounds import Rounds
+from conventions.alerts.what_rules_see import look_at
+from conventions.core.background_rounds import Rounds
 from conventions.execution.application import Application
 
 logger = logging.getLogger(__name__)

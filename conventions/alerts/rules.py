@@ -9,13 +9,13 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from conventions.alerts.finding import Finding, Severity
-from conventions.alerts.look import Look
+from conventions.alerts.what_rules_see import Look
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.durations import duration
-from conventions.metrics.counts import CauseNow
+from conventions.metrics.event_sums import Series
 from conventions.metrics.figures import Figures, together
 from conventions.metrics.levels import QueueNow
-from conventions.metrics.measures import Series
+from conventions.metrics.read_counts import CauseNow
 from conventions.metrics.troubles import NewLetters
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.schedules.beat_liveness import beats_fault

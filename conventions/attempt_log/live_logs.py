@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from conventions.attempt_log.lines import Changes, joined
+from conventions.attempt_log.bounded_lines import Changes, joined
 from conventions.attempt_log.run_log import RunName
-from conventions.core.units import count_in, milliseconds
+from conventions.core.time_units import count_in, milliseconds
 from conventions.storage.redis_store import Store
 
 LIVES = timedelta(

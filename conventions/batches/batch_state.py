@@ -17,7 +17,7 @@ from conventions.batches.resume_point import Cursor
 from conventions.core.chunking import batched
 from conventions.core.errors import BusinessError, CannotOpen
 from conventions.core.sealed_mark import is_sealed_text
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.progress.reporter import Progress
 from conventions.progress.sealed_notes import with_open_note
 from conventions.sealing.payload_keys import PayloadKeys

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast, get_args
 from uuid import UUID, uuid5
 
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.core.value_bounds import fault_of_name
 
 Role: TypeAlias = Literal["splitter", "chunk", "finish", "recovered"]

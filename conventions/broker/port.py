@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
-from conventions.broker.one_message import FoundMessage
+from conventions.broker.find_message import FoundMessage
 from conventions.broker.queue_level import QueueLevel
 from conventions.broker.redis_broker import CancelAnswer, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting

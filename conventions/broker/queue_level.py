@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from conventions.broker.codec import changes_in, headers_in
 from conventions.broker.header_names import ENQUEUED_AT, READY_AT
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.storage.redis_store import Store
 
 

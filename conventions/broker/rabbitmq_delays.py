@@ -19,9 +19,9 @@ from conventions.broker.codec import bytes_of, in_base64, parsed, request_digest
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.header_names import COPY, GENERATION, SIGNATURE, UNKNOWN
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication
+from conventions.core.background_rounds import Rounds
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, ConfigurationError, UndeliverableMessage
-from conventions.core.rounds import Rounds
 from conventions.library_internals.kombu import publish_batch_of
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from conventions.broker.bulk_publish import RETRY_EVERY
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
-from conventions.broker.one_message import FoundMessage, find
+from conventions.broker.find_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.queue_level import QueueLevel
 from conventions.broker.rabbitmq_delays import Delays

@@ -23,7 +23,7 @@ from conventions.core.deadline import current_deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.lease_timings import USUAL
 from conventions.core.redis_answers import advice_on
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.layout_version import LAYOUT, LOWEST, SAY_EVERY, member_name, refused
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
@@ -329,7 +329,7 @@ class Broker:
     def drop(self, queue: str) -> int:
         """Remove messages without a trace, such as answers to remote control. Returns how many.
 
-        Messages of tasks need an SQL row when they end: see `execution/purge.py`.
+        Messages of tasks need an SQL row when they end: see `execution/purge_queues.py`.
         """
         removed = 0
         while True:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
-from conventions.broker.one_message import FoundMessage, find
+from conventions.broker.find_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.queue_level import QueueLevel
 from conventions.broker.redis_broker import Broker, CancelAnswer, HeldMessage, Place

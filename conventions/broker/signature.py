@@ -40,7 +40,7 @@ from conventions.broker.header_names import (
     TRACING,
 )
 from conventions.core.message_keys import MessageKeys
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 
 _OF_CELERY = (
     "argsrepr", "compression", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id",

@@ -28,7 +28,7 @@ from conventions.broker.header_names import (
     TOGETHER,
     TRACING,
 )
-from conventions.broker.validation import Count, Moment, Seconds, ShortText, Text, Urgency
+from conventions.broker.message_form import Count, Moment, Seconds, ShortText, Text, Urgency
 from conventions.core.value_bounds import MESSAGE_LIMIT, MOST_CHARACTERS
 from conventions.library_internals.kombu import KOMBU_TYPE
 

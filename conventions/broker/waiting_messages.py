@@ -1,4 +1,4 @@
-"""Look through waiting messages and end some, from outside a worker: `execution/purge.py`, `recording/restored_redis.py`."""
+"""Look through waiting messages and end some, from outside a worker: `execution/purge_queues.py`, `recording/restored_redis.py`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from redis.exceptions import ResponseError
 
 from conventions.broker.codec import UnreadableBody, body_in, headers_in, moved_to
-from conventions.broker.one_message import find
+from conventions.broker.find_message import find
 from conventions.broker.redis_broker import Broker
 from conventions.core.chunking import batched
 from conventions.core.error_text import clean
 from conventions.core.errors import JournalFull
-from conventions.core.units import count_in
+from conventions.core.time_units import count_in
 from conventions.storage.layout_version import refused
 from conventions.storage.redis_store import Store
 

@@ -18,7 +18,7 @@ from conventions.cli.unknown_names import say_unknown
 from conventions.console.display import runtime_text
 from conventions.core.csv_text import csv_line
 from conventions.core.near_names import did_you_mean
-from conventions.core.units import moment_or_age
+from conventions.core.time_units import moment_or_age
 from conventions.records.audit_filter import AuditFilter, Of
 from conventions.records.audit_listing import FIELDS, AuditLine, action_names, listing, pages
 from conventions.records.journal import KINDS

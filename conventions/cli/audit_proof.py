@@ -24,10 +24,10 @@ from conventions.proof.verify import ChainReport
 from conventions.proof.verify import verify as walk
 from conventions.proof.waiting_rows import LATE
 from conventions.recording.audit_sealer import kept_heads
-from conventions.records.accept import accept as accept_heads
-from conventions.records.accept import missed_heads
-from conventions.records.erase import erase as erase_actor
-from conventions.records.erase import rows_of
+from conventions.records.accept_lost_heads import accept as accept_heads
+from conventions.records.accept_lost_heads import missed_heads
+from conventions.records.erase_actor import erase as erase_actor
+from conventions.records.erase_actor import rows_of
 from conventions.storage.database import utc_now
 
 BROKEN = 1  # the exit status

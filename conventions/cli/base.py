@@ -19,7 +19,7 @@ from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
 from conventions.core.printable_text import printable
 from conventions.core.redis_answers import fault_of
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.sealing.shown_to_people import closed
 from conventions.storage.database import Database
 

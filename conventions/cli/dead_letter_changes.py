@@ -28,11 +28,11 @@ from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.edit_many import ArgumentEdit, Edited, edit_many, preview
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.filter_as_sql import REDRIVE_LIMIT
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
 from conventions.dead_letters.sealed_letters import arguments_of, is_hidden
-from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.declare.payload import Arguments
 from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports

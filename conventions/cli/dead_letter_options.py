@@ -11,12 +11,12 @@ import click
 from sqlalchemy.orm import Session
 
 from conventions.cli.base import app_of, existing, one_line_errors
-from conventions.core.units import age
+from conventions.core.time_units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import groups_that_begin
-from conventions.sealing.found_by import sought
+from conventions.sealing.blind_index import sought
 
 MOST_BEGUN = 5  # names that are shown where several begin so
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
-from conventions.cli.services import Plan, app_address, flower_port_for, launcher_is_gone, running
+from conventions.cli.stack_services import Plan, app_address, flower_port_for, launcher_is_gone, running
 from conventions.core import extras
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.printable_text import printable

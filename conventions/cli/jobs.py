@@ -11,10 +11,10 @@ from conventions.cli.base import app_of, emit, one_line_errors, output_options, 
 from conventions.cli.dead_letter_options import Pair
 from conventions.cli.unknown_names import say_unknown
 from conventions.console.display import runtime_text
-from conventions.core.units import moment_or_age
+from conventions.core.time_units import moment_or_age
 from conventions.now.job_filter import STATES, JobFilter
 from conventions.now.job_listing import list_jobs
-from conventions.sealing.found_by import sought
+from conventions.sealing.blind_index import sought
 from conventions.storage.database import utc_now
 
 COLUMNS = ("id", "state", "task", "queue", "actor", "worker", "at", "due_at", "runtime", "attempt", "error")

@@ -13,16 +13,16 @@ from conventions.app import ConventionsApp
 from conventions.broker.signature import key_of
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, print_json, say
+from conventions.cli.ctrl_c import stop_between_steps
 from conventions.cli.dead_letter_options import confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
-from conventions.cli.stopping import stop_between_steps
 from conventions.core.errors import ConfigurationError
 from conventions.core.message_keys import MessageKeys, parse_revoked
 from conventions.core.named_keys import NAME, PLAIN, new_key
-from conventions.core.units import moment_or_age
-from conventions.execution.change_selected import hold_signed
-from conventions.execution.purge import PLACES, known_queues
-from conventions.execution.selection import Selection, found
+from conventions.core.time_units import moment_or_age
+from conventions.execution.change_waiting import hold_signed
+from conventions.execution.purge_queues import PLACES, known_queues
+from conventions.execution.waiting_selection import Selection, found
 from conventions.now.at_workers import AT_WORKERS
 from conventions.proof.chain_ends import segments_by_key
 from conventions.records.audit_entry import AuditEntry

@@ -9,7 +9,7 @@ from conventions.cli.base import app_of, existing, one_line_errors, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_address import shown
 from conventions.core.settings import is_redis
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 
 
 @click.command(cls=CeleryCommand)

@@ -12,23 +12,23 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.app import ConventionsApp
-from conventions.broker.consumers import ask_workers
+from conventions.broker.consumed_queues import ask_workers
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT
 from conventions.broker.waiting_messages import Waiting
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, json_of, one_line_errors, output_options, print_json, say
+from conventions.cli.ctrl_c import stop_between_steps
 from conventions.cli.dead_letter_options import Age, Pair, confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
-from conventions.cli.stopping import stop_between_steps
 from conventions.cli.unknown_names import say_unknown
 from conventions.core.durations import duration
-from conventions.core.units import moment
-from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
-from conventions.execution.selection import Selection, found
+from conventions.core.time_units import moment
+from conventions.execution.change_waiting import Outcome, cancel_selected, move_selected
+from conventions.execution.waiting_selection import Selection, found
 from conventions.now.job_filter import HeldBack, state_of_waiting
 from conventions.now.pause_targets import all_queues
-from conventions.sealing.found_by import sought
-from conventions.tasks.names import names_of
+from conventions.sealing.blind_index import sought
+from conventions.tasks.aliases import names_of
 
 COLUMNS = ("id", "task", "queue", "state", "age", "attempt", "actor", "arguments")
 FILTERS = (

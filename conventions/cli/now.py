@@ -19,9 +19,9 @@ from conventions.console.display import done_text, rate_text, short_duration
 from conventions.core.durations import duration
 from conventions.core.printable_text import printable
 from conventions.metrics.levels import QueueNow
-from conventions.now.flows import Flow
 from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
+from conventions.now.queue_flow import Flow
 
 EVERY = 2.0  # seconds
 SHOWN, MOST_FINDINGS = 8, 10  # rows of a table, and things that are wrong; --json has all

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from conventions.cli.base import app_of, emit, say
 from conventions.core.errors import ConventionError, ScheduleError
-from conventions.core.units import moment_ahead
+from conventions.core.time_units import moment_ahead
 from conventions.pauses.actions import PausedAgain
 from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.schedule import Schedule

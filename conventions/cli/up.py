@@ -9,7 +9,7 @@ from celery.bin.base import CeleryCommand, CeleryOption
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
-from conventions.cli.services import Plan, app_address, flower_port_for, launcher_is_gone, running
+from conventions.cli.stack_services import Plan, app_address, flower_port_for, launcher_is_gone, running
 from conventions.core import extras
 from conventions.stack.folder import FOLDER, hold
 from conventions.stack.supervisor import StopSignals, Supervisor

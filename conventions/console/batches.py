@@ -19,7 +19,7 @@ from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.core.errors import CannotOpen
 from conventions.core.sealed_mark import SHOWN
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
 

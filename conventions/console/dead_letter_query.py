@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from conventions.console.page_query import PageQuery
-from conventions.core.units import age
+from conventions.core.time_units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import Position

@@ -19,18 +19,18 @@ from conventions.core.errors import LetterNotEditable, PayloadError, SelectionCh
 from conventions.core.failure_cause import place_in
 from conventions.core.priority import Priority
 from conventions.core.sealed_mark import SHOWN
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import dropped, edit, editable, version
 from conventions.dead_letters.filter import BOUNDS, Counted, Filter
+from conventions.dead_letters.filter_as_sql import REDRIVE_LIMIT
 from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
 from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
-from conventions.dead_letters.selected import REDRIVE_LIMIT
 from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.records import audit

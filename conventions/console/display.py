@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conventions.core.durations import STEPS, duration
-from conventions.core.units import local_time, moment
+from conventions.core.time_units import local_time, moment
 from conventions.progress.reporter import Progress
 
 HIDDEN = "•••"

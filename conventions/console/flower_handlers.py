@@ -23,7 +23,7 @@ from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit
 from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
 from conventions.console.viewer_masks import SORTED, masked
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.library_internals.celery import symbol_by_name
 from conventions.metrics.prometheus_server import text_of
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from conventions.execution.application import Application
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 from conventions.transport.celery_defaults import CLASS_QUEUES
 
 ANSWER_WITHIN = 1.0  # seconds that workers have to answer

@@ -19,7 +19,7 @@ from conventions.core.errors import PayloadError
 from conventions.core.priority import Priority
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.sending.options import check_types
+from conventions.sending.option_checks import check_types
 
 logger = logging.getLogger(__name__)
 

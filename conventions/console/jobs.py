@@ -39,7 +39,7 @@ from conventions.now.end_running import (
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
-from conventions.sealing.found_by import sought
+from conventions.sealing.blind_index import sought
 from conventions.storage.database import utc_now
 
 ROWS = 100

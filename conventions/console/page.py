@@ -23,8 +23,8 @@ from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.notice import COOKIE, KEPT_FOR, Notice
 from conventions.console.roles import Role
 from conventions.core.errors import SelectionUnknown
-from conventions.core.units import local_time, moment_ahead
-from conventions.sealing.found_by import sought
+from conventions.core.time_units import local_time, moment_ahead
+from conventions.sealing.blind_index import sought
 from conventions.sealing.shown_to_people import closed
 from conventions.storage.database import utc_now
 

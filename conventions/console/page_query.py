@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import urlencode
 
-from conventions.core.units import moment_or_age
+from conventions.core.time_units import moment_or_age
 
 F = TypeVar("F")
 

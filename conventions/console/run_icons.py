@@ -8,7 +8,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from conventions.console import display
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.schedules.run_history import PARTLY, RunOutcome
 from conventions.schedules.schedule_state import Run
 

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 from conventions.console import display, plots
 from conventions.console.page import Page
 from conventions.core.durations import duration
-from conventions.metrics.counts import Counts
+from conventions.metrics.event_sums import added
 from conventions.metrics.figures import Figures, by_series
-from conventions.metrics.measures import added
+from conventions.metrics.read_counts import Counts
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import list_jobs
 from conventions.now.pause_targets import known_targets, names_meant

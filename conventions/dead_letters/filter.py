@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Text, cast, literal, or_
 
 from conventions.broker.header_names import FOUND_BY
 from conventions.core.errors import SelectionChanged
-from conventions.sealing.found_by import Codes, Pairs
+from conventions.sealing.blind_index import Codes, Pairs
 from conventions.storage.tables import DeadLetterRow
 
 BOUNDS = ("counted_at", "newest")  # words of a filter for letters that were counted before
@@ -48,7 +48,7 @@ class Filter:
         left_by: a redrive run that was to send the letter, and has not; see `selected`.
         text: occurs in the error's message, the traceback or the arguments, in upper or lower case.
         arguments: pairs of an argument's name and its value, as text or as JSON.
-        codes: the same of sealed letters, see `sealing/found_by.py`. A name that has both matches in either way.
+        codes: the same of sealed letters, see `sealing/blind_index.py`. A name that has both matches in either way.
         older_than: the last failure was longer ago than this.
         newer_than: the last failure was at most this long ago.
         ids: the letter has one of these ids.

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from conventions.core.errors import LetterNotEditable
 from conventions.core.failure_cause import place_in
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.selected import selected
+from conventions.dead_letters.filter_as_sql import selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now

@@ -10,8 +10,8 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from conventions.dead_letters.filter import Counted, Filter
+from conventions.dead_letters.filter_as_sql import selected
 from conventions.dead_letters.resent_letters import FAILED, SUPERSEDED
-from conventions.dead_letters.selected import selected
 from conventions.records import executions
 from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import DeadLetterRow

@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from conventions.core.error_text import clean, cut
 from conventions.core.priority import Priority
 from conventions.dead_letters.filter import BOUNDS, Filter, check_agreed
+from conventions.dead_letters.filter_as_sql import REDRIVE_LIMIT, left_by, selected, stated
 from conventions.dead_letters.redrive_plan import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
-from conventions.dead_letters.selected import REDRIVE_LIMIT, left_by, selected, stated
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import RedisError
 
+from conventions.core.background_rounds import rest
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
 from conventions.core.priority import Priority
-from conventions.core.rounds import rest
 from conventions.dead_letters.redrive_plan import AT_ONCE, OPEN, Plan, Tally, plan
 from conventions.execution.application import Application
 

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from conventions.broker.consumers import Consumers, ask_workers
+from conventions.broker.consumed_queues import Consumers, ask_workers
 from conventions.core.errors import SelectionUnknown
 from conventions.core.redis_answers import fault_of
 from conventions.dead_letters import groups, redrive_rows

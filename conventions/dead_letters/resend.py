@@ -35,11 +35,11 @@ from conventions.broker.header_names import (
     UNKNOWN,
     UNKNOWN_SINCE,
 )
-from conventions.broker.validation import CANVASES, fault_of
+from conventions.broker.message_form import CANVASES, fault_of
 from conventions.core.error_text import cut
 from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.core.priority import Priority
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.sealed_letters import refuse_of_another
 from conventions.declare.payload import Arguments

@@ -30,8 +30,8 @@ from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sealing.name_keys import NameKeys
-from conventions.sealing.outgoing import Outgoing
 from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.seal_outgoing import Outgoing
 from conventions.storage.redis_store import Store
 from conventions.tracing.spans import Tracing
 

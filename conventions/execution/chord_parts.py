@@ -15,7 +15,7 @@ from celery import maybe_signature, states
 from celery.exceptions import ChordError, TaskRevokedError
 from redis.exceptions import RedisError
 
-from conventions.broker.validation import STEPS_WITHIN
+from conventions.broker.message_form import STEPS_WITHIN
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown

@@ -111,7 +111,7 @@ def _hearing(app: Application) -> Iterator[list[_Heard]]:
 
 
 def _note(app: Application, command: str, heard: Sequence[_Heard], fault: str = "") -> None:
-    from conventions.execution.purge import who_acts  # noqa: PLC0415  # whoever only sends needs none of it
+    from conventions.execution.purge_queues import who_acts  # noqa: PLC0415  # whoever only sends needs none of it
 
     for one in heard:
         after = one.outcome(fault)

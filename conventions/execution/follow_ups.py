@@ -12,7 +12,7 @@ from typing import Any, Self
 from celery import maybe_signature
 from celery.exceptions import Reject
 
-from conventions.broker.validation import CANVASES
+from conventions.broker.message_form import CANVASES
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import text_of
 from conventions.execution.application import Application, may_pass

@@ -7,7 +7,7 @@ from conventions.broker.header_names import FINGERPRINT, KEY, OTHER_NAMES
 from conventions.core.errors import CannotSeal
 from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.key import idempotency_key
-from conventions.sealing.found_by import found_by
+from conventions.sealing.blind_index import found_by
 from conventions.sealing.name_keys import Names
 from conventions.sealing.sealed_task import is_sealed
 

@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 
 from conventions.core.error_text import without_values
 from conventions.core.errors import PayloadError, PermissionDenied, TooManyStarts
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 from conventions.permission.decisions import no_answer

@@ -38,7 +38,7 @@ def prepare_purge() -> None:
 
 
 def _purge(app: Application, force: bool, queues: Sequence[str] | None, excluded: Sequence[str] | None) -> None:
-    from conventions.execution.purge import (  # noqa: PLC0415  # whoever only sends needs none of it
+    from conventions.execution.purge_queues import (  # noqa: PLC0415  # whoever only sends needs none of it
         is_reply_queue,
         known_queues,
         purge,

@@ -6,7 +6,7 @@ from uuid import UUID, uuid5
 
 from celery import maybe_signature
 
-from conventions.broker.validation import STEPS_WITHIN
+from conventions.broker.message_form import STEPS_WITHIN
 
 _NAMESPACE = UUID("0c7b7a3e-6c0f-5d0e-9b57-6a8a1f2f4b11")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from conventions.broker.validation import STEPS_WITHIN
+from conventions.broker.message_form import STEPS_WITHIN
 
 
 def every_task(step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

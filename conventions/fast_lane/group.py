@@ -14,10 +14,10 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.execution.process_ends import has_ended
+from conventions.fast_lane.call_job import Ended
 from conventions.fast_lane.group_size import RETURN_AFTER
 from conventions.fast_lane.run_group import run_group
 from conventions.fast_lane.short_request import handed_over
-from conventions.fast_lane.trace import Ended
 from conventions.library_internals.billiard import error_of
 from conventions.worker.request import Request
 

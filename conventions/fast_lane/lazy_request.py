@@ -12,8 +12,8 @@ from celery.app.task import Context
 from conventions.broker.codec import bytes_of, checked_body, headers_in, parsed, with_delivery
 from conventions.broker.delivery import Delivery
 from conventions.broker.header_names import SIGNATURE, TOKEN
+from conventions.broker.message_form import drop_taken
 from conventions.broker.signature import without_unsigned
-from conventions.broker.validation import drop_taken
 from conventions.execution.run import RUN_BY
 from conventions.library_internals.celery import NOT_HEADERS
 from conventions.sealing.sealed_body import SealedBody, is_sealed

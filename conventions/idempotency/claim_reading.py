@@ -3,7 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
-from conventions.core.units import count_in
+from conventions.core.time_units import count_in
 from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 from conventions.storage.redis_store import Store
 

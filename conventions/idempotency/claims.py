@@ -15,7 +15,7 @@ from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.canonical_json import encode
 from conventions.core.entry_signatures import EntrySignatures
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.idempotency.claim_answers import Answer, answers_of
 from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 from conventions.records.journal import Event

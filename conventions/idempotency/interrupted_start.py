@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from conventions.core.error_text import FailureText
-from conventions.core.units import count_in
+from conventions.core.time_units import count_in
 
 NO_SIGN = "its worker gave no sign of life for as long as a lease: it was killed, had no connection, or stood still"
 STOPPED = "its worker was stopped before it had ended"

@@ -4,8 +4,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from conventions.core.apart import apart
-from conventions.core.rounds import Rounds
+from conventions.core.background_rounds import Rounds
+from conventions.core.bad_items_apart import apart
 from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.process_pages import Pages
 

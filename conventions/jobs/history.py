@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from conventions.attempt_log.lines import LogLine, read
+from conventions.attempt_log.bounded_lines import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.broker.delivery_names import DeliveryNames
 from conventions.core.errors import CannotOpen
@@ -16,7 +16,7 @@ from conventions.execution.claim_names import claim_name
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart
 from conventions.jobs.facts import ENDED, Facts
-from conventions.jobs.look import WITHIN
+from conventions.jobs.gather_facts import WITHIN
 from conventions.records.journal import INTERRUPTED, Event
 from conventions.sealing.sealed_text import LOG, open_text
 from conventions.sealing.shown_to_people import is_closed

@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 from conventions.core.network_errors import is_network_error
 from conventions.execution.application import Application
 from conventions.jobs.facts import ENDED, WELL, Facts
+from conventions.jobs.gather_facts import WITHIN, Question, look
 from conventions.jobs.history import JobAttempt, history
-from conventions.jobs.look import WITHIN, Question, look
 from conventions.tasks.owners import the_application
 
 if TYPE_CHECKING:

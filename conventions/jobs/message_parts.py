@@ -14,7 +14,7 @@ from conventions.broker.header_names import BATCH
 from conventions.core.errors import CannotOpen
 from conventions.core.value_bounds import is_text
 from conventions.execution.application import Application
-from conventions.jobs.look import WITHIN
+from conventions.jobs.gather_facts import WITHIN
 from conventions.sealing.kept_message import check_owner, open_body, sealed_in
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.shown_to_people import is_closed

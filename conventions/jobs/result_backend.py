@@ -28,7 +28,7 @@ from conventions.execution.chord_parts import ChordParts, must_be_stored
 from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.sealed_parts import is_sealed_request, opened_part, sealed_part
 from conventions.jobs.facts import ENDED, Facts, State
-from conventions.jobs.look import Question, look, sql_errors
+from conventions.jobs.gather_facts import Question, look, sql_errors
 from conventions.progress.reporter import Progress
 from conventions.sealing.shown_to_people import is_closed
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded

@@ -1,7 +1,7 @@
 """Why a job waits, as a sentence for people."""
 
+from conventions.broker.find_message import FoundMessage
 from conventions.broker.header_names import UNKNOWN, UNKNOWN_SINCE
-from conventions.broker.one_message import FoundMessage
 from conventions.idempotency.claim_reading import ClaimReading
 
 NO_WORKER = "no worker of this application runs"

@@ -18,8 +18,8 @@ from redis.exceptions import ResponseError
 from conventions.core.error_text import clean
 from conventions.core.secrets_in_text import without_secrets
 from conventions.core.value_bounds import MOST_CHARACTERS
-from conventions.metrics.counts import BETWEEN, START
-from conventions.metrics.measures import Sums
+from conventions.metrics.event_sums import Sums
+from conventions.metrics.read_counts import BETWEEN, START
 from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 

@@ -8,10 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from conventions.broker.queue_level import QueueLevel
-from conventions.metrics.counts import Counts
+from conventions.metrics.event_sums import OVERLONG, RUN, WAIT, Histogram, Series, errors_in
 from conventions.metrics.levels import LevelReader, Levels, QueueNow
-from conventions.metrics.measures import OVERLONG, RUN, WAIT, Histogram, Series, errors_in
-from conventions.metrics.most_series import OTHERS, most_letters, most_of, stable_totals
+from conventions.metrics.read_counts import Counts
+from conventions.metrics.series_bound import OTHERS, most_letters, most_of, stable_totals
 from conventions.records.journal import KINDS
 
 Totals = Mapping[Series, Mapping[str, int]]

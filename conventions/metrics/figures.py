@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conventions.metrics.counts import Counts
-from conventions.metrics.measures import RUN, WAIT, Histogram, Series, added
+from conventions.metrics.event_sums import RUN, WAIT, Histogram, Series, added
+from conventions.metrics.read_counts import Counts
 
 
 @dataclass(frozen=True, slots=True)

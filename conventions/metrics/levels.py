@@ -24,10 +24,10 @@ from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on, fault_of
 from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.application import Application, broker_outages
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
-from conventions.metrics.counts import CauseNow, Counts
-from conventions.metrics.measures import Series
+from conventions.metrics.event_sums import Series
+from conventions.metrics.read_counts import CauseNow, Counts
 from conventions.metrics.troubles import (
     NewLetters,
     StalledBatch,
@@ -50,7 +50,7 @@ from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 from conventions.storage.layout_version import living
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
-from conventions.tasks.names import names_of
+from conventions.tasks.aliases import names_of
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.redis_store import Store
 
 SAY_EVERY = 2.0  # seconds

@@ -10,7 +10,7 @@ from conventions.broker.header_names import ACTOR, KEY
 from conventions.broker.waiting_messages import Waiting, WaitingPlace
 from conventions.execution.application import Application
 from conventions.execution.claim_names import claim_name
-from conventions.execution.selection import Search, Selection
+from conventions.execution.waiting_selection import Search, Selection
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.levels import running_jobs
 from conventions.metrics.worker_reports import WorkerReports

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 from conventions.broker.waiting_messages import Waiting
 from conventions.execution.application import Application
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 from conventions.records.journal import KINDS
-from conventions.sealing.found_by import Codes, Pairs
+from conventions.sealing.blind_index import Codes, Pairs
 
 State: TypeAlias = str
 
@@ -30,7 +30,7 @@ class JobFilter:
         actor: who sent it.
         arguments: pairs of an argument's name and its value, as text or as JSON: of jobs that wait, and of dead letters. Of jobs that ended
             otherwise nothing keeps them.
-        codes: the same of sealed jobs, see `sealing/found_by.py`.
+        codes: the same of sealed jobs, see `sealing/blind_index.py`.
         since: sent or ended not before.
         until: sent or ended before.
     """

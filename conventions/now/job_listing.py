@@ -18,9 +18,9 @@ from conventions.core.bounded_call import StillWaits
 from conventions.core.chunking import batched
 from conventions.core.error_text import first_line
 from conventions.core.secrets_in_text import without_secrets
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.execution.application import Application
-from conventions.execution.selection import Search, Selection
+from conventions.execution.waiting_selection import Search, Selection
 from conventions.metrics.levels import SQL, SQL_WITHIN
 from conventions.now.at_workers import AtWorkers, jobs_that_run, messages_at_workers
 from conventions.now.ended_jobs import ended_jobs

@@ -11,19 +11,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from conventions.alerts.alert_store import AlertStore, Refusal
 from conventions.alerts.episode import Episode, with_what_goes_on
 from conventions.alerts.finding import Finding
-from conventions.alerts.look import Look, look_at
 from conventions.alerts.rules import all_findings, goes_on, shown_of
+from conventions.alerts.what_rules_see import Look, look_at
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
-from conventions.metrics.counts import CauseNow, Counts
-from conventions.metrics.depths import Depths
+from conventions.metrics.event_sums import added
 from conventions.metrics.figures import Figures
 from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow, fault_in_words
-from conventions.metrics.measures import added
+from conventions.metrics.queue_lengths import Depths
+from conventions.metrics.read_counts import CauseNow, Counts
 from conventions.metrics.worker_reports import WorkerNow
-from conventions.now.actions import ActionNow, last_actions
-from conventions.now.flows import Flow, Minutes, first_minute, flows_of
+from conventions.now.last_actions import ActionNow, last_actions
+from conventions.now.queue_flow import Flow, Minutes, first_minute, flows_of
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target
 from conventions.records.journal import ODD

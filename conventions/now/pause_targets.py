@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from conventions.core.near_names import did_you_mean
 from conventions.execution.application import Application
-from conventions.execution.purge import known_queues
+from conventions.execution.purge_queues import known_queues
 from conventions.metrics.known_series import known_names
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
 from conventions.pauses.actions import FOLLOW_WITHIN, those_that_do_not_follow

@@ -2,8 +2,8 @@
 
 from conventions.dead_letters import letters
 from conventions.execution.application import Application
-from conventions.execution.purge import known_queues
-from conventions.execution.selection import Search, Selection
+from conventions.execution.purge_queues import known_queues
+from conventions.execution.waiting_selection import Search, Selection
 from conventions.metrics.levels import SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.at_workers import AT_WORKERS

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from conventions.outbox.entry import AT_ONCE, Entry
-from conventions.outbox.nudge import nudge
+from conventions.outbox.wake_relay import nudge
 from conventions.sending.application import SendingApplication
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from conventions.outbox.entry import AT_ONCE, Entry
-from conventions.outbox.nudge import nudge
+from conventions.outbox.wake_relay import nudge
 from conventions.sending.application import SendingApplication
 
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from conventions.core.background_rounds import rest
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, CannotOpen, PayloadError
-from conventions.core.rounds import rest
 from conventions.execution.unsent_step import UnsentStep
 from conventions.outbox.entry import AT_ONCE, Entry, opened_parts, queue_of, read_back, send_entry
-from conventions.outbox.nudge import wait_for_nudge
-from conventions.outbox.together import send_together
+from conventions.outbox.many_rows import send_together
+from conventions.outbox.wake_relay import wait_for_nudge
 from conventions.sending.application import SendingApplication
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from conventions.core.error_text import clean
 from conventions.core.json_fields import from_json
-from conventions.core.units import LONGEST
+from conventions.core.time_units import LONGEST
 
 LONGEST_REASON = 2000  # characters
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import RedisError
 
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)

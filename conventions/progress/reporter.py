@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from conventions.core.canonical_json import encode
 from conventions.core.error_text import without_values
 from conventions.core.errors import JobCancelled, LeaseLost
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.idempotency.claims import ClaimRequest
 from conventions.storage.redis_store import Store, current_store
 

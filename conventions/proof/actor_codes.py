@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from conventions.core.chunking import batched
 from conventions.core.errors import ConfigurationError
-from conventions.proof.readable import is_unreadable
+from conventions.proof.unreadable_rows import is_unreadable
 from conventions.storage.database import insert_into
 from conventions.storage.tables import ActorSaltRow
 

@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session
 
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.errors import ConfigurationError
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.proof import actor_codes
 from conventions.proof.proven_tables import FORM, ProvenTable
-from conventions.proof.readable import is_unreadable
 from conventions.proof.row_codes import RowCodes
+from conventions.proof.unreadable_rows import is_unreadable
 from conventions.storage.database import insert_into, utc_now
 from conventions.storage.tables import SegmentRow
 

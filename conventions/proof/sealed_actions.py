@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof import actor_codes
 from conventions.proof.proven_tables import ACTIONS, Row
-from conventions.proof.readable import readable
 from conventions.proof.row_codes import RowCodes
+from conventions.proof.unreadable_rows import readable
 from conventions.storage.tables import SegmentRow
 
 Fits: TypeAlias = Callable[[Row, SegmentRow], bool]

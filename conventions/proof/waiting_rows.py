@@ -14,7 +14,7 @@ from conventions.core.audit_keys import RESERVED, AuditKeys
 from conventions.core.entry_signatures import KEY_NOT_HERE, EntrySignatures
 from conventions.proof.chain import LATEST, Chain
 from conventions.proof.proven_tables import ACTIONS, FORM, ProvenTable, Row
-from conventions.proof.readable import ODD, is_unreadable, readable
+from conventions.proof.unreadable_rows import ODD, is_unreadable, readable
 from conventions.storage.database import SIGNER, Database, utc_now
 from conventions.storage.tables import AuditRow
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ResponseError
 
 from conventions.core.audit_keys import AuditKeys
+from conventions.core.background_rounds import Rounds
 from conventions.core.error_text import first_line
-from conventions.core.rounds import Rounds
 from conventions.proof import heads
 from conventions.storage.redis_store import Store
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from conventions.core.rounds import Rounds
-from conventions.core.units import milliseconds
+from conventions.core.background_rounds import Rounds
+from conventions.core.time_units import milliseconds
 from conventions.execution.application import Application
 from conventions.execution.interrupted import record_kept
 from conventions.execution.waiting_event import waiting_event

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from conventions.attempt_log.live_logs import LiveLog, LiveLogs
+from conventions.core.background_rounds import Rounds
 from conventions.core.error_text import first_line
-from conventions.core.rounds import Rounds
 from conventions.recording.recorder import refuses_content
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from uuid import uuid4
 from conventions.broker.batch_membership import Join, Member, chunk_id, finish_id
 from conventions.broker.codec import headers_in
 from conventions.core.actor import SYSTEM
+from conventions.core.background_rounds import Rounds
 from conventions.core.chunking import batched
 from conventions.core.error_text import FailureText
-from conventions.core.rounds import Rounds
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.execution.application import Application
 from conventions.recording.restored_redis import compare
 from conventions.records import journal_position

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.core.audit_keys import AuditKeys
+from conventions.core.background_rounds import rest
 from conventions.core.chunking import batched
 from conventions.core.entry_signatures import KEY_NOT_HERE, NOT_SIGNED, EntrySignatures
 from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
-from conventions.core.rounds import rest
 from conventions.metrics.event_counter import ID, EventCounter
 from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position

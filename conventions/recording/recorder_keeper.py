@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import suppress
 
-from conventions.core.rounds import Rounds
+from conventions.core.background_rounds import Rounds
 from conventions.recording.lag_warning import LagWarning
 from conventions.recording.recorder_process import Pulse, record_for_ever
 from conventions.sending.application import SendingApplication

@@ -23,7 +23,7 @@ from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRI
 from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
-from conventions.core.units import milliseconds, moment
+from conventions.core.time_units import milliseconds, moment
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.records import journal_position

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from conventions.proof import waiting_rows
 from conventions.proof.chain import Chain
 from conventions.proof.proven_tables import ACTIONS
-from conventions.proof.readable import readable
+from conventions.proof.unreadable_rows import readable
 from conventions.proof.waiting_rows import SEEN
 from conventions.records.audit import row_of
 from conventions.records.audit_entry import MOMENT, AuditEntry

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from conventions.core.chunking import batched
 from conventions.core.error_text import clean, cut
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.proof import waiting_rows
 from conventions.proof.chain import Chain
 from conventions.proof.proven_tables import EXECUTIONS

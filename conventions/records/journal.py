@@ -24,7 +24,7 @@ from typing_extensions import TypedDict  # pydantic wants this one on Python 3.1
 from conventions.core.audit_keys import RESERVED
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import FailureText
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 

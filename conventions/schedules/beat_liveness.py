@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.redis_store import Store
 
 SILENT_AFTER = 15.0  # seconds; with any lease, a beat looks every 5 s, and a dead leader's lock has expired by then

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, WatchError
 
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.json_fields import to_json
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Run, State, meta_of

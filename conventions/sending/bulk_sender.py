@@ -20,11 +20,11 @@ from conventions.declare.payload import check_size
 from conventions.library_internals.celery import without_proxy
 from conventions.library_internals.kombu import publish_batch_of
 from conventions.security.payload_guard import refuse_credentials
+from conventions.sending.actor_required import refuse_nobody
 from conventions.sending.callbacks import list_callbacks
 from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
-from conventions.sending.named_sender import refuse_nobody
-from conventions.sending.options import CONNECTIONS, check_options
+from conventions.sending.option_checks import CONNECTIONS, check_options
 from conventions.sending.publish import unavailable
 from conventions.sending.sealed_sends import seal_header
 from conventions.sending.sendable_task import SendableTask

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any
 
-from conventions.broker.validation import NOT_OPTIONS, STEPS_WITHIN
+from conventions.broker.message_form import NOT_OPTIONS, STEPS_WITHIN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.current_job import inherited_actor, is_anybody_named
 from conventions.execution.step_ids import identified

@@ -14,7 +14,7 @@ from uuid import uuid4
 from conventions.broker.codec import DIGESTED, BodyForm, bytes_of, in_base64, request_digest, written_message
 from conventions.broker.header_names import SIGNATURE
 from conventions.broker.redis_broker import Publication
-from conventions.sealing.outgoing import Outgoing, OutgoingForm
+from conventions.sealing.seal_outgoing import Outgoing, OutgoingForm
 
 OWN = ("id", "body", "kwargsrepr")  # the parts that differ between messages, beside our headers
 

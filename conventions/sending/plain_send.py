@@ -18,11 +18,11 @@ from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import current_task
 from conventions.security.function_guard import look_at
+from conventions.sending.actor_required import refuse_nobody
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks, name_sender_of_chord
 from conventions.sending.message_headers import check_text, common_headers
-from conventions.sending.named_sender import refuse_nobody
 from conventions.sending.named_task import NamedTask
-from conventions.sending.options import check_function, check_options
+from conventions.sending.option_checks import check_function, check_options
 from conventions.sending.sealed_sends import seal_header
 from conventions.sending.send import refuse_no_arguments
 

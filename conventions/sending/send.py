@@ -12,12 +12,12 @@ from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.unsent_step import UnsentStep
 from conventions.security.payload_guard import refuse_credentials
+from conventions.sending.actor_required import refuse_nobody
 from conventions.sending.application import SendingApplication
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks, name_sender_of_chord
 from conventions.sending.message_headers import headers_for
-from conventions.sending.named_sender import refuse_nobody
-from conventions.sending.options import check_options
+from conventions.sending.option_checks import check_options
 from conventions.sending.publish import publish
 from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.sealed_sends import seal_header

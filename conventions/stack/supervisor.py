@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from conventions.core.same_press import SAME_PRESS
+from conventions.core.repeated_signal import SAME_PRESS
 
 # Receives the output: called with the service's name and one line, from any thread.
 Write = Callable[[str, str], None]

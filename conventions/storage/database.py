@@ -22,7 +22,7 @@ from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError
 from conventions.core.forks import call_before_fork
 from conventions.core.network_errors import is_standby
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.tables import Base
 
 # We set the encoding: for a server that is set to SQL_ASCII the driver would return bytes.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from conventions.core.errors import NewerLayout
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.redis_store import Store
 
 LAYOUT = 1

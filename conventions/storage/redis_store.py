@@ -19,7 +19,7 @@ from redis.sentinel import Sentinel
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.forks import call_in_child
 from conventions.core.redis_address import RedisAddress
-from conventions.core.units import milliseconds
+from conventions.core.time_units import milliseconds
 from conventions.storage.redis_connections import CLASSES, PATIENCE, BoundedRetry, Client, bound_sentinels
 from conventions.storage.redis_releases import driver_options
 from conventions.storage.script_call import Lines, ScriptCall, ScriptStream

@@ -10,7 +10,7 @@ from conventions.core.errors import DeclarationError
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import current_task
 from conventions.sending.by_celery import checked
-from conventions.sending.options import CONNECTIONS
+from conventions.sending.option_checks import CONNECTIONS
 from conventions.sending.plain_send import checked_as_far
 from conventions.sending.refused_sends import telling_refusals
 from conventions.sending.sent_or_refused import sent_or_refused

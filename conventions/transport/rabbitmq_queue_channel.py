@@ -1,4 +1,4 @@
-"""`QueueChannel`: a channel on which one of our queues is four of RabbitMQ's, see `broker/rabbitmq_queues.py`.
+"""`QueueChannel`: a channel on which one of our queues is four of RabbitMQ's, see `broker/rabbitmq_priorities.py`.
 
 Names mean our queues in every call of kombu's. A queue that another program has made, which may drop messages, is refused.
 """
@@ -9,10 +9,10 @@ from amqp.exceptions import PreconditionFailed, ResourceLocked  # type: ignore[i
 from amqp.protocol import queue_declare_ok_t  # type: ignore[import-untyped]  # the same
 from kombu.transport import pyamqp
 
-from conventions.broker.rabbitmq_queues import ARGUMENTS, ENDINGS, queues_of
+from conventions.broker.rabbitmq_priorities import ARGUMENTS, ENDINGS, queues_of
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import ConfigurationError
-from conventions.execution.purge import purge
+from conventions.execution.purge_queues import purge
 from conventions.storage.redis_connections import LEAST
 
 ANSWERS_WITHIN = 5.0  # seconds that a worker waits for an answer of the broker, before it connects anew

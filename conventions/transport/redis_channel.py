@@ -21,9 +21,9 @@ from conventions.broker.redis_broker import Broker, Publication
 from conventions.core.errors import PayloadError, UndeliverableMessage
 from conventions.core.redis_answers import fault_of, refusal_of
 from conventions.core.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
-from conventions.execution.purge import is_reply_queue, purge
+from conventions.execution.purge_queues import is_reply_queue, purge
 from conventions.records.journal import Journal
-from conventions.sealing.outgoing import Parts
+from conventions.sealing.seal_outgoing import Parts
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 from conventions.storage.redis_store import Store
 from conventions.transport.redis_qos import REQUEUE_AFTER, QoS

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY, bytes_of_body
 from conventions.broker.header_names import ACTOR, FINGERPRINT, OTHER_NAMES, SIGNATURE
+from conventions.broker.message_form import fault_of_headers
 from conventions.broker.server_checks import check_servers
-from conventions.broker.validation import fault_of_headers
 from conventions.core.actor import UNSIGNED
 from conventions.core.error_text import text_of
 from conventions.core.errors import CannotOpen, CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm

@@ -7,8 +7,8 @@ import logging
 import threading
 from typing import Protocol
 
-from conventions.core.apart import is_outage
-from conventions.core.rounds import Rounds
+from conventions.core.background_rounds import Rounds
+from conventions.core.bad_items_apart import is_outage
 
 logger = logging.getLogger(__name__)
 

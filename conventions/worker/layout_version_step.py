@@ -8,8 +8,8 @@ from celery import bootsteps
 from celery.worker import state
 from redis.exceptions import RedisError
 
+from conventions.core.background_rounds import Rounds
 from conventions.core.errors import NewerLayout
-from conventions.core.rounds import Rounds
 from conventions.execution.application import Application
 from conventions.storage.layout_version import SAY_EVERY, Member
 

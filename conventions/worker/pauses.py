@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import COPY
 from conventions.broker.redis_broker import Broker
-from conventions.core.rounds import Rounds
+from conventions.core.background_rounds import Rounds
 from conventions.pauses.pause_store import PausedNow, Pauses
-from conventions.tasks.names import names_of
+from conventions.tasks.aliases import names_of
 from conventions.worker.application import WorkerApplication
 from conventions.worker.shutdown import stops
 from conventions.worker.unknown_tasks import send_again

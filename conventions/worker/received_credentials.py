@@ -16,7 +16,7 @@ from conventions.execution.application import Application
 from conventions.security.credentials import LEFT_OUT, may_hold_one, shape_of, without
 from conventions.security.payload_guard import refuse_in_options, refuse_in_text
 from conventions.sending.callbacks import signatures_of
-from conventions.sending.options import refuse_step_data
+from conventions.sending.option_checks import refuse_step_data
 
 WHOLE = f"{LEFT_OUT}it holds what looks like a credential)"
 _STEPS = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}  # of a body, and of a send

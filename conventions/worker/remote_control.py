@@ -17,7 +17,7 @@ class Control(CeleryControl):
         if not self.app.port.can.looks:
             purged: int = super().purge(connection)
             return purged
-        from conventions.execution.purge import known_queues, purge  # noqa: PLC0415  # whoever only sends needs none of it
+        from conventions.execution.purge_queues import known_queues, purge  # noqa: PLC0415  # whoever only sends needs none of it
 
         self.app.loader.import_default_modules()  # queues that tasks have of their own
         return sum(purge(self.app, known_queues(self.app)).values())

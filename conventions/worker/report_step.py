@@ -16,7 +16,7 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.broker.delivery_names import DeliveryNames
-from conventions.core.rounds import Rounds
+from conventions.core.background_rounds import Rounds
 from conventions.execution.process_ends import has_ended
 from conventions.metrics.worker_reports import (
     MOST_RUNNING,

@@ -21,8 +21,8 @@ from conventions.broker.codec import DELIVERY, bytes_of_body
 from conventions.broker.delivery_names import new_name
 from conventions.broker.header_names import FINGERPRINT, GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
+from conventions.broker.message_form import drop_taken, fault_of
 from conventions.broker.signature import as_sent
-from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
 from conventions.core.lease_timings import SETTLE_FOR

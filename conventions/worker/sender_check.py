@@ -20,8 +20,8 @@ from conventions.broker.header_names import (
     UNKNOWN,
     UNKNOWN_SINCE,
 )
+from conventions.broker.message_form import has_form
 from conventions.broker.signature import KNOWN, SIGNED_HEADERS, Signatures, as_sent, without_unsigned
-from conventions.broker.validation import has_form
 from conventions.core.actor import UNSIGNED
 from conventions.core.errors import KeyRevoked, SignatureRefused
 from conventions.library_internals.celery import RABBITMQ_HEADERS

@@ -17,7 +17,7 @@ from celery.signals import worker_process_shutdown, worker_shutdown, worker_shut
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from conventions.core.same_press import SAME_PRESS
+from conventions.core.repeated_signal import SAME_PRESS
 from conventions.execution.process_ends import has_ended
 from conventions.idempotency.interrupted_start import STOPPED
 from conventions.library_internals.billiard import children, destination_of, open_jobs, pids_of

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.look import look_at
+from conventions.alerts.what_rules_see import look_at
 from conventions.app import ConventionsApp
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.error_text import FailureText
-from conventions.metrics.counts import Counts, Failed
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.read_counts import Counts, Failed
 from tests.recorded import append, entry, event
 from tests.seen_findings import findings
 

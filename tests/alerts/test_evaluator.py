@@ -16,14 +16,14 @@ from conventions.alerts import evaluator as module
 from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import HOLDS_FOR, OVER_AFTER
 from conventions.alerts.evaluator import Evaluator
-from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, post
 from conventions.alerts.rules import MOST_OF_ONE_RULE, OTHERS
+from conventions.alerts.what_rules_see import look_at
 from conventions.app import ConventionsApp
 from conventions.core.error_text import FailureText
 from conventions.core.errors import ConfigurationError
-from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.read_counts import Counts
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.now.overview import overview_of
 from conventions.pauses.actions import PauseActions

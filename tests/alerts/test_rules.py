@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.look import Look
 from conventions.alerts.rules import (
     MOST_OF_ONE_RULE,
     OTHERS,
@@ -18,12 +17,13 @@ from conventions.alerts.rules import (
     goes_on,
     without_covered,
 )
+from conventions.alerts.what_rules_see import Look
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
-from conventions.metrics.counts import CauseNow, Failed
+from conventions.metrics.event_sums import Series
 from conventions.metrics.figures import Figures
 from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
-from conventions.metrics.measures import Series
+from conventions.metrics.read_counts import CauseNow, Failed
 from conventions.metrics.troubles import NewLetters, StalledBatch, StoppedRedrive
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport
 from conventions.pauses.pause import Pause

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conventions.broker.header_names import READY_AT
 from conventions.broker.redis_broker import Broker
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import Claims
 from conventions.storage.redis_store import Store, script_source

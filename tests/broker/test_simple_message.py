@@ -14,8 +14,8 @@ from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.codec import read_message
 from conventions.broker.delivery import Delivery
+from conventions.broker.message_form import Headers, Properties
 from conventions.broker.simple_message import TOLD, PlainMessage, plain
-from conventions.broker.validation import Headers, Properties
 from conventions.fast_lane.eligible import may_go_together
 from conventions.worker.request import Request
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conventions.app import ConventionsApp
-from conventions.broker import consumers
+from conventions.broker import consumed_queues as consumers
 from conventions.storage.redis_store import Store
 from tests.failures import failure, record
 from tests.workers import application

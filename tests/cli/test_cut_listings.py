@@ -18,7 +18,7 @@ from conventions.cli.jobs import jobs
 from conventions.cli.lost import lost
 from conventions.cli.messages import messages
 from conventions.cli.pause import pause
-from conventions.execution.selection import Search, Selection
+from conventions.execution.waiting_selection import Search, Selection
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import list_jobs
 from conventions.pauses.actions import PauseActions

@@ -13,9 +13,9 @@ from click.testing import Result
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import HeldMessage, Sizes
 from conventions.broker.waiting_messages import Waiting
+from conventions.cli.ctrl_c import stop_between_steps
 from conventions.cli.jobs import jobs
 from conventions.cli.messages import messages
-from conventions.cli.stopping import stop_between_steps
 from conventions.execution.waiting_ends import WaitingEnds
 from conventions.jobs.job import Job
 from conventions.pauses.actions import PauseActions

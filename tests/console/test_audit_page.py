@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert
 
 from conventions.app import ConventionsApp
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.audit_listing import FIELDS, PAGE

@@ -7,8 +7,8 @@ from selenium.webdriver import Chrome
 
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Publication
-from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.read_counts import Counts
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from tests.console.browser import FITS, SCREENSHOTS, faults, log_in, resize
 from tests.console.flower_process import flower

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conventions.console import display
 from conventions.core.durations import duration
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 
 from conventions.app import ConventionsApp
 from conventions.console.throttle import MOST_WRONG
-from conventions.execution.purge import purge
+from conventions.execution.purge_queues import purge
 from conventions.records import audit
 from conventions.records.executions import of_message
 from tests.console.browser import SCREENSHOTS, faults, one

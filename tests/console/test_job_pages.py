@@ -19,15 +19,15 @@ from conventions.app import ConventionsApp
 from conventions.broker.delivery_names import DeliveryNames
 from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.console.jobs import changes
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.idempotency.claims import ClaimRequest
 from conventions.jobs.facts import State
 from conventions.jobs.job import Job
-from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.read_counts import Counts
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Pauses, Target

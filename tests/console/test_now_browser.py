@@ -8,8 +8,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from conventions.app import ConventionsApp
-from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.read_counts import Counts
 from tests.console.browser import log_in, look, text
 from tests.console.flower_process import flower
 from tests.recorded import append, entry, event

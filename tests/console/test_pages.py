@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.core.units import local_time
+from conventions.core.time_units import local_time
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows, resent_letters
 from conventions.dead_letters.filter import Filter

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from conventions.core.units import moment_ahead, moment_or_age
+from conventions.core.time_units import moment_ahead, moment_or_age
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 TOKYO = ZoneInfo("Asia/Tokyo")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
+from conventions.broker.rabbitmq_priorities import ARGUMENTS, queues_of
 from tests.crash import crash_tasks
 from tests.crash.server import Breakable, Server
 from tests.crash.set_ups import ONE_REDIS, RABBITMQ, TWO_REDIS

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from conventions.core.units import age
+from conventions.core.time_units import age
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter

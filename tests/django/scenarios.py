@@ -392,9 +392,9 @@ def what_is_sent_on_commit_is_a_row_of_its_transaction():
 
 def a_row_of_django_is_sent_by_the_relay():
     """As one of SQLAlchemy is, with its moments."""
-    from conventions.outbox import nudge
-    from conventions.outbox.nudge import wait_for_nudge
+    from conventions.outbox import wake_relay as nudge
     from conventions.outbox.relay import Relay
+    from conventions.outbox.wake_relay import wait_for_nudge
 
     nudge.WITHIN = 10.0  # a busy machine
     app.import_packages()

@@ -18,9 +18,9 @@ from conventions.app import ConventionsApp
 from conventions.broker.codec import read_message
 from conventions.execution.log_redaction import make_safe
 from conventions.fast_lane import short_request
+from conventions.fast_lane.call_job import Ended, is_observed
 from conventions.fast_lane.eligible import may_go_together
 from conventions.fast_lane.run_group import run_group
-from conventions.fast_lane.trace import Ended, is_observed
 from conventions.library_internals.billiard import error_of
 from conventions.worker.request import Request
 from tests.claiming import handed_over

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.metrics.counts import Counts
-from conventions.metrics.measures import RUN, WAIT, Histogram, errors_in
+from conventions.metrics.event_sums import RUN, WAIT, Histogram, errors_in
+from conventions.metrics.read_counts import Counts
 from conventions.records.journal import Journal
 from conventions.storage.tables import ExecutionRow
 from tests.console.flower_process import flower

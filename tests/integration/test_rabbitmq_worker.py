@@ -21,7 +21,7 @@ from celery import chain, chord
 
 from conventions import BrokerUnavailable, Priority
 from conventions.app import ConventionsApp
-from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
+from conventions.broker.rabbitmq_priorities import ARGUMENTS, queues_of
 from conventions.core.chunking import batched
 from conventions.core.errors import ConfigurationError, PayloadError
 from conventions.dead_letters import letters as dead_letters

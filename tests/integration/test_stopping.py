@@ -20,7 +20,7 @@ from celery.signals import worker_init, worker_ready, worker_shutting_down
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
-from conventions.core.same_press import SAME_PRESS
+from conventions.core.repeated_signal import SAME_PRESS
 from conventions.records import executions
 from conventions.records.journal import Journal
 from conventions.worker import shutdown

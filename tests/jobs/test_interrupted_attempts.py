@@ -15,8 +15,8 @@ from conventions.broker.delivery import Delivery
 from conventions.broker.delivery_names import MARK, DeliveryNames
 from conventions.execution.attempt import Attempt
 from conventions.execution.interrupted import record_interrupted
-from conventions.execution.selection import Search, Selection
 from conventions.execution.waiting_ends import WaitingEnds
+from conventions.execution.waiting_selection import Search, Selection
 from conventions.idempotency.claims import ClaimRequest
 from conventions.records.journal import Event, JournalEntry
 from tests.claiming import end_lease, end_wait, granted, handed_out, held, kept_by, take

@@ -23,7 +23,7 @@ from conventions.core.lease_timings import USUAL
 from conventions.idempotency.claim_answers import Parked
 from conventions.idempotency.claim_reading import read_claim
 from conventions.idempotency.claims import ClaimRequest, Settlement
-from conventions.jobs.look import WITHIN
+from conventions.jobs.gather_facts import WITHIN
 from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records.journal import SEARCHED, Event

@@ -63,16 +63,16 @@ SEAMS = [
         "celery.app.trace:build_tracer",
         "",
         "34fc167515",
-        "fast_lane/trace.py, execution/run.py, execution/follow_ups.py",
+        "fast_lane/call_job.py, execution/run.py, execution/follow_ups.py",
     ),
     Seam(
         "celery.app.trace:trace_task",
         "(task, uuid, args, kwargs, request=, **opts)",
         "98d264d78b",
-        "fast_lane/trace.py",
+        "fast_lane/call_job.py",
     ),
-    Seam("celery.app.trace:task_has_custom", "(task, attr)", "369b7d4ec6", "fast_lane/trace.py"),
-    Seam("celery.app.trace:info", "(fmt, context)", "90471fc3ec", "execution/success_log.py, fast_lane/trace.py"),
+    Seam("celery.app.trace:task_has_custom", "(task, attr)", "369b7d4ec6", "fast_lane/call_job.py"),
+    Seam("celery.app.trace:info", "(fmt, context)", "90471fc3ec", "execution/success_log.py, fast_lane/call_job.py"),
     # What happens to a message between its arrival and the pool.
     Seam("celery.worker.strategy:default", "", "571fb31858", "worker/strategy.py, fast_lane/short_cut.py"),
     Seam("celery.worker.request:create_request_cls", "", "0fca8bbbce", "fast_lane/short_request.py"),
@@ -177,7 +177,7 @@ def _requested(task: Any, **fields: Any) -> Iterator[None]:
 
 
 def test_what_a_request_has() -> None:
-    """A field that a release adds is no header of a caller's any more: look at `broker/header_names.py` and `broker/validation.py`."""
+    """A field that a release adds is no header of a caller's any more: look at `broker/header_names.py` and `broker/message_form.py`."""
     fields = {
         name for name in internals.REQUEST_FIELDS if not name.startswith("_") and not callable(vars(Context)[name])
     }

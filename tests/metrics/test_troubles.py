@@ -6,7 +6,7 @@ import pytest
 import time_machine
 
 from conventions import EVERY_ARGUMENT, ScheduledTask
-from conventions.alerts.look import look_at
+from conventions.alerts.what_rules_see import look_at
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
 from conventions.core.alert_thresholds import Thresholds
@@ -14,7 +14,7 @@ from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_plan import Plan, Tally
 from conventions.dead_letters.redrive_rows import RedriveOrder
-from conventions.metrics.measures import Series
+from conventions.metrics.event_sums import Series
 from conventions.metrics.troubles import NewLetters, new_letters
 from conventions.records.journal import Event
 from conventions.schedules.interval import every

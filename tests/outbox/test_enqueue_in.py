@@ -22,8 +22,8 @@ from conventions.broker.header_names import ACTOR, KEY
 from conventions.core.actor import acting_as
 from conventions.core.errors import PayloadError
 from conventions.outbox.lag import lag
-from conventions.outbox.nudge import nudge, wait_for_nudge
 from conventions.outbox.relay import TAKEN_FOR, Relay, _take
+from conventions.outbox.wake_relay import nudge, wait_for_nudge
 from conventions.storage.tables import OutboxRow
 from tests.support import wait_until
 from tests.workers import application, forget, letters, messages
@@ -62,7 +62,7 @@ def app(
 @pytest.fixture(autouse=True)
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A nudge has the time that it needs."""
-    monkeypatch.setattr("conventions.outbox.nudge.WITHIN", 10.0)
+    monkeypatch.setattr("conventions.outbox.wake_relay.WITHIN", 10.0)
 
 
 @pytest.fixture
@@ -446,9 +446,9 @@ def test_a_redis_that_does_not_answer_is_left_alone_for_a_while(
         nudge(away)
     nudge(app)
     assert wait_for_nudge(app.store, 5)
-    monkeypatch.setattr("conventions.outbox.nudge.WITHIN", -1.0)
+    monkeypatch.setattr("conventions.outbox.wake_relay.WITHIN", -1.0)
     nudge(app)
-    monkeypatch.setattr("conventions.outbox.nudge.WITHIN", 10.0)
+    monkeypatch.setattr("conventions.outbox.wake_relay.WITHIN", 10.0)
     nudge(app)
     assert not wait_for_nudge(app.store, 0.05)
 

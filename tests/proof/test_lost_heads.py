@@ -8,7 +8,7 @@ from conventions.core.errors import BusinessError
 from conventions.proof import chain_ends
 from conventions.proof.heads import Head
 from conventions.proof.verify import ChainReport
-from conventions.records.accept import accept, missed_heads
+from conventions.records.accept_lost_heads import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database
 from tests.databases import database  # noqa: F401  # a fixture

@@ -14,11 +14,11 @@ from sqlalchemy import func, select
 from conventions.core.errors import BusinessError
 from conventions.proof import chain
 from conventions.proof.names_in_text import Replacement
-from conventions.records import purge as purge_module
+from conventions.records import delete_old_rows as purge_module
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.erase import Erased, erase
+from conventions.records.delete_old_rows import Deleted, purge
+from conventions.records.erase_actor import Erased, erase
 from conventions.records.journal import Journal
-from conventions.records.purge import Deleted, purge
 from conventions.storage.database import Database, utc_now
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import (
@@ -335,7 +335,7 @@ def test_an_erased_row_that_is_edited_is_named(named: Database) -> None:
 
 def test_an_erasure_that_was_stopped(named: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chains fit half way, and the next one finishes it."""
-    from conventions.records import erase as erase_module
+    from conventions.records import erase_actor as erase_module
 
     def stop(*_: Any) -> int:
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from conventions.proof import verify as verify_module
 from conventions.proof.heads import Head
 from conventions.proof.proven_tables import TABLES
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.purge import purge
+from conventions.records.delete_old_rows import purge
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import SegmentRow
 from tests.databases import database  # noqa: F401  # a fixture

@@ -19,9 +19,9 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.lease_timings import USUAL
 from conventions.proof import chain, heads
 from conventions.recording.audit_sealer import AuditSealer, kept_heads
-from conventions.records.accept import accept, missed_heads
+from conventions.records.accept_lost_heads import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.purge import purge
+from conventions.records.delete_old_rows import purge
 from conventions.storage.database import Database, utc_now
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import AuditRow

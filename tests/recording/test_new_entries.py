@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 
 from conventions.core.lease_timings import USUAL
-from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.read_counts import Counts
 from conventions.recording import new_entries
 from conventions.recording.new_entries import AT_ONCE, GROUP
 from conventions.recording.recorder import Recorder

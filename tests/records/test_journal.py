@@ -15,7 +15,7 @@ from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.error_text import FailureText
 from conventions.core.message_keys import MessageKeys
 from conventions.core.named_keys import new_key
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.records import journal
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import KINDS, AuditJournalEntry, Event, Journal, JournalEntry, read_entry

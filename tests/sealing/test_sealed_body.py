@@ -14,8 +14,8 @@ from conventions.core.errors import CannotOpen, CannotSeal
 from conventions.core.message_keys import MessageKeys
 from conventions.core.named_keys import new_key
 from conventions.sealing.kept_message import sealed_in, sealed_message
-from conventions.sealing.outgoing import Outgoing, Parts
 from conventions.sealing.payload_keys import PayloadKeys
+from conventions.sealing.seal_outgoing import Outgoing, Parts
 from conventions.sealing.sealed_body import (
     CONTENT,
     SEALED_BODY,

@@ -10,7 +10,7 @@ from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Broker
 from conventions.core.errors import ConfigurationError, NewerLayout
-from conventions.execution.purge import purge
+from conventions.execution.purge_queues import purge
 from conventions.storage import layout_version
 from conventions.storage.layout_version import LAYOUT, Layouts, Member, members
 from conventions.storage.redis_store import Store, script_source

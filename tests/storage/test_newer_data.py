@@ -11,7 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.batch_membership import Join, Member
 from conventions.broker.delivery import ReadRequest
 from conventions.broker.redis_broker import Broker
-from conventions.execution.purge import purge
+from conventions.execution.purge_queues import purge
 from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.idempotency.claim_answers import Busy, Parked
 from conventions.idempotency.claims import Claims, Settlement

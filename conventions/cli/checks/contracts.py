@@ -11,8 +11,8 @@ from conventions.cli.base import existing
 from conventions.core.errors import CannotOpen, PayloadError
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
-from conventions.execution.purge import PLACES, known_queues
-from conventions.execution.selection import Selection, found
+from conventions.execution.purge_queues import PLACES, known_queues
+from conventions.execution.waiting_selection import Selection, found
 from conventions.library_internals.celery import signature_fault
 from conventions.now.at_workers import AT_WORKERS
 from conventions.outbox.entry import opened_parts

@@ -7,13 +7,13 @@ from sqlalchemy import select, text
 
 from conventions.alerts.alert_store import AlertStore
 from conventions.app import ConventionsApp
-from conventions.broker.consumers import ask_workers
+from conventions.broker.consumed_queues import ask_workers
 from conventions.broker.server_checks import evicting_servers, servers_without_aof
 from conventions.cli.base import existing, one_line_errors, say
 from conventions.cli.checks.report import Check, Wrong
 from conventions.core.errors import ConfigurationError
 from conventions.execution.application import Application
-from conventions.execution.purge import is_reply_queue
+from conventions.execution.purge_queues import is_reply_queue
 from conventions.outbox.lag import lag
 from conventions.recording import lost_message_rows
 from conventions.schedules.schedule_module import load_schedule

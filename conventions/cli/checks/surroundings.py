@@ -23,8 +23,8 @@ from conventions.core import secret_files
 from conventions.core.named_keys import NAME
 from conventions.core.near_names import did_you_mean
 from conventions.core.settings import ENV_PREFIX
-from conventions.execution.purge import PLACES, known_queues
-from conventions.execution.selection import Search, Selection
+from conventions.execution.purge_queues import PLACES, known_queues
+from conventions.execution.waiting_selection import Search, Selection
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.proof import waiting_rows
 from conventions.proof.proven_tables import TABLES

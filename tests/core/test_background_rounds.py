@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import pytest
 from redis.exceptions import ConnectionError as Away
 
-from conventions.core.rounds import Rounds
+from conventions.core.background_rounds import Rounds
 from tests.support import patient, wait_until
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from conventions.broker.find_message import FoundMessage
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
-from conventions.broker.one_message import FoundMessage
 from conventions.core.errors import CannotOpen
 from conventions.core.sealed_mark import for_people
-from conventions.core.units import local_time, moment
+from conventions.core.time_units import local_time, moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
 from conventions.execution.claim_names import claim_name

@@ -12,7 +12,7 @@ from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
 from conventions.broker.caller_headers import AcceptedHeaders, check_headers
-from conventions.broker.validation import STEPS_WITHIN
+from conventions.broker.message_form import STEPS_WITHIN
 from conventions.core.priority import Priority
 from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.execution.current_job import sends_follow_ups

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from conventions.broker.queue_level import QueueLevel
-from conventions.core.units import count_in, milliseconds
-from conventions.metrics.measures import MINUTE
+from conventions.core.time_units import count_in, milliseconds
+from conventions.metrics.event_sums import MINUTE
 from conventions.storage.redis_store import Store
 
 KEEP = timedelta(hours=2, minutes=10)

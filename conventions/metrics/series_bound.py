@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from conventions.metrics.measures import Series, added
+from conventions.metrics.event_sums import Series, added
 
 MOST = 200  # names of one kind: pairs of a task and a queue, queues, tasks, schedules
 OTHERS = "others"

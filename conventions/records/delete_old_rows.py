@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from conventions.core.actor import current_actor
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof.chain import Chain, is_genuine
+from conventions.proof.deleted_segments import PURGE, last_purged, mark, marks
 from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, TABLES, ProvenTable
-from conventions.proof.purged import PURGE, last_purged, mark, marks
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database, utc_now

@@ -3,7 +3,7 @@
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from conventions.broker.codec import changes_in, headers_in
-from conventions.core.units import count_in
+from conventions.core.time_units import count_in
 from conventions.storage.redis_store import Store
 
 Spot: TypeAlias = Literal["ready", "delayed", "held", "running", "ended", "later"]

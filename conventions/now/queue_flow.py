@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from conventions.metrics.depths import Depth
+from conventions.metrics.event_sums import Series
 from conventions.metrics.levels import Levels, QueueNow
-from conventions.metrics.measures import Series
+from conventions.metrics.queue_lengths import Depth
 
 RATE_MINUTES = 2  # full minutes over which rates are taken
 OF_PRESENT = 20.0  # seconds of the present minute from which on its own pace says when a queue is empty

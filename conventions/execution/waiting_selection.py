@@ -1,4 +1,4 @@
-"""`Selection`: messages that wait, chosen by task, arguments, sender and age. `change_selected.py` cancels and moves them."""
+"""`Selection`: messages that wait, chosen by task, arguments, sender and age. `change_waiting.py` cancels and moves them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,10 @@ from conventions.broker.header_names import ACTOR, ENQUEUED_AT
 from conventions.broker.signature import is_sent_since, key_of
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, look
 from conventions.core.errors import ConventionError
-from conventions.core.units import moment
+from conventions.core.time_units import moment
 from conventions.execution.application import Application
-from conventions.execution.purge import PLACES
-from conventions.sealing.found_by import Codes, Pairs, is_found
+from conventions.execution.purge_queues import PLACES
+from conventions.sealing.blind_index import Codes, Pairs, is_found
 
 WORDS = (
     "task",
@@ -40,7 +40,7 @@ class Selection:
         queues: the queues.
         tasks: names of tasks; empty: all.
         arguments: pairs of an argument's name and its value, as text or as JSON.
-        codes: the same of sealed messages, see `sealing/found_by.py`. A name that has both matches in either way.
+        codes: the same of sealed messages, see `sealing/blind_index.py`. A name that has both matches in either way.
         actor: who sent it; empty: anybody.
         older_than: sent so long ago, by the clock of who sent it.
         signed_with: the name of the key that it says it is signed with; empty: any, or none.

@@ -2,7 +2,7 @@
 
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.tasks.names import names_of
+from conventions.tasks.aliases import names_of
 
 
 class Send(ImmediateTask):

@@ -18,7 +18,7 @@ from conventions.broker.waiting_messages import end
 from conventions.core.errors import PurgeStopped
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.resend import redrive
-from conventions.execution.purge import purge
+from conventions.execution.purge_queues import purge
 from conventions.records import audit, executions
 from conventions.records.journal import Event, Journal
 from conventions.storage.tables import ExecutionRow

@@ -8,9 +8,9 @@ from typing import Any
 from celery import bootsteps
 
 from conventions.batches.application import BatchApplication
-from conventions.core.apart import is_outage
+from conventions.core.background_rounds import Rounds
+from conventions.core.bad_items_apart import is_outage
 from conventions.core.errors import BrokerUnavailable
-from conventions.core.rounds import Rounds
 from conventions.execution.batch_follow_up import send_next_message
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from conventions.core.rounds import Rounds
-from conventions.metrics.depths import Depths, ReadLevels, until_next_look
+from conventions.core.background_rounds import Rounds
+from conventions.metrics.queue_lengths import Depths, ReadLevels, until_next_look
 
 logger = logging.getLogger(__name__)
 

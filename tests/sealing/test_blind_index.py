@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from conventions.broker.header_names import FOUND_BY
 from conventions.core.errors import NotSearchable
 from conventions.core.named_keys import new_key
-from conventions.sealing.found_by import found_by, is_found, sought
+from conventions.sealing.blind_index import found_by, is_found, sought
 from conventions.sealing.name_keys import NameKeys
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from conventions.core.units import count_in
-from conventions.metrics.measures import MINUTE, Series
+from conventions.core.time_units import count_in
+from conventions.metrics.event_sums import MINUTE, Series
 from conventions.storage.redis_store import Store
 
 KEPT_MINUTES = 120

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, Priority
 from conventions.app import ConventionsApp
-from conventions.outbox import relay, together
+from conventions.outbox import many_rows as together
+from conventions.outbox import relay
 from conventions.outbox.relay import Relay
 from conventions.sending.templates import Templates
 from conventions.storage.tables import OutboxRow

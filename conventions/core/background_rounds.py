@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from conventions.core.apart import is_outage
+from conventions.core.bad_items_apart import is_outage
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.forks import call_in_child
 

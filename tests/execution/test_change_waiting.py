@@ -20,9 +20,9 @@ from conventions.broker.delivery import Delivery
 from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, every
 from conventions.core.errors import PurgeStopped
-from conventions.execution import change_selected
-from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
-from conventions.execution.selection import Selection, found
+from conventions.execution import change_waiting as change_selected
+from conventions.execution.change_waiting import Outcome, cancel_selected, move_selected
+from conventions.execution.waiting_selection import Selection, found
 from conventions.jobs.job import Job
 from conventions.records import audit
 from conventions.storage.tables import ExecutionRow

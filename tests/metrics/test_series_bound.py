@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from conventions.app import ConventionsApp
-from conventions.metrics.counts import BETWEEN, Counts
-from conventions.metrics.measures import Series
-from conventions.metrics.most_series import MOST, OTHERS, stable_totals
+from conventions.metrics.event_sums import Series
+from conventions.metrics.read_counts import BETWEEN, Counts
+from conventions.metrics.series_bound import MOST, OTHERS, stable_totals
 
 ALL = Series(OTHERS, OTHERS)
 FOREIGN: Mapping[Series, Mapping[str, int]] = {
