@@ -1,7 +1,8 @@
 """What people see of one look at an application."""
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.rules import all_findings, shown_of
+from conventions.alerts.rules import all_findings
+from conventions.alerts.told_findings import shown_of
 from conventions.alerts.what_rules_see import Look
 from conventions.core.alert_thresholds import Thresholds
 

@@ -38,6 +38,11 @@ class Finding:
         """Names the same thing at the next look."""
         return f"{self.rule} {self.subject}".rstrip()
 
+    @property
+    def beyond(self) -> float:
+        """How far it is beyond its threshold: 1 is just at it, 0 is a finding without a value."""
+        return (self.value or 0.0) / (self.threshold or 1.0)
+
     def since_not_after(self, first_seen: float) -> float | None:
         """Since when it is so, of one that was first seen then: the cause that it names now may be a later one. `None`: it does not say."""
         return None if self.since is None else min(self.since, first_seen)

@@ -4,7 +4,7 @@ The first three are those of the convention document (R14). A part that could no
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -22,9 +22,6 @@ from conventions.schedules.beat_liveness import beats_fault
 
 Rule: TypeAlias = Callable[[Look, Thresholds], Iterator[Finding]]
 
-MOST_OF_ONE_RULE = 20  # findings that are told one by one
-OTHERS = "others"  # the subject of the line that has the rest
-NAMED_OF_OTHERS = 3
 SETTLING = 10.0  # seconds in which a worker that has just started need not consume anything
 
 
@@ -446,78 +443,18 @@ RULE_NAMES = (
 )  # fmt: skip
 """The names of all findings."""
 
-# What one rule finds says all that another one would say of the same subject.
-COVERED_BY = {
-    "dead letters": ("failure rate",),
-    "backlog": ("no consumer",),
-    "oldest": ("no consumer", "mean delay"),
-    "mean delay": ("no consumer",),
-}
-
 
 def _worst_of_each(found: Iterable[Finding]) -> Iterable[Finding]:
     """One finding for each key: of a task in several queues, that of the queue that is furthest beyond its threshold."""
     worst: dict[str, Finding] = {}
     for one in found:
         known = worst.get(one.key)
-        if known is None or _beyond(one) > _beyond(known):
+        if known is None or one.beyond > known.beyond:
             worst[one.key] = one
     return worst.values()
-
-
-def _beyond(one: Finding) -> float:
-    return (one.value or 0.0) / (one.threshold or 1.0)
 
 
 def all_findings(look: Look, thresholds: Thresholds) -> list[Finding]:
     """All that is wrong, what is critical first; also what another finding says better."""
     found = _worst_of_each(one for rule in RULES for one in rule(look, thresholds))
     return sorted(found, key=lambda one: one.severity != "critical")
-
-
-def without_covered(found: Sequence[Finding]) -> list[Finding]:
-    """Without those that another one says better."""
-    known = {(one.rule, one.subject) for one in found}
-    return [one for one in found if not any((rule, one.subject) in known for rule in COVERED_BY.get(one.rule, ()))]
-
-
-def few_of_each(found: Sequence[Finding], known: Collection[str] = ()) -> list[Finding]:
-    """Of each rule those that are furthest beyond their threshold, `MOST_OF_ONE_RULE` of them, and one line that says how many there are beside.
-
-    Args:
-        found: what is wrong, what is critical first.
-        known: keys of findings that people were told of one by one. These stay single. While the line of a rule stands, no new single one is
-            added: else each that ends would let the next one in.
-    """
-    by_rule: dict[str, list[Finding]] = defaultdict(list)
-    for one in found:
-        by_rule[one.rule].append(one)
-    few: list[Finding] = []
-    for several in by_rule.values():
-        few += several if len(several) <= MOST_OF_ONE_RULE else _cut(several, known)
-    return sorted(few, key=lambda one: one.severity != "critical")
-
-
-def _cut(found: Sequence[Finding], known: Collection[str]) -> list[Finding]:
-    ranked = sorted(
-        (one for one in found if one.subject != OTHERS),  # a subject of that name is one of the rest
-        key=lambda one: (one.key not in known, one.severity != "critical", -_beyond(one), one.subject),
-    )
-    line = Finding(found[0].rule, OTHERS, "warning", "", "", "").key
-    named = {one.key for one in ranked[:MOST_OF_ONE_RULE] if line not in known or one.key in known}
-    rest = [one for one in found if one.key not in named]
-    return [*(one for one in found if one.key in named), _together(rest)]
-
-
-def _together(rest: Sequence[Finding]) -> Finding:
-    pages = {one.page.partition("?")[0] for one in rest}
-    examples = ", ".join(one.subject for one in rest[:NAMED_OF_OTHERS])
-    return Finding(
-        rest[0].rule, OTHERS, rest[0].severity, f"{rest[0].rule}: {len(rest):,} more beside those that are told one by one, such as {examples}",
-        Counter(one.do for one in rest).most_common(1)[0][0], pages.pop() if len(pages) == 1 else "/", len(rest),
-    )  # fmt: skip
-
-
-def shown_of(found: Sequence[Finding], known: Collection[str] = ()) -> list[Finding]:
-    """What people see of all findings: nothing twice, and few of each rule, what is critical first. `known`: see `few_of_each`."""
-    return few_of_each(without_covered(found), known)

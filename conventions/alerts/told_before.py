@@ -7,7 +7,7 @@ counts is what came since: as much of it as its rule needs is told. Pure arithme
 from collections.abc import Iterable, Mapping
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.rules import COVERED_BY
+from conventions.alerts.told_findings import COVERED_BY
 
 COUNTS_WHAT_HAPPENED = frozenset(["dead letters"])
 """Rules whose value is how much has happened within a span. What another rule finds is wrong at this moment, whatever was told before."""

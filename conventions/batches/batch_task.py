@@ -9,10 +9,11 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from conventions.batches.batch_rules import check_batch
 from conventions.batches.item_splitter import SUMMARY_HERE, Splitter, run_here
 from conventions.batches.items_as_json import AFTER
 from conventions.broker.batch_membership import Member, Role
-from conventions.core.errors import BusinessError, DeclarationError, JobCancelled
+from conventions.core.errors import BusinessError, JobCancelled
 from conventions.permission.question import Question
 from conventions.tasks.job_classes import LongRunningTask
 
@@ -57,7 +58,7 @@ class BatchTask(LongRunningTask, abstract=True):
         if is_batch:
             cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
             cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
-            _check_batch(cls)
+            check_batch(cls, BatchTask)
             cls.run = _split  # type: ignore[assignment, method-assign]  # a batch defines `items` and `process` in place of `run`
         super().__init_subclass__(abstract=abstract, **options)
         if is_batch:
@@ -139,27 +140,6 @@ class BatchTask(LongRunningTask, abstract=True):
         if self.role != "chunk":
             return None
         return repr(dict(payload) | {"items": f"{len(payload['items'])} items"})
-
-
-def _check_batch(cls: type[BatchTask]) -> None:
-    for name, sample in (("items", "def items(self, path: str) -> Iterable[dict]: ..."),
-                         ("process", "def process(self, chunk: list, path: str) -> None: ...")):  # fmt: skip
-        if getattr(cls, name) is getattr(BatchTask, name):
-            raise DeclarationError(f"{cls.__qualname__}: a batch defines items and process; write {sample}")
-    names = [name for name in inspect.signature(cls.items).parameters if name not in ("self", AFTER)]
-    for method, first in (("process", ["chunk"]), ("finish", ["summary"]), ("recovered", ["summary"]), ("count", [])):
-        try:
-            inspect.signature(getattr(cls, method)).bind(cls, *first, **dict.fromkeys(names))
-        except TypeError as error:
-            raise DeclarationError(
-                f"{cls.__qualname__}: {method} must take the arguments of items ({error}); "
-                f"write def {method}({', '.join(['self', *first, *names])})"
-            ) from None
-    if "run" in cls.__dict__:
-        raise DeclarationError(f"{cls.__qualname__}: a batch has no run; its work is items and process")
-    for name in ("chunk_size", "chunks_per_turn"):
-        if type(value := getattr(cls, name)) is not int or value < 1:
-            raise DeclarationError(f"{cls.__qualname__}: {name} must be at least 1, not {value!r}")
 
 
 def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tuple[str, ...]) -> Any:

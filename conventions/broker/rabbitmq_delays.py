@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeAlias
 
 from kombu.exceptions import OperationalError
@@ -220,3 +221,18 @@ def _publish(producer: Any, one: Delivery, message: dict[str, Any]) -> None:
 
 def _held(one: Delivery) -> HeldMessage:
     return HeldMessage(tag_of(one.tag), one.queue, one.receipt)
+
+
+def seconds_until(eta: Any, now: datetime | None = None) -> float:
+    """Seconds until a message is due, 0 if it is, or does not say when.
+
+    Args:
+        eta: in ISO 8601.
+        now: aware; for tests.
+    """
+    now = now or datetime.now(UTC)
+    try:
+        due = datetime.fromisoformat(eta) if eta else now
+    except (TypeError, ValueError):  # another program wrote it, and a worker refuses it
+        return 0.0
+    return max((due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp() - now.timestamp(), 0.0)

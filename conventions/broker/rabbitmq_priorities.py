@@ -6,7 +6,6 @@ A quorum queue knows two priorities only, so each of our four has a queue of its
 - `reports:urgent`, `reports:high` and `reports:low` have the others.
 """
 
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -33,18 +32,3 @@ def queue_for(queue: str, priority: Any) -> str:
     number = priority if isinstance(priority, int) else Priority.NORMAL
     named = next((one for one in ENDINGS if number >= one), Priority.LOW)
     return queue + ENDINGS[named]
-
-
-def seconds_until(eta: Any, now: datetime | None = None) -> float:
-    """Seconds until a message is due, 0 if it is, or does not say when.
-
-    Args:
-        eta: in ISO 8601.
-        now: aware; for tests.
-    """
-    now = now or datetime.now(UTC)
-    try:
-        due = datetime.fromisoformat(eta) if eta else now
-    except (TypeError, ValueError):  # another program wrote it, and a worker refuses it
-        return 0.0
-    return max((due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp() - now.timestamp(), 0.0)

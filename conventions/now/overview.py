@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from conventions.alerts.alert_store import AlertStore, Refusal
 from conventions.alerts.episode import Episode, with_what_goes_on
 from conventions.alerts.finding import Finding
-from conventions.alerts.rules import all_findings, goes_on, shown_of
+from conventions.alerts.rules import all_findings, goes_on
+from conventions.alerts.told_findings import shown_of
 from conventions.alerts.what_rules_see import Look, look_at
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline

@@ -17,7 +17,7 @@ from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import HOLDS_FOR, OVER_AFTER
 from conventions.alerts.evaluator import Evaluator
 from conventions.alerts.receivers import NotDelivered, post
-from conventions.alerts.rules import MOST_OF_ONE_RULE, OTHERS
+from conventions.alerts.told_findings import MOST_OF_ONE_RULE, OTHERS
 from conventions.alerts.what_rules_see import look_at
 from conventions.app import ConventionsApp
 from conventions.core.error_text import FailureText

@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.rules import (
-    MOST_OF_ONE_RULE,
-    OTHERS,
-    RULES,
-    all_findings,
-    few_of_each,
-    goes_on,
-    without_covered,
-)
+from conventions.alerts.rules import RULES, all_findings, goes_on
+from conventions.alerts.told_findings import MOST_OF_ONE_RULE, OTHERS, few_of_each, without_covered
 from conventions.alerts.what_rules_see import Look
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
