@@ -86,7 +86,7 @@ OPTIMISATIONS = {
     ),
     "claims_ahead": Optimisation(
         "the next claims of a group are asked for when they are needed",
-        {"conventions.fast_lane.claims:LaneClaims.look_ahead": _asked_when_needed},
+        {"conventions.fast_lane.lane_claims:LaneClaims.look_ahead": _asked_when_needed},
     ),
     "cork": Optimisation("each outcome wakes the server", {"conventions.storage.script_call:_cork": _always(None)}),
     "rows_together": Optimisation(

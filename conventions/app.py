@@ -31,11 +31,11 @@ from conventions.broker.signature import Signatures
 from conventions.console.flower_start import prepare_command
 from conventions.core import extras
 from conventions.core.audit_keys import AuditKeys
+from conventions.core.code_release import commit_here
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
 from conventions.core.message_keys import MessageKeys, parse_revoked
-from conventions.core.release import commit_here
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks
 from conventions.declare.team_migrations import migrations_of
@@ -53,7 +53,7 @@ from conventions.execution.process_ends import Ends, has_ended
 from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
-from conventions.idempotency.process_pages import Pages
+from conventions.idempotency.shared_memory import Pages
 from conventions.library_internals.celery import (
     current_application,
     cwd_in_path,

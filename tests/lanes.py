@@ -4,8 +4,8 @@ from typing import Any
 
 from conventions.execution.run import RUN_BY
 from conventions.fast_lane.group_member import Prepared
+from conventions.fast_lane.group_watch import lane_watch
 from conventions.fast_lane.outcome_stream import OutcomeStream
-from conventions.fast_lane.watch import lane_watch
 
 
 def outcomes_of(task: Any) -> OutcomeStream | None:

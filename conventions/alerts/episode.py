@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from conventions.alerts.finding import Finding
-from conventions.alerts.told_before import covers_of, told_of
 from conventions.alerts.told_findings import shown_of
+from conventions.alerts.told_under_another_name import covers_of, told_of
 
 EpisodeState: TypeAlias = Literal["pending", "firing"]
 Change: TypeAlias = Literal["firing", "resolved"]

@@ -14,8 +14,8 @@ from conventions.core.alert_thresholds import Thresholds
 from conventions.core.durations import duration
 from conventions.metrics.event_sums import Series
 from conventions.metrics.figures import Figures, together
-from conventions.metrics.levels import QueueNow
 from conventions.metrics.read_counts import CauseNow
+from conventions.metrics.state_now import QueueNow
 from conventions.metrics.troubles import NewLetters
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.schedules.beat_liveness import beats_fault

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from conventions.attempt_log.bounded_lines import Changes, joined
+from conventions.attempt_log.head_and_tail import Changes, joined
 from conventions.attempt_log.run_log import RunName
 from conventions.core.time_units import count_in, milliseconds
 from conventions.storage.redis_store import Store

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from conventions.attempt_log.bounded_lines import Lines, LogLine, encode
+from conventions.attempt_log.head_and_tail import Lines, LogLine, encode
 from conventions.core.secrets_in_text import without_secrets
 
 LONG = 1.0  # seconds; the lines of a longer run are kept however it ends

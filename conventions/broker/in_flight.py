@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldBack, HeldMessage, Swept
-from conventions.core.bad_items_apart import apart, is_outage
 from conventions.core.forks import call_in_child
+from conventions.core.halve_failing_call import apart, is_outage
 from conventions.core.lease_timings import USUAL, Timings
 
 logger = logging.getLogger(__name__)

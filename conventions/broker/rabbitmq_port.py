@@ -9,7 +9,7 @@ from amqp.exceptions import NotFound, PreconditionFailed  # type: ignore[import-
 from kombu.exceptions import OperationalError
 
 from conventions.broker.bulk_publish import RETRY_EVERY
-from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
+from conventions.broker.claims_on_another_server import ClaimsElsewhere, ClaimStore
 from conventions.broker.find_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.queue_level import QueueLevel

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
-from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
+from conventions.broker.claims_on_another_server import ClaimsElsewhere, ClaimStore
 from conventions.broker.find_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.queue_level import QueueLevel

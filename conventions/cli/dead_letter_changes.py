@@ -22,14 +22,15 @@ from conventions.cli.reveal_options import check_reason
 from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority
 from conventions.core.sealed_mark import SHOWN as SEALED
-from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_rows
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_pace_and_stop as redrive_plan
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.edit_many import ArgumentEdit, Edited, edit_many, preview
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.filter_as_sql import REDRIVE_LIMIT
 from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_selection import REDRIVE_LIMIT
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
 from conventions.dead_letters.sealed_letters import arguments_of, is_hidden

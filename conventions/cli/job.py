@@ -11,7 +11,7 @@ from celery.bin.base import CeleryCommand
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
-from conventions.attempt_log.bounded_lines import LogLine
+from conventions.attempt_log.head_and_tail import LogLine
 from conventions.broker.consumed_queues import ask_workers
 from conventions.cli.base import app_of, json_of, one_line_errors, print_json, say, written
 from conventions.cli.reveal_options import RevealedTo, reveal_options

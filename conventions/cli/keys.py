@@ -23,7 +23,7 @@ from conventions.core.time_units import moment_or_age
 from conventions.execution.change_waiting import hold_signed
 from conventions.execution.purge_queues import PLACES, known_queues
 from conventions.execution.waiting_selection import Selection, found
-from conventions.now.at_workers import AT_WORKERS
+from conventions.now.running_jobs import AT_WORKERS
 from conventions.proof.chain_ends import segments_by_key
 from conventions.records.audit_entry import AuditEntry
 from conventions.sealing.payload_keys import PayloadKeys

@@ -18,7 +18,7 @@ from conventions.cli.fitted_table import is_id
 from conventions.console.display import done_text, rate_text, short_duration
 from conventions.core.durations import duration
 from conventions.core.printable_text import printable
-from conventions.metrics.levels import QueueNow
+from conventions.metrics.state_now import QueueNow
 from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
 from conventions.now.queue_flow import Flow

@@ -12,8 +12,8 @@ from conventions.cli.pause_options import hear, named, zone_of
 from conventions.cli.schedule_options import NAME, end_of_pause, local
 from conventions.cli.shared_options import JSON
 from conventions.now.pause_targets import target_to_pause
-from conventions.pauses.actions import PauseActions
 from conventions.pauses.pause import Pause
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import KINDS, Kind, Pauses, Target
 
 COLUMNS = ("kind", "name", "since", "until", "by", "reason")

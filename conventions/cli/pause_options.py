@@ -9,7 +9,7 @@ import click
 from conventions.app import ConventionsApp
 from conventions.cli.base import print_json, say
 from conventions.now.pause_targets import NoTarget, followers_of
-from conventions.pauses.actions import Change
+from conventions.pauses.pause_actions import Change
 from conventions.pauses.pause_store import Kind, Target
 
 

@@ -11,7 +11,7 @@ from conventions.cli.pause_options import hear, named
 from conventions.cli.schedule_options import NAME
 from conventions.cli.shared_options import JSON, REASON
 from conventions.now.pause_targets import target_to_resume
-from conventions.pauses.actions import PauseActions, PausedAgain
+from conventions.pauses.pause_actions import PauseActions, PausedAgain
 from conventions.pauses.pause_store import KINDS, Kind
 
 

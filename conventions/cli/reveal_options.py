@@ -8,7 +8,7 @@ import click
 
 from conventions.cli.actor_option import actor_option
 from conventions.cli.shared_options import REASON
-from conventions.core.reason import fault_of_reason
+from conventions.core.audit_reason import fault_of_reason
 
 
 def check_reason(reason: str | None) -> None:

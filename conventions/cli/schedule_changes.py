@@ -9,8 +9,8 @@ from conventions.cli.actor_option import actor_option
 from conventions.cli.base import one_line_errors, print_json, say, written
 from conventions.cli.schedule_options import NAME, Listed, end_of_pause, naming
 from conventions.cli.shared_options import JSON, REASON
-from conventions.pauses.actions import PausedAgain
-from conventions.schedules.actions import JustRun, StillRuns
+from conventions.pauses.pause_actions import PausedAgain
+from conventions.schedules.schedule_actions import JustRun, StillRuns
 
 
 def add_to(group: click.Group) -> None:

@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 from conventions.cli.base import app_of, emit, say
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.time_units import moment_ahead
-from conventions.pauses.actions import PausedAgain
-from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
+from conventions.pauses.pause_actions import PausedAgain
 from conventions.schedules.schedule import Schedule
+from conventions.schedules.schedule_actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 

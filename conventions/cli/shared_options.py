@@ -2,7 +2,7 @@
 
 import click
 
-from conventions.core.reason import fault_of_reason
+from conventions.core.audit_reason import fault_of_reason
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 REASON = click.option("--reason", help="Why; kept in the audit.")

@@ -14,20 +14,21 @@ from conventions.console.dead_letter_query import FILTERS, Query, position_text,
 from conventions.console.dead_letter_story import story_of
 from conventions.console.notice import Notice
 from conventions.console.page import Page
-from conventions.console.reveal import reveal
+from conventions.console.reveal_form import reveal
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
-from conventions.core.failure_cause import place_in
+from conventions.core.failure_fingerprint import place_in
 from conventions.core.priority import Priority
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.time_units import moment
-from conventions.dead_letters import discard_letters, redrive_plan, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_pace_and_stop as redrive_plan
 from conventions.dead_letters.edit import dropped, edit, editable, version
 from conventions.dead_letters.filter import BOUNDS, Counted, Filter
-from conventions.dead_letters.filter_as_sql import REDRIVE_LIMIT
 from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_selection import REDRIVE_LIMIT
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
 from conventions.dead_letters.redrive_status import doubts
 from conventions.dead_letters.sealed_letters import arguments_of, is_sealed

@@ -17,12 +17,12 @@ from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
 
+from conventions.console.flower_masks import SORTED, masked
 from conventions.console.flower_permissions import LOGIN, NO_SEARCH, OPEN, RULES, UNKNOWN, may_search
 from conventions.console.flower_queues import FlowerQueues
 from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit_entry
 from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
-from conventions.console.viewer_masks import SORTED, masked
 from conventions.core.time_units import local_time
 from conventions.library_internals.celery import symbol_by_name
 from conventions.metrics.prometheus_server import text_of

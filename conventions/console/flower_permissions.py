@@ -9,7 +9,7 @@ from typing import Any
 
 from flower.utils.search import And, MatchAll, Or, QuerySyntaxError, Term, parse_query
 
-from conventions.console.roles import Role
+from conventions.console.login_roles import Role
 
 
 @dataclass(frozen=True, slots=True)

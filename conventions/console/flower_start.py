@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from conventions.console.hosts import is_local
+from conventions.console.local_addresses import is_local
 from conventions.core.address_safety import fault_of_password
 from conventions.core.errors import ConfigurationError
 from conventions.execution.application import Application

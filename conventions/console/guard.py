@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from flower.views import BaseHandler
 from tornado import web
 
-from conventions.console.hosts import is_local
-from conventions.console.roles import Role, Visitor, visitor
+from conventions.console.local_addresses import is_local
+from conventions.console.login_roles import Role, Visitor, visitor
 from conventions.console.throttle import WITHIN, Throttle
 
 READS = ("GET", "HEAD")

@@ -16,7 +16,7 @@ from conventions.console.guard import ROLE
 from conventions.console.job_query import JobQuery
 from conventions.console.notice import Notice
 from conventions.console.page import Page
-from conventions.console.reveal import reveal
+from conventions.console.reveal_form import reveal
 from conventions.core.actor import acting_as
 from conventions.core.errors import JournalFull
 from conventions.core.sealed_mark import SHOWN

@@ -20,8 +20,8 @@ from tornado import web
 from conventions.console import display
 from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
+from conventions.console.login_roles import Role
 from conventions.console.notice import COOKIE, KEPT_FOR, Notice
-from conventions.console.roles import Role
 from conventions.core.errors import SelectionUnknown
 from conventions.core.time_units import local_time, moment_ahead
 from conventions.sealing.blind_index import sought

@@ -8,7 +8,7 @@ from conventions.console.now import LOOKS
 from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.now.pause_targets import followers_of, target_to_pause, target_to_resume
-from conventions.pauses.actions import Change, PauseActions, PausedAgain
+from conventions.pauses.pause_actions import Change, PauseActions, PausedAgain
 from conventions.pauses.pause_store import KINDS, Target
 
 SHOWN = 500  # rows

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from conventions.console import display
-from conventions.console.run_icons import RunLine
+from conventions.console.run_line import RunLine
 from conventions.core.durations import duration
 from conventions.schedules.beat_liveness import Beat, beats_fault
 from conventions.schedules.catch_up import ON_TIME

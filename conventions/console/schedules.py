@@ -15,16 +15,16 @@ from tornado import web
 from conventions.console import display
 from conventions.console.notice import Notice, replaced_text
 from conventions.console.page import Page
-from conventions.console.run_icons import ICONS, RunLine, run_line, slot_text
+from conventions.console.run_line import ICONS, RunLine, run_line, slot_text
 from conventions.console.schedule_rows import MOST_RECENT_RUNS, build_row, live_values_of, rules_in_words
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.execution.application import Application
-from conventions.pauses.actions import PausedAgain
+from conventions.pauses.pause_actions import PausedAgain
 from conventions.records import audit
-from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.run_history import RunOutcome, outcomes_of
 from conventions.schedules.schedule import Schedule
+from conventions.schedules.schedule_actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules

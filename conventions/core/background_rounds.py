@@ -5,9 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from conventions.core.bad_items_apart import is_outage
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.forks import call_in_child
+from conventions.core.halve_failing_call import is_outage
 
 LOOK_EVERY = 0.2  # seconds between two looks whether a wait is to end
 

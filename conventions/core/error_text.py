@@ -4,7 +4,7 @@ import traceback as tracebacks
 from dataclasses import dataclass
 from typing import TypeVar
 
-from conventions.core.failure_cause import fingerprint
+from conventions.core.failure_fingerprint import fingerprint
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.secrets_in_text import without_secrets
 

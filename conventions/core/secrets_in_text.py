@@ -5,7 +5,7 @@ A text may be of anybody, and a megabyte long, so each pattern takes a time that
 
 import re
 
-from conventions.core.key_shapes import ISSUED, JWT, may_hold_issued
+from conventions.core.token_shapes import ISSUED, JWT, may_hold_issued
 
 HIDDEN = "…"
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"

@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from conventions.dead_letters.filter import Filter, check_agreed
-from conventions.dead_letters.filter_as_sql import selected
+from conventions.dead_letters.redrive_selection import selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.tables import DeadLetterRow

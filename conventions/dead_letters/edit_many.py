@@ -13,7 +13,7 @@ from conventions.core.errors import ConventionError, LetterNotEditable
 from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters.edit import Change, differences, dropped, edit, editable, value_of, version
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.filter_as_sql import selected
+from conventions.dead_letters.redrive_selection import selected
 from conventions.dead_letters.sealed_letters import arguments_of, is_hidden
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application

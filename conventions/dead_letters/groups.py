@@ -9,9 +9,9 @@ from sqlalchemy import BigInteger, ColumnElement, cast, extract, func, select
 from sqlalchemy.orm import Session
 
 from conventions.core.errors import LetterNotEditable
-from conventions.core.failure_cause import place_in
+from conventions.core.failure_fingerprint import place_in
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.filter_as_sql import selected
+from conventions.dead_letters.redrive_selection import selected
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now

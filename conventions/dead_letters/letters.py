@@ -10,7 +10,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from conventions.dead_letters.filter import Counted, Filter
-from conventions.dead_letters.filter_as_sql import selected
+from conventions.dead_letters.redrive_selection import selected
 from conventions.dead_letters.resent_letters import FAILED, SUPERSEDED
 from conventions.records import executions
 from conventions.storage.database import begins, utc_now

@@ -1,7 +1,7 @@
 r"""Redrive runs: many dead letters sent again, a few first, then at a rate, with a safety stop (R18).
 
 A redrive is one row in SQL. Starting it writes the row. The leading recorder carries it out in short steps
-(`dead_letters/redrive_sender.py`), by the rules of `dead_letters/redrive_plan.py`. No process is blocked while it waits:
+(`dead_letters/redrive_sender.py`), by the rules of `dead_letters/redrive_pace_and_stop.py`. No process is blocked while it waits:
 
     waiting -> canary -> sending -> finished
                   \________\____-> stopped (too many failed again), cancelled (by a person)
@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 from conventions.core.error_text import clean, cut
 from conventions.core.priority import Priority
 from conventions.dead_letters.filter import BOUNDS, Filter, check_agreed
-from conventions.dead_letters.filter_as_sql import REDRIVE_LIMIT, left_by, selected, stated
-from conventions.dead_letters.redrive_plan import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
+from conventions.dead_letters.redrive_pace_and_stop import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
+from conventions.dead_letters.redrive_selection import REDRIVE_LIMIT, left_by, selected, stated
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry

@@ -19,7 +19,7 @@ from conventions.core.background_rounds import rest
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
 from conventions.core.priority import Priority
-from conventions.dead_letters.redrive_plan import AT_ONCE, OPEN, Plan, Tally, plan
+from conventions.dead_letters.redrive_pace_and_stop import AT_ONCE, OPEN, Plan, Tally, plan
 from conventions.execution.application import Application
 
 if TYPE_CHECKING:

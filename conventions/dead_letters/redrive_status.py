@@ -17,7 +17,7 @@ from conventions.core.redis_answers import fault_of
 from conventions.dead_letters import groups, redrive_rows
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_plan import OPEN, Tally, in_canary, unanswered_limit
+from conventions.dead_letters.redrive_pace_and_stop import OPEN, Tally, in_canary, unanswered_limit
 from conventions.dead_letters.redrive_sender import who_steps
 from conventions.execution.application import Application, broker_outages
 from conventions.pauses.pause_store import Pauses

@@ -14,7 +14,7 @@ from conventions.core.errors import PayloadError, TransactionRefused, Transactio
 from conventions.core.forks import end_if_forked
 from conventions.declare.payload import encode_result
 from conventions.django.database_address import moment_for, place_fault
-from conventions.django.statements import ending_word
+from conventions.django.sql_statements import ending_word
 from conventions.django.write_guard import refusing_writes
 from conventions.idempotency.claims import ClaimRequest, TransactionBusy
 from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_TIMEOUT, as_it_is, is_lock_timeout, recorded

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from conventions.core.errors import TransactionRefused
-from conventions.django.statements import writing_word
+from conventions.django.sql_statements import writing_word
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from conventions.core.redis_answers import refusal_of
 from conventions.core.settings import Settings
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper
-from conventions.idempotency.process_pages import Pages
+from conventions.idempotency.shared_memory import Pages
 from conventions.permission.decisions import Permissions
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal

@@ -28,12 +28,12 @@ from conventions.core.errors import (
 )
 from conventions.execution.attempt import Attempt
 from conventions.execution.failed_attempt import end_failed
-from conventions.execution.interrupted import record_interrupted
-from conventions.execution.next_attempt import put_back
 from conventions.execution.parked_copy import park
 from conventions.execution.permission_check import check_permission, check_unclaimed
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
+from conventions.execution.record_interrupted import record_interrupted
+from conventions.execution.retry_message import put_back
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.sealed_outcomes import opened
 from conventions.execution.settle import (

@@ -10,7 +10,7 @@ from conventions.broker.header_names import COUNTS
 from conventions.core.errors import PermissionDenied
 from conventions.execution.attempt import Attempt
 from conventions.execution.failure_log import log_failure
-from conventions.execution.next_attempt import end_retried
+from conventions.execution.retry_message import end_retried
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead
 from conventions.permission.decisions import NoAnswer

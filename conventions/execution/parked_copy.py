@@ -6,7 +6,7 @@ import random
 from celery.exceptions import Ignore
 
 from conventions.execution.attempt import Attempt
-from conventions.execution.next_attempt import publish_again
+from conventions.execution.retry_message import publish_again
 from conventions.execution.runnable_task import RunnableTask
 from conventions.idempotency.claim_answers import Busy
 

@@ -9,7 +9,7 @@ from typing import Any
 from conventions.execution.attempt import Attempt
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.soft_time_limit import soft_limit
-from conventions.idempotency.process_pages import Page
+from conventions.idempotency.shared_memory import Page
 
 _BY_PAGE = nullcontext()
 

@@ -29,9 +29,9 @@ from conventions.execution.attempt_event import sealed_body
 from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.failed_attempt import end_failed
 from conventions.execution.follow_ups import send_follow_ups
-from conventions.execution.next_attempt import end_waiting
 from conventions.execution.permission_check import check_permission
 from conventions.execution.process_state import end_own_code, held
+from conventions.execution.retry_message import end_waiting
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.sealed_outcomes import hidden, log_sealer, opened_result, sealed_result, told_result
 from conventions.execution.settle import (
@@ -48,7 +48,7 @@ from conventions.idempotency.claims import (
     EffectExists,
     TransactionBusy,
 )
-from conventions.idempotency.process_pages import Page
+from conventions.idempotency.shared_memory import Page
 from conventions.library_internals.billiard import ends_process
 from conventions.progress.overlong_jobs import watching
 

@@ -12,7 +12,7 @@ from conventions.broker.waiting_messages import End, Waiting
 from conventions.core.error_text import FailureText
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
-from conventions.execution.interrupted import record_kept
+from conventions.execution.record_interrupted import record_kept
 from conventions.execution.waiting_event import waiting_event
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event

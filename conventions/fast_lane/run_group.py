@@ -20,12 +20,12 @@ from conventions.execution.batch_follow_up import follow_up
 from conventions.execution.run import RUN_BY
 from conventions.execution.settle import recorded, taken_over
 from conventions.fast_lane.call_job import Ended, is_observed, trace
-from conventions.fast_lane.claims import LaneClaims
 from conventions.fast_lane.group_member import GroupMember, Handed, Prepared
 from conventions.fast_lane.group_size import RETURN_AFTER
+from conventions.fast_lane.group_watch import lane_watch
+from conventions.fast_lane.lane_claims import LaneClaims
 from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.fast_lane.traced_task import TracedTask
-from conventions.fast_lane.watch import lane_watch
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import Settlement
 from conventions.library_internals.billiard import ExceptionInfo

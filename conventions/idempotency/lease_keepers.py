@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable
 
 from conventions.core.background_rounds import Rounds
-from conventions.core.bad_items_apart import apart
+from conventions.core.halve_failing_call import apart
 from conventions.idempotency.claims import ClaimRequest, Claims
-from conventions.idempotency.process_pages import Pages
+from conventions.idempotency.shared_memory import Pages
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from conventions.attempt_log.bounded_lines import LogLine, read
+from conventions.attempt_log.head_and_tail import LogLine, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.broker.delivery_names import DeliveryNames
 from conventions.core.errors import CannotOpen

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from conventions.execution.application import Application
 from conventions.metrics.exposition import MetricsCollector, registry_of
 from conventions.metrics.known_series import known_names, known_series
-from conventions.metrics.levels import LevelReader, fault_in_words
 from conventions.metrics.read_counts import Counts
+from conventions.metrics.state_now import LevelReader, fault_in_words
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from conventions.execution.application import Application
 from conventions.execution.claim_names import claim_name
 from conventions.jobs.job import Job
-from conventions.metrics.levels import running_jobs
+from conventions.metrics.state_now import running_jobs
 from conventions.metrics.worker_reports import SAY_EVERY, WorkerNow, WorkerReports, silent_holders
 
 PREFORK = "prefork"

@@ -5,7 +5,7 @@ from typing import Any
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.execution.application import Application
-from conventions.metrics.levels import SQL_WITHIN
+from conventions.metrics.state_now import SQL_WITHIN
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_line import JobLine
 from conventions.records import audit_listing

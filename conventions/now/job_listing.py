@@ -21,11 +21,11 @@ from conventions.core.secrets_in_text import without_secrets
 from conventions.core.time_units import moment
 from conventions.execution.application import Application
 from conventions.execution.waiting_selection import Search, Selection
-from conventions.metrics.levels import SQL, SQL_WITHIN
-from conventions.now.at_workers import AtWorkers, jobs_that_run, messages_at_workers
+from conventions.metrics.state_now import SQL, SQL_WITHIN
 from conventions.now.ended_jobs import ended_jobs
 from conventions.now.job_filter import HeldBack, JobFilter, queues_of, state_of_waiting
 from conventions.now.job_line import JobLine, text_of_header
+from conventions.now.running_jobs import AtWorkers, jobs_that_run, messages_at_workers
 from conventions.records import executions
 from conventions.records.journal import ODD
 

@@ -19,9 +19,9 @@ from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
 from conventions.metrics.event_sums import added
 from conventions.metrics.figures import Figures
-from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow, fault_in_words
 from conventions.metrics.queue_lengths import Depths
 from conventions.metrics.read_counts import CauseNow, Counts
+from conventions.metrics.state_now import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow, fault_in_words
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.last_actions import ActionNow, last_actions
 from conventions.now.queue_flow import Flow, Minutes, first_minute, flows_of

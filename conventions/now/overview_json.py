@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from conventions.metrics.levels import QueueNow, RunningNow
 from conventions.metrics.read_counts import CauseNow
+from conventions.metrics.state_now import QueueNow, RunningNow
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.overview import MinuteNow, Overview
 from conventions.pauses.pause import Pause

@@ -8,7 +8,7 @@ from conventions.execution.application import Application
 from conventions.execution.purge_queues import known_queues
 from conventions.metrics.known_series import known_names
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
-from conventions.pauses.actions import FOLLOW_WITHIN, those_that_do_not_follow
+from conventions.pauses.pause_actions import FOLLOW_WITHIN, those_that_do_not_follow
 from conventions.pauses.pause_store import Kind, Pauses, Target
 
 SHOWN = 80  # characters of a name that somebody has written

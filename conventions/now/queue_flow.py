@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from conventions.metrics.event_sums import Series
-from conventions.metrics.levels import Levels, QueueNow
 from conventions.metrics.queue_lengths import Depth
+from conventions.metrics.state_now import Levels, QueueNow
 
 RATE_MINUTES = 2  # full minutes over which rates are taken
 OF_PRESENT = 20.0  # seconds of the present minute from which on its own pace says when a queue is empty

@@ -4,10 +4,10 @@ from conventions.dead_letters import letters
 from conventions.execution.application import Application
 from conventions.execution.purge_queues import known_queues
 from conventions.execution.waiting_selection import Search, Selection
-from conventions.metrics.levels import SQL_WITHIN, running_jobs
+from conventions.metrics.state_now import SQL_WITHIN, running_jobs
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.now.at_workers import AT_WORKERS
 from conventions.now.job_listing import LOOK_AT, READY_FIRST
+from conventions.now.running_jobs import AT_WORKERS
 from conventions.records import executions
 
 LENGTH = 36  # characters of an id that its sender has not chosen

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from conventions.core.audit_keys import AuditKeys
 from conventions.proof.chain import following, is_genuine
 from conventions.proof.deleted_segments import last_purged, marks
-from conventions.proof.heads import Head
 from conventions.proof.proven_tables import ACTIONS, TABLES, ProvenTable
+from conventions.proof.signed_heads import Head
 from conventions.storage.tables import SegmentRow
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from conventions.core.audit_keys import AuditKeys
-from conventions.proof.heads import Head, read
 from conventions.proof.sealed_actions import Fits, sealed_actions
+from conventions.proof.signed_heads import Head, read
 from conventions.storage.tables import SegmentRow
 
 ACCEPT, CUT = "audit accept", "audit cut"  # the actions

@@ -15,11 +15,11 @@ from conventions.core.errors import ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
 from conventions.proof.chain import following, is_genuine, read_exactly
 from conventions.proof.deleted_segments import Marks, last_purged, marks
-from conventions.proof.heads import Head
 from conventions.proof.lost_heads import accepted_heads, lost_heads
 from conventions.proof.proven_tables import ACTIONS, FORM, TABLES, ProvenTable, Row
 from conventions.proof.row_codes import RowCodes
 from conventions.proof.sealed_actions import row_fits
+from conventions.proof.signed_heads import Head
 from conventions.proof.unreadable_rows import ODD, is_unreadable, readable
 from conventions.storage.database import Database
 from conventions.storage.tables import SegmentRow

@@ -13,11 +13,11 @@ from redis.exceptions import ResponseError
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.background_rounds import Rounds
 from conventions.core.error_text import first_line
-from conventions.proof import heads
+from conventions.proof import signed_heads as heads
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
-    from conventions.proof.heads import Head
+    from conventions.proof.signed_heads import Head
     from conventions.storage.database import Database
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from conventions.core.background_rounds import Rounds
 from conventions.core.time_units import milliseconds
 from conventions.execution.application import Application
-from conventions.execution.interrupted import record_kept
+from conventions.execution.record_interrupted import record_kept
 from conventions.execution.waiting_event import waiting_event
 from conventions.records.journal import INTERRUPTED, ODD
 

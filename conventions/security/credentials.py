@@ -5,7 +5,7 @@ Job data lies in Redis, in SQL and in dead letters for months, and many people s
 Names say what a value is meant to be, such as `password` and `client_secret`; shapes are those that issuers document so that scanners find
 them. A value without a name or a shape of that kind is not found: a password in a sentence, the secret key of AWS, a signed address.
 
-Sources of the shapes: RFC 7468 (PEM), RFC 6750 and RFC 7617 (`Bearer`, `Basic`), RFC 3986 (`user:password@`), and `core/key_shapes.py`.
+Sources of the shapes: RFC 7468 (PEM), RFC 6750 and RFC 7617 (`Bearer`, `Basic`), RFC 3986 (`user:password@`), and `core/token_shapes.py`.
 """
 
 import base64
@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from conventions.core.key_shapes import ISSUED, JWT, WHOSE, may_hold_issued
+from conventions.core.token_shapes import ISSUED, JWT, WHOSE, may_hold_issued
 
 HIDDEN = "…"
 SHORTEST = 8  # characters of a text that has a shape: an address with a login

@@ -25,6 +25,7 @@ from conventions.sealing.payload_keys import key_of
 from conventions.sealing.sealed_body import is_sealed
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.application import WorkerApplication
+from conventions.worker.claim_names_in_rotation import choose_name
 from conventions.worker.delivery_limit import fault_of_deliveries
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
@@ -32,11 +33,10 @@ from conventions.worker.pauses import WorkerPauses
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN, leave_closed
-from conventions.worker.same_claims import choose_name
 from conventions.worker.sender_check import queue_of
 from conventions.worker.shutdown import end_processes, stops
-from conventions.worker.unknown_tasks import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
 from conventions.worker.unsigned_limits import refuse_beyond
+from conventions.worker.wait_for_another_worker import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from conventions.pauses.pause_store import PausedNow, Pauses
 from conventions.tasks.aliases import names_of
 from conventions.worker.application import WorkerApplication
 from conventions.worker.shutdown import stops
-from conventions.worker.unknown_tasks import send_again
+from conventions.worker.wait_for_another_worker import send_again
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import bootsteps, signals
 
-from conventions.idempotency.process_pages import Pages
+from conventions.idempotency.shared_memory import Pages
 from conventions.library_internals.billiard import (
     ExceptionInfo,
     HardLimits,

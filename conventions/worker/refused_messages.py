@@ -42,7 +42,7 @@ from conventions.execution.application import Application
 from conventions.execution.attempt import Attempt
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_refusal
-from conventions.execution.interrupted import record_kept
+from conventions.execution.record_interrupted import record_kept
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 from conventions.storage.redis_store import DISK_TIMEOUT

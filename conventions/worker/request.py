@@ -42,7 +42,7 @@ from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 from conventions.sealing.sealed_body import BodyOfFunction, SealedBody, follows, is_sealed
 from conventions.worker.application import WorkerApplication
-from conventions.worker.same_claims import named
+from conventions.worker.claim_names_in_rotation import named
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.read_counts import Counts
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.now.overview import overview_of
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records.journal import AuditJournalEntry, read_entry
 from tests.recorded import append, entry, event

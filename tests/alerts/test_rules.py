@@ -15,8 +15,8 @@ from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
 from conventions.metrics.event_sums import Series
 from conventions.metrics.figures import Figures
-from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.read_counts import CauseNow, Failed
+from conventions.metrics.state_now import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.troubles import NewLetters, StalledBatch, StoppedRedrive
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport
 from conventions.pauses.pause import Pause

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conventions.attempt_log import live_logs, log_writer, run_log
-from conventions.attempt_log.bounded_lines import read
+from conventions.attempt_log.head_and_tail import read
 from conventions.attempt_log.live_logs import LiveLog, LiveLogs
 from conventions.attempt_log.log_writer import AttemptLogs
 from conventions.attempt_log.run_log import RunLog, attach, running

@@ -14,7 +14,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from greenlet import greenlet  # type: ignore[import-untyped]
 
 from conventions.attempt_log import run_log
-from conventions.attempt_log.bounded_lines import read
+from conventions.attempt_log.head_and_tail import read
 from conventions.attempt_log.run_log import Collector, RunLog, RunName, attach, running
 
 logger = logging.getLogger("shop.run_log")

@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from conventions import EVERY_ARGUMENT, BatchTask
 from conventions.app import ConventionsApp
-from conventions.batches.actions import cancel_batch, retry_failed
+from conventions.batches.batch_actions import cancel_batch, retry_failed
 from conventions.batches.batch_state import Origin
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.core.errors import BrokerUnavailable
@@ -105,7 +105,7 @@ def test_a_broker_that_is_away_ends_it(app: ConventionsApp, monkeypatch: pytest.
             raise BrokerUnavailable("away")
         return True
 
-    monkeypatch.setattr("conventions.batches.actions.redrive", once)
+    monkeypatch.setattr("conventions.batches.batch_actions.redrive", once)
     assert retry_failed(app, "b", "u-9") == (1, 3)
     assert len(asked) == 2
 

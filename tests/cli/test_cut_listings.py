@@ -21,7 +21,7 @@ from conventions.cli.pause import pause
 from conventions.execution.waiting_selection import Search, Selection
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import list_jobs
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records import audit as audit_rows
 from conventions.records.audit_entry import AuditEntry

@@ -18,7 +18,7 @@ from conventions.core.error_text import describe
 from conventions.core.errors import IdempotencyConflict
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_plan import OPEN
+from conventions.dead_letters.redrive_pace_and_stop import OPEN
 from conventions.dead_letters.redrive_sender import Redriver
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.idempotency.key import idempotency_key

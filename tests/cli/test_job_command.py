@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.attempt_log.bounded_lines import Changes
+from conventions.attempt_log.head_and_tail import Changes
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.attempt_log.run_log import RunName
 from conventions.cli.job import FIELDS, job

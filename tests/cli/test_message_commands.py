@@ -18,7 +18,7 @@ from conventions.cli.jobs import jobs
 from conventions.cli.messages import messages
 from conventions.execution.waiting_ends import WaitingEnds
 from conventions.jobs.job import Job
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from tests.cli.command_tasks import Send
 

@@ -9,7 +9,7 @@ from click.testing import Result
 from conventions.app import ConventionsApp
 from conventions.cli.pause import pause
 from conventions.cli.resume import resume
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Kind, Pauses, Target
 from tests.cli.command_tasks import Charge, Send
 

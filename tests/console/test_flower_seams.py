@@ -23,10 +23,10 @@ from conventions.console.flower_handlers import (
     guard_handlers,
     guarded,
 )
+from conventions.console.flower_masks import HIDING, SHOWN
 from conventions.console.flower_permissions import LOGIN, OPEN, RULES
 from conventions.console.flower_plugin import ANCHOR, CHANGES, NAVIGATION, PAGES, with_entries
 from conventions.console.guard import Checked
-from conventions.console.viewer_masks import HIDING, SHOWN
 
 
 def test_the_release() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conventions.console.flower_start import OPEN_API, check
-from conventions.console.hosts import is_local
+from conventions.console.local_addresses import is_local
 from conventions.core.errors import ConfigurationError
 
 

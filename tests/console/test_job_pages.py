@@ -29,7 +29,7 @@ from conventions.jobs.job import Job
 from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.read_counts import Counts
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Pauses, Target
 from conventions.progress.reporter import ProgressReporter
 from conventions.records import audit, executions

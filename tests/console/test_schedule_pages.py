@@ -17,7 +17,7 @@ import pytest
 
 from conventions.app import ConventionsApp
 from conventions.console.display import HIDDEN
-from conventions.console.run_icons import ICONS
+from conventions.console.run_line import ICONS
 from conventions.records import audit, executions
 from conventions.records.journal import JournalEntry
 from conventions.schedules.beat_liveness import Beats

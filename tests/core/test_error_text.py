@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.core.error_text import NAME_LENGTH, clean, cut, describe, first_line
 from conventions.core.errors import IdempotencyConflict
-from conventions.core.failure_cause import fingerprint, place_in
+from conventions.core.failure_fingerprint import fingerprint, place_in
 from conventions.storage.database import Database
 from tests.failures import charge_card, look_up, raised_by
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import InvalidRequestError
 from conventions.app import ConventionsApp
 from conventions.core.errors import SelectionChanged
 from conventions.dead_letters import discard_letters, redrive_rows
-from conventions.dead_letters import filter_as_sql as selected
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_selection as selected
 from conventions.dead_letters.discard_letters import NAMED_AT_MOST
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import CANARY_AT_MOST, RATES, RedriveOrder

@@ -10,7 +10,7 @@ from conventions.app import ConventionsApp
 from conventions.metrics.event_counter import EventCounter
 from conventions.metrics.prometheus_server import text_of
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.interval import every

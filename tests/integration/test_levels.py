@@ -13,7 +13,7 @@ import pytest
 from conventions.app import ConventionsApp
 from conventions.metrics import worker_reports
 from conventions.metrics.known_series import known_names
-from conventions.metrics.levels import REDIS_WITHIN, LevelReader, Levels
+from conventions.metrics.state_now import REDIS_WITHIN, LevelReader, Levels
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
@@ -153,8 +153,8 @@ def test_a_redis_that_stands_still_is_waited_for_once(
 def test_a_database_that_stands_still_holds_up_nobody(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its part is absent; who asks next does not wait for it again."""
     stands = threading.Event()
-    monkeypatch.setattr("conventions.metrics.levels._letters", lambda _: stands.wait(60))
-    monkeypatch.setattr("conventions.metrics.levels.SQL_WITHIN", 0.5)
+    monkeypatch.setattr("conventions.metrics.state_now._letters", lambda _: stands.wait(60))
+    monkeypatch.setattr("conventions.metrics.state_now.SQL_WITHIN", 0.5)
     try:
         with at_most(1):
             assert "no answer within" in levels(app).absent["letters"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter

@@ -19,7 +19,7 @@ from conventions.dead_letters.redrive_status import doubts
 from conventions.jobs.job import Job
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
 from conventions.now.end_running import worker_of
-from conventions.pauses.actions import PauseActions, those_that_do_not_follow
+from conventions.pauses.pause_actions import PauseActions, those_that_do_not_follow
 from conventions.pauses.pause_store import Kind, Pauses, Target
 from conventions.records import audit, executions
 from conventions.storage.database import utc_now

@@ -24,7 +24,7 @@ from conventions.idempotency.claim_answers import Parked
 from conventions.idempotency.claim_reading import read_claim
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.jobs.gather_facts import WITHIN
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records.journal import SEARCHED, Event
 from conventions.storage.layout_version import LAYOUT, LOWEST, member_name

@@ -12,7 +12,7 @@ from conventions.batches.batch_state import Origin
 from conventions.core.alert_thresholds import Thresholds
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_plan import Plan, Tally
+from conventions.dead_letters.redrive_pace_and_stop import Plan, Tally
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.metrics.event_sums import Series
 from conventions.metrics.troubles import NewLetters, new_letters

@@ -19,15 +19,15 @@ from conventions.cli.now import _drawn
 from conventions.execution.change_waiting import move_selected
 from conventions.execution.waiting_selection import Selection
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.levels import Levels, QueueNow
 from conventions.metrics.queue_lengths import Depth, Depths
 from conventions.metrics.read_counts import Counts
+from conventions.metrics.state_now import Levels, QueueNow
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.now import queue_flow as flows
 from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
 from conventions.now.queue_flow import Flow, Minutes, flows_of
-from conventions.pauses.actions import PauseActions
+from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from conventions.core.json_fields import to_json
-from conventions.pauses.actions import PauseActions, PausedAgain, those_that_do_not_follow
 from conventions.pauses.pause import LONGEST_REASON, Pause
+from conventions.pauses.pause_actions import PauseActions, PausedAgain, those_that_do_not_follow
 from conventions.pauses.pause_store import Pauses, Target
 from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store

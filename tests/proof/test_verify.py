@@ -9,8 +9,8 @@ import pytest
 
 from conventions.proof import chain, chain_ends
 from conventions.proof import verify as verify_module
-from conventions.proof.heads import Head
 from conventions.proof.proven_tables import TABLES
+from conventions.proof.signed_heads import Head
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.delete_old_rows import purge
 from conventions.storage.database import Database, utc_now

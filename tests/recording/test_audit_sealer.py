@@ -17,7 +17,8 @@ from sqlalchemy import text
 
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.lease_timings import USUAL
-from conventions.proof import chain, heads
+from conventions.proof import chain
+from conventions.proof import signed_heads as heads
 from conventions.recording.audit_sealer import AuditSealer, kept_heads
 from conventions.records.accept_lost_heads import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry

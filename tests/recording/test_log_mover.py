@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from conventions.attempt_log import live_logs
-from conventions.attempt_log.bounded_lines import Changes, Lines, read
+from conventions.attempt_log.head_and_tail import Changes, Lines, read
 from conventions.attempt_log.live_logs import LiveLogs
 from conventions.attempt_log.run_log import RunName
 from conventions.recording.log_mover import AT_ONCE, LogMover

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, acting_as
 from conventions.app import ConventionsApp
-from conventions.batches.actions import cancel_batch
+from conventions.batches.batch_actions import cancel_batch
 from conventions.batches.batch_state import Origin
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.broker.redis_broker import Sizes

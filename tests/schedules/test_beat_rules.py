@@ -10,12 +10,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
-from conventions.schedules.actions import ScheduleActions, StillRuns
 from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron
 from conventions.schedules.dispatch import AT_ONCE, TRIES, Dispatch
 from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
+from conventions.schedules.schedule_actions import ScheduleActions, StillRuns
 from conventions.schedules.schedule_store import Schedules
 from conventions.schedules.scheduler import RETRY_EVERY
 from tests.beat_fixtures import DAILY, TOKYO, Beat, Clock, Note, Sent, days, raising

@@ -11,13 +11,13 @@ import pytest
 from conventions import ScheduledTask
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
-from conventions.pauses.actions import PausedAgain
+from conventions.pauses.pause_actions import PausedAgain
 from conventions.recording.recorder import Recorder
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.schedules.actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.schedule_actions import JustRun, ScheduleActions, StillRuns
 from conventions.schedules.schedule_state import Begun, Run
 from conventions.schedules.schedule_store import SAME_MOMENT, Schedules
 from tests.beat_fixtures import TOKYO, Note, Sent, days

@@ -3,9 +3,9 @@
 from datetime import datetime, timedelta
 
 from conventions.app import ConventionsApp
-from conventions.schedules.actions import ScheduleActions
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.schedule_actions import ScheduleActions
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 from tests.beat_fixtures import DAILY, TOKYO, Beat, Clock, Note
 

@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.schedules.actions import ScheduleActions
 from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron
 from conventions.schedules.interval import every
 from conventions.schedules.redbeat_entry import RedBeatEntry
 from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.schedule_actions import ScheduleActions
 from conventions.schedules.schedule_store import BACK_WITHIN, Schedules
 from conventions.schedules.scheduler import STANDBY_POLL
 from tests.beat_fixtures import DAILY, Beat, Clock, Note, Sent, days

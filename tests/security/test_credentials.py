@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.core.key_shapes import WHOSE
 from conventions.core.secrets_in_text import without_secrets
+from conventions.core.token_shapes import WHOSE
 from conventions.security.credentials import (
     HIDDEN,
     SHORTEST,

@@ -18,7 +18,7 @@ from conventions.core.named_keys import new_key
 from conventions.dead_letters.edit import edit
 from conventions.dead_letters.resend import redrive
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.pauses.actions import PauseActions, those_that_do_not_follow
+from conventions.pauses.pause_actions import PauseActions, those_that_do_not_follow
 from conventions.pauses.pause_store import Target
 from tests.stored_messages import stored
 from tests.support import wait_until

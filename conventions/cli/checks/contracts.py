@@ -14,7 +14,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.execution.purge_queues import PLACES, known_queues
 from conventions.execution.waiting_selection import Selection, found
 from conventions.library_internals.celery import signature_fault
-from conventions.now.at_workers import AT_WORKERS
+from conventions.now.running_jobs import AT_WORKERS
 from conventions.outbox.entry import opened_parts
 from conventions.outbox.rows import entries_of
 from conventions.sealing.kept_message import open_body

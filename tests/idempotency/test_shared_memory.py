@@ -11,10 +11,10 @@ import pytest
 
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.process_ends import UNKNOWN, Ends, has_ended, memory_kills
-from conventions.idempotency import process_pages
+from conventions.idempotency import shared_memory as process_pages
 from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.lease_keepers import PageKeeper
-from conventions.idempotency.process_pages import CLAIM, PROGRESS_AT, SIZE, TOKEN, Look, Page, Pages
+from conventions.idempotency.shared_memory import CLAIM, PROGRESS_AT, SIZE, TOKEN, Look, Page, Pages
 from conventions.storage.redis_store import Store
 from tests.claiming import FIRST, OTHER, take
 from tests.support import patient, wait_until

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from conventions.console.notice import Notice
 from conventions.console.page import Page
+from conventions.core.audit_reason import fault_of_reason
 from conventions.core.errors import CannotOpen, JournalFull, LetterNotEditable
-from conventions.core.reason import fault_of_reason
 
 
 class Show(Protocol):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conventions.console.roles import ROLES, Role, visitor
+from conventions.console.login_roles import ROLES, Role, visitor
 
 
 def test_roles_are_steps() -> None:

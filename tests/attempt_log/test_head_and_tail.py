@@ -5,7 +5,7 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conventions.attempt_log.bounded_lines import Changes, Lines, LogLine, encode, joined, read
+from conventions.attempt_log.head_and_tail import Changes, Lines, LogLine, encode, joined, read
 
 TEXTS = st.text(st.characters(codec=None), max_size=300)
 

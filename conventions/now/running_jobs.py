@@ -12,7 +12,7 @@ from conventions.execution.application import Application
 from conventions.execution.claim_names import claim_name
 from conventions.execution.waiting_selection import Search, Selection
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
-from conventions.metrics.levels import running_jobs
+from conventions.metrics.state_now import running_jobs
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.job_filter import RUNNING, JobFilter, queues_of
 from conventions.now.job_line import JobLine, text_of_header

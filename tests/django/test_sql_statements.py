@@ -3,7 +3,7 @@
 import pytest
 from psycopg import sql
 
-from conventions.django.statements import ending_word, writing_word
+from conventions.django.sql_statements import ending_word, writing_word
 
 pytestmark = pytest.mark.everyday
 

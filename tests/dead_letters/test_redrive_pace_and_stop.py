@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conventions.dead_letters.redrive_plan import (
+from conventions.dead_letters.redrive_pace_and_stop import (
     AT_ONCE,
     Recent,
     Tally,

@@ -15,8 +15,8 @@ from conventions.broker.caller_headers import OwnHeaders
 from conventions.core.canonical_json import digest
 from conventions.core.error_text import clean
 from conventions.execution.application import Application
-from conventions.pauses.actions import PausedAgain
 from conventions.pauses.pause import Pause, replaced_facts
+from conventions.pauses.pause_actions import PausedAgain
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
