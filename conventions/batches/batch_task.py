@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from conventions.batches.batch_rules import check_batch
-from conventions.batches.item_splitter import SUMMARY_HERE, Splitter, run_here
+from conventions.batches.item_splitter import Splitter, run_here
 from conventions.batches.items_as_json import AFTER
+from conventions.batches.run_chunk_and_finish import run_chunk, run_finish, run_recovered, splitter_of
 from conventions.broker.batch_membership import Member, Role
-from conventions.core.errors import BusinessError, JobCancelled
+from conventions.core.errors import BusinessError
 from conventions.permission.question import Question
 from conventions.tasks.job_classes import LongRunningTask
 
@@ -62,9 +63,9 @@ class BatchTask(LongRunningTask, abstract=True):
             cls.run = _split  # type: ignore[assignment, method-assign]  # a batch defines `items` and `process` in place of `run`
         super().__init_subclass__(abstract=abstract, **options)
         if is_batch:
-            cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))
-            cls.finish_task = _derive(cls, "finish", _run_finish, ("batch_id",))
-            cls.recovered_task = _derive(cls, "recovered", _run_recovered, ("batch_id", "repairs"))
+            cls.chunk_task = _derive(cls, "chunk", run_chunk, ("batch_id", "chunk_index"))
+            cls.finish_task = _derive(cls, "finish", run_finish, ("batch_id",))
+            cls.recovered_task = _derive(cls, "recovered", run_recovered, ("batch_id", "repairs"))
 
     @property
     def may_be_short(self) -> bool:
@@ -125,7 +126,7 @@ class BatchTask(LongRunningTask, abstract=True):
         """Of the whole batch, with its own arguments: each of its messages asks the same."""
         if self.requires is None or self.role == "splitter":
             return super().question(payload)
-        return _splitter_of(self).question(payload.get("arguments") or {})
+        return splitter_of(self).question(payload.get("arguments") or {})
 
     def checkpoint(self, value: Any) -> None:
         """As in any job, in a chunk or a finish. Raises: BusinessError in `items`, which resumes by itself."""
@@ -169,50 +170,3 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
 def _split(self: BatchTask, **arguments: Any) -> dict[str, Any]:
     """Cut the items into chunks and send each one as a message."""
     return run_here(self, arguments) if self.request.is_eager else Splitter(self, arguments).run()
-
-
-def _run_chunk(
-    self: BatchTask,
-    *,
-    batch_id: str,
-    chunk_index: int,  # noqa: ARG001  # part of the message, for readers
-    total_chunks: int | None,  # noqa: ARG001  # part of the message, for readers
-    items: list[Any],
-    arguments: dict[str, Any],
-) -> Any:
-    """Process one chunk. Settling the job adds its outcome to the batch."""
-    if not self.request.is_eager:  # an eager batch is not in Redis
-        _refuse_cancelled(self, batch_id)
-    return self.process(items, **_splitter_of(self).arguments.load((), arguments))
-
-
-def _run_finish(self: BatchTask, batch_id: str, arguments: dict[str, Any]) -> Any:
-    """Call `finish` with the batch's summary."""
-    if self.request.is_eager:
-        summary = SUMMARY_HERE.get(None)
-    else:
-        _refuse_cancelled(self, batch_id)
-        summary = self.app.batches.snapshot(batch_id)
-    if summary is None:
-        raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
-    return self.finish(summary, **_splitter_of(self).arguments.load((), arguments))
-
-
-def _run_recovered(self: BatchTask, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
-    """Call `recovered` with the present summary, unless another one has already reported these repairs."""
-    if self.app.batches.is_reported(batch_id, repairs):
-        return None
-    summary = self.app.batches.snapshot(batch_id, repairs)
-    if summary is None:
-        raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
-    return self.recovered(summary, **_splitter_of(self).arguments.load((), arguments))
-
-
-def _splitter_of(task: BatchTask) -> BatchTask:
-    found: BatchTask = task.app.tasks[task.name.removesuffix(f".{task.role}")]
-    return found
-
-
-def _refuse_cancelled(task: BatchTask, batch_id: str) -> None:
-    if task.app.batches.state(batch_id) == "cancelled":
-        raise JobCancelled(f"the batch {batch_id} was cancelled")

@@ -18,9 +18,9 @@ from conventions.core.errors import ConfigurationError
 from conventions.core.printable_text import printable
 from conventions.core.settings import ENV_PREFIX
 from conventions.proof import signed_heads as heads
+from conventions.proof.chain_report import ChainReport
 from conventions.proof.lost_heads import ACCEPT
 from conventions.proof.signed_heads import Head
-from conventions.proof.verify import ChainReport
 from conventions.proof.verify import verify as walk
 from conventions.proof.waiting_rows import LATE
 from conventions.recording.audit_sealer import kept_heads

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from conventions.console import display
+from conventions.console import display, hidden_values
 from conventions.console.audit_query import CHOICES, FILTERS, AuditQuery, position_text, read_position
 from conventions.console.guard import ROLE
 from conventions.console.page import Page
@@ -182,6 +182,4 @@ def message_of(line: AuditLine) -> str:
 
 def reason_of(line: AuditLine, *, hidden: bool) -> str:
     """Why something was done. Who sees no values sees the reason of a pause alone, whose form says that everybody does."""
-    if line.reason is None:
-        return ""
-    return display.HIDDEN if hidden and line.action not in display.PAUSES else line.reason
+    return hidden_values.reason_text(line.action, line.reason, hidden=hidden)

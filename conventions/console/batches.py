@@ -13,7 +13,7 @@ from tornado import web
 from conventions.batches.batch_actions import cancel_batch, retry_failed
 from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
-from conventions.console import display
+from conventions.console import display, hidden_values
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.core.durations import duration
@@ -160,7 +160,7 @@ class BatchDetail(BatchPage):
             "conventions_batch.html", one=summary, values=values, live_data=live_data, audit_entries=audit_entries,
             letters=[(index, chunk_id(id_, index)) for index in failed[:MOST_CHUNKS]],
             all_letters=self._all_letters(summary), most=MOST_CHUNKS, cause=_cause(summary),
-            arguments=display.arguments_text(arguments, hidden=not self.visitor.sees_values),
+            arguments=hidden_values.arguments_text(arguments, hidden=not self.visitor.sees_values),
         )  # fmt: skip
 
     def _more(self, id_: str) -> tuple[Any, list[Any]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tornado import web
 
-from conventions.console import argument_editor, display
+from conventions.console import argument_editor, hidden_values
 from conventions.console.dead_letter_query import FILTERS, Query, position_text, read_position
 from conventions.console.dead_letter_story import story_of
 from conventions.console.notice import Notice
@@ -157,7 +157,7 @@ class LetterDetail(Page):
             "audit_entries": audit_entries,
             "hidden": hidden,
             "place_in": place_in,
-            "arguments_text": lambda value: display.arguments_text(value, hidden=hidden),
+            "arguments_text": lambda value: hidden_values.arguments_text(value, hidden=hidden),
         } | self._editor(letter, arguments, written, hidden=hidden)
 
     def _editor(self, letter: DeadLetterRow, there: Any, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:

@@ -1,27 +1,18 @@
-"""How pages show values: times, numbers, hidden arguments, sparklines."""
+"""How pages show values: times, numbers, names, sparklines. What is hidden from some: `hidden_values.py`."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from conventions.core.durations import STEPS, duration
-from conventions.core.time_units import local_time, moment
+from conventions.core.time_units import moment
 from conventions.progress.reporter import Progress
 
-HIDDEN = "•••"
-PAUSES = (
-    "schedule pause",
-    "queue pause",
-    "task pause",
-    "worker pause",
-)  # their forms say that everybody sees the reason
-WITH_ARGUMENTS = ("dead-letters edit",)  # actions whose rows name arguments of jobs, which are shown as they are
-OUR_TIMES = ("until", "counted_at", "newest")  # what else such a row has as a time
 PLACES = re.compile(r"(?<=[.@_/:-])(?=[^.@_/:-])|(?<=[a-z0-9])(?=[A-Z][a-z])")  # where a name may break
 LONGEST_PIECE = 24  # characters of a name that are never broken
 BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
@@ -82,39 +73,11 @@ def done_text(progress: Progress | None) -> str:
     return f"{progress.done:,}" if progress.done else ""
 
 
-def arguments_text(arguments: Any, *, hidden: bool) -> str:
-    """Arguments as JSON text; hidden ones keep their names."""
-    if hidden and isinstance(arguments, Mapping):
-        arguments = dict.fromkeys(arguments, HIDDEN)
-    elif hidden:
-        return HIDDEN
-    return as_json(arguments)
-
-
 def soft(name: str | None) -> str:
     """A name as HTML, which breaks after a sign, before a capital, or where nothing of the kind comes for long; nowhere else."""
     parts = (part for part in PLACES.split(name or ""))
     pieces = [part[at : at + LONGEST_PIECE] for part in parts for at in range(0, len(part), LONGEST_PIECE)]
     return "<wbr>".join(map(escape, pieces))
-
-
-def audit_text(action: str | None, value: Any, zone: str, *, hidden: bool) -> str:
-    """What was before an action, or after it, as JSON text: times of ours in the time zone of the settings."""
-    if isinstance(value, Mapping) and action not in WITH_ARGUMENTS:
-        value = {name: _in_zone(name, one, zone) for name, one in value.items()}
-    return arguments_text(value, hidden=hidden)
-
-
-def _in_zone(name: str, value: Any, zone: str) -> Any:
-    found = moment(value) if name in OUR_TIMES and isinstance(value, str) else None
-    return value if found is None else local_time(found, zone)
-
-
-def reason_text(action: str | None, reason: str | None, *, hidden: bool) -> str:
-    """Why somebody did something; hidden but for a pause, whose form says that everybody sees it."""
-    if not reason:
-        return ""
-    return HIDDEN if hidden and action not in PAUSES else reason
 
 
 def as_json(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.events.state import Task
 
-from conventions.console.display import HIDDEN
+from conventions.console.hidden_values import HIDDEN
 
 # Fields that are not listed here are hidden, also those of a later release.
 SHOWN = frozenset(

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
-from conventions.console import display
+from conventions.console import display, hidden_values
 from conventions.console.guard import ROLE
 from conventions.console.job_query import JobQuery
 from conventions.console.notice import Notice
@@ -142,7 +142,7 @@ class JobDetail(Page):
             length=display.runtime_text,
             short=display.short_duration,
             log_time=lambda text: display.log_time(text, self.capp.settings.timezone),
-            arguments_text=lambda value: display.arguments_text(value, hidden=hidden),
+            arguments_text=lambda value: hidden_values.arguments_text(value, hidden=hidden),
             **found,
         )
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 from tornado import web
 
-from conventions.console import display
+from conventions.console import display, hidden_values
 from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.login_roles import Role
@@ -180,12 +180,12 @@ class Page(Guarded):
             clock=self.clock,
             ago=lambda moment: display.ago(moment, now),
             sparkline=display.sparkline,
-            shown_reason=lambda reason: display.reason_text(None, reason, hidden=not self.visitor.sees_values),
+            shown_reason=lambda reason: hidden_values.reason_text(None, reason, hidden=not self.visitor.sees_values),
             soft=display.soft,
-            audit_text=lambda action, value: display.audit_text(
+            audit_text=lambda action, value: hidden_values.audit_text(
                 action, value, zone, hidden=not self.visitor.sees_values
             ),
-            reason_text=lambda entry: display.reason_text(
+            reason_text=lambda entry: hidden_values.reason_text(
                 entry.action, entry.reason, hidden=not self.visitor.sees_values
             ),
             **values,

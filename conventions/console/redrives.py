@@ -5,7 +5,7 @@ from typing import Any
 
 from tornado import web
 
-from conventions.console.display import HIDDEN
+from conventions.console.hidden_values import HIDDEN
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.dead_letters import redrive_rows

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
-from conventions.console import display
+from conventions.console import display, hidden_values
 from conventions.console.notice import Notice, replaced_text
 from conventions.console.page import Page
 from conventions.console.run_line import ICONS, RunLine, run_line, slot_text
@@ -167,7 +167,7 @@ class SchedulePage(Page):
             row=row,
             rules=rules_in_words(listed),
             by_hand=last_by_hand([line.run for line in row.lines]),
-            arguments=display.arguments_text(listed.shown_arguments, hidden=not self.visitor.sees_values),
+            arguments=hidden_values.arguments_text(listed.shown_arguments, hidden=not self.visitor.sees_values),
             refused=refused,
             wrong=(form, refused.field) if refused else None,
             typed=lambda *place: self.parameter(place[1]) if place[0] == form else "",

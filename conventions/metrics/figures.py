@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conventions.metrics.event_sums import RUN, WAIT, Histogram, Series, added
+from conventions.metrics.event_sums import Series, added
+from conventions.metrics.histogram import RUN, WAIT, Histogram
 from conventions.metrics.read_counts import Counts
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -14,85 +13,19 @@ from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import ConfigurationError
 from conventions.proof import actor_codes, waiting_rows
 from conventions.proof.chain import following, is_genuine, read_exactly
+from conventions.proof.chain_report import Broken, ChainReport, Fault, What, rows_text
+from conventions.proof.compare_heads import HeadsOfBefore
 from conventions.proof.deleted_segments import Marks, last_purged, marks
 from conventions.proof.lost_heads import accepted_heads, lost_heads
 from conventions.proof.proven_tables import ACTIONS, FORM, TABLES, ProvenTable, Row
 from conventions.proof.row_codes import RowCodes
-from conventions.proof.sealed_actions import row_fits
+from conventions.proof.sealed_actions import Fits, row_fits
 from conventions.proof.signed_heads import Head
 from conventions.proof.unreadable_rows import ODD, is_unreadable, readable
 from conventions.storage.database import Database
 from conventions.storage.tables import SegmentRow
 
 PAGE = 1000  # rows in memory at the same time
-
-What: TypeAlias = Literal["edited", "inserted", "removed", "moved", "cut", "key missing"]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """The first thing that does not fit in a chain.
-
-    Attributes:
-        chain: its name.
-        what: what was done to it.
-        text: which row or segment, and how that is seen.
-        row: the id of the row, where there is one.
-    """
-
-    chain: str
-    what: What
-    text: str
-    row: str | None = None
-
-
-class Broken(Exception):
-    """A chain does not fit; it has the fault."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.text)
-        self.fault = fault
-
-
-@dataclass
-class ChainReport:
-    """What was seen of a chain.
-
-    Attributes:
-        chain: its name.
-        rows: how many rows fit.
-        segments: how many there are.
-        purged: the number of the last segment whose rows were deleted, as the audit says; 0: none.
-        last: the number of the last row.
-        unproven: rows of before the chain began.
-        waiting: rows that wait for their place.
-        waits_since: of when the oldest of them is.
-        erased: rows in which an actor was erased.
-        heads: of before that were compared.
-        uncompared: those whose rows were deleted by right since, so that nobody can tell.
-        others: heads of before that nobody with one of the keys has signed; they say nothing.
-        accepted: heads of before that the chain does not have, as somebody has said in an action.
-        missed: those that it does not have otherwise.
-        head: the end, signed.
-        fault: the first thing that does not fit.
-    """
-
-    chain: str
-    rows: int = 0
-    segments: int = 0
-    purged: int = 0
-    last: int = 0
-    unproven: int = 0
-    waiting: int = 0
-    waits_since: datetime | None = None
-    erased: int = 0
-    heads: int = 0
-    uncompared: int = 0
-    others: int = 0
-    accepted: int = 0
-    missed: list[Head] = field(default_factory=list)
-    head: Head | None = None
-    fault: Fault | None = None
 
 
 def verify(
@@ -139,6 +72,13 @@ class _Explained:
     heads: frozenset[str] = frozenset()
     lost: list[Head] = field(default_factory=list)
 
+    def hear(self, session: Session, keys: AuditKeys, segments: Sequence[SegmentRow], fits: Fits) -> None:
+        """Read the actions that explain; only those count that fit their chain."""
+        place = session, keys, segments
+        self.purged = marks(*place, fits)
+        self.heads = self.asked | accepted_heads(*place, fits)
+        self.lost = lost_heads(*place, fits)
+
 
 class _Walk:
     def __init__(
@@ -152,7 +92,7 @@ class _Walk:
         self._session, self._table, self._keys, self._believed = session, table, keys, believed
         self._explained = explained
         self._found = ChainReport(table.name)
-        self._told: dict[int, dict[str, Head]] = {}  # heads of before that are not compared yet, by row and hash
+        self._heads = HeadsOfBefore(self._found, keys)
         self._codes: dict[str, str] = {}
 
     def report(self, told: Sequence[Head]) -> ChainReport:
@@ -171,78 +111,25 @@ class _Walk:
         row, found = SegmentRow, self._found
         segments = self._session.scalars(select(row).where(row.chain == self._table.name).order_by(row.number)).all()
         self._count_others()
-        self._hear(told)
+        self._heads.hear(told)
         if segments:
             found.segments, found.last = len(segments) - 1, segments[-1].last
             self._check_links(segments)
             if self._table is ACTIONS:
-                self._hear_actions(segments)
-            self._hear([head for head in self._explained.lost if head.chain == self._table.name])
+                self._explained.hear(self._session, self._keys, segments, self._fits)
+            self._heads.hear([head for head in self._explained.lost if head.chain == self._table.name])
             said = self._explained.purged.get(self._table.name, set())
             found.purged = max(min(last_purged(said, segments), segments[-1].number - 1), 0)
+        self._heads.accept(self._explained.heads)
         for segment in segments[1:]:
             self._walk_rows(segment, are_left=segment.number <= found.purged)
-        self._look_at_heads(segments)
+        self._heads.finish(segments)
         self._look_for_strangers(segments)
         if segments:
             found.head = Head.sign(segments[-1], self._keys)
 
     def _break(self, what: What, text: str, row: Any = None) -> Broken:
         return Broken(Fault(self._table.name, what, text, None if row is None else str(row)))
-
-    # Heads of before
-
-    def _hear(self, told: Sequence[Head]) -> None:
-        """Those that are genuine count. Anybody can print a head, or write one into Redis."""
-        for head in told:
-            if head.key in self._keys and head.is_genuine(self._keys):
-                self._told.setdefault(head.last, {})[head.hash] = head
-                self._found.heads += 1
-            else:
-                self._found.others += 1
-
-    def _hear_actions(self, segments: Sequence[SegmentRow]) -> None:
-        """What actions say of what is not there."""
-        place = self._session, self._keys, segments
-        self._explained.purged = marks(*place, self._fits)
-        self._explained.heads = self._explained.asked | accepted_heads(*place, self._fits)
-        self._explained.lost = lost_heads(*place, self._fits)
-
-    def _compare(self, number: int, hash_: str) -> None:
-        """The heads that end with this row: one with another hash is of another chain."""
-        for head in self._told.pop(number, {}).values():
-            if head.hash != hash_:
-                self._miss(head)
-
-    def _look_at_heads(self, segments: Sequence[SegmentRow]) -> None:
-        """Those of rows that are not there; then say the first one that the chain does not have."""
-        last = segments[-1].last if segments else 0
-        for number, heads in sorted(self._told.items()):
-            for head in heads.values():
-                # Of rows that were purged two cannot both be right, and the segment must be the one that it was.
-                if number > last or len(heads) > 1 or not _has(segments, head):
-                    self._miss(head)
-                else:
-                    self._found.uncompared += 1
-        first = min(self._found.missed, key=lambda head: head.last, default=None)
-        if first is None:
-            return
-        if first.last > last:
-            longest = max(head.last for head in self._found.missed)
-            what: What = "cut"
-            text = f"{_rows(last + 1, longest)} cut off: a head of before ends with row {longest}, and the chain with row {last}"
-        else:
-            what = "edited"
-            text = f"the chain had another hash at row {first.last}, as a head of before says: it was written anew up to there"
-        raise self._break(
-            what, f"{text}. Where the database was restored from a copy of before, and that was right: `audit accept`"
-        )
-
-    def _miss(self, head: Head) -> None:
-        if str(head) in self._explained.heads:
-            self._found.accepted += 1
-        else:
-            self._found.missed.append(head)
 
     # Segments
 
@@ -283,20 +170,20 @@ class _Walk:
             if number > expected and not are_left:
                 raise self._break(
                     "removed",
-                    f"{_rows(expected, number - 1)} removed from segment {segment.number}; the next one is {id_}",
+                    f"{rows_text(expected, number - 1)} removed from segment {segment.number}; the next one is {id_}",
                     id_,
                 )
             hash_ = following(hash_, row["code"])
             if not are_left:
-                self._compare(number, hash_)
+                self._heads.compare(number, hash_)
             expected = number + 1
             self._found.rows += 1
         if are_left:
-            self._compare(segment.last, segment.hash)
+            self._heads.compare(segment.last, segment.hash)
             return
         if expected <= segment.last:
             raise self._break(
-                "removed", f"{_rows(expected, segment.last)} removed from the end of segment {segment.number}"
+                "removed", f"{rows_text(expected, segment.last)} removed from the end of segment {segment.number}"
             )
         if hash_ != segment.hash:
             raise self._break("edited", f"the rows of segment {segment.number} are not those that it was sealed with")
@@ -437,13 +324,3 @@ class _Walk:
             if len(ids) < PAGE:
                 return
             after = ids[-1]
-
-
-def _has(segments: Sequence[SegmentRow], head: Head) -> bool:
-    """Whether the segment of a head may have ended with its row."""
-    found = next((one for one in segments if one.number == head.segment), None)
-    return found is not None and found.first - 1 <= head.last <= found.last
-
-
-def _rows(first: int, last: int) -> str:
-    return f"row {first} was" if first == last else f"rows {first} to {last} were"

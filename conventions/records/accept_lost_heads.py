@@ -6,10 +6,11 @@ from conventions.core.audit_keys import AuditKeys
 from conventions.core.entry_signatures import EntrySignatures
 from conventions.core.errors import BusinessError
 from conventions.proof.chain import Chain
+from conventions.proof.chain_report import ChainReport
 from conventions.proof.lost_heads import ACCEPT, MOST
 from conventions.proof.proven_tables import ACTIONS
 from conventions.proof.signed_heads import Head
-from conventions.proof.verify import ChainReport, verify
+from conventions.proof.verify import verify
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database, utc_now

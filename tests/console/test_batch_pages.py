@@ -11,7 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.batches.batch_state import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.console.batches import bar_widths
-from conventions.console.display import HIDDEN
+from conventions.console.hidden_values import HIDDEN
 from conventions.progress.reporter import Progress
 from conventions.records import audit
 from tests.batching import Ending

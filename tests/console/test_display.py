@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.console import display
+from conventions.console import display, hidden_values
 from conventions.core.durations import duration
 from conventions.core.time_units import local_time
 
@@ -50,11 +50,11 @@ def test_times_in_the_audit() -> None:
     at = "2026-11-25T20:00:01+00:00"
     values = {"until": at, "reason": at, "ids": [at]}
     shown = {"until": "2026-11-26 05:00:01 JST", "reason": at, "ids": [at]}
-    assert json.loads(display.audit_text("queue pause", values, "Asia/Tokyo", hidden=False)) == shown
-    assert json.loads(display.audit_text("dead-letters edit", values, "Asia/Tokyo", hidden=False)) == values
-    assert at not in display.audit_text("queue pause", values, "Asia/Tokyo", hidden=True)
+    assert json.loads(hidden_values.audit_text("queue pause", values, "Asia/Tokyo", hidden=False)) == shown
+    assert json.loads(hidden_values.audit_text("dead-letters edit", values, "Asia/Tokyo", hidden=False)) == values
+    assert at not in hidden_values.audit_text("queue pause", values, "Asia/Tokyo", hidden=True)
     for odd in (None, "a text", {"until": None}, {"until": 7}):
-        assert json.loads(display.audit_text("queue pause", odd, "Asia/Tokyo", hidden=False)) == odd
+        assert json.loads(hidden_values.audit_text("queue pause", odd, "Asia/Tokyo", hidden=False)) == odd
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_how_fast(rate: float, text: str) -> None:
 def test_hidden_arguments_keep_their_names_only() -> None:
     """Whatever the value is."""
     secret = {"user": "anna", "list": ["anna"], "in": {"anna": 1}}
-    text = display.arguments_text(secret, hidden=True)
+    text = hidden_values.arguments_text(secret, hidden=True)
     assert "anna" not in text
     assert all(name in text for name in secret)
-    assert "anna" not in display.arguments_text(["anna"], hidden=True)
-    assert "anna" in display.arguments_text(secret, hidden=False)
+    assert "anna" not in hidden_values.arguments_text(["anna"], hidden=True)
+    assert "anna" in hidden_values.arguments_text(secret, hidden=False)
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=48))

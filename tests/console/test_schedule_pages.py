@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.console.display import HIDDEN
+from conventions.console.hidden_values import HIDDEN
 from conventions.console.run_line import ICONS
 from conventions.records import audit, executions
 from conventions.records.journal import JournalEntry

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.metrics.event_sums import RUN, WAIT, Histogram, errors_in
+from conventions.metrics.event_sums import errors_in
+from conventions.metrics.histogram import RUN, WAIT, Histogram
 from conventions.metrics.read_counts import Counts
 from conventions.records.journal import Journal
 from conventions.storage.tables import ExecutionRow

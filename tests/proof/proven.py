@@ -12,8 +12,9 @@ from conventions.core.error_text import FailureText
 from conventions.core.message_keys import MessageKeys
 from conventions.core.named_keys import new_key
 from conventions.proof import waiting_rows
+from conventions.proof.chain_report import ChainReport, Fault
 from conventions.proof.proven_tables import TABLES
-from conventions.proof.verify import ChainReport, Fault, verify
+from conventions.proof.verify import verify
 from conventions.recording.journal_rows import write_rows
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry

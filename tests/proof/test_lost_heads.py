@@ -6,8 +6,8 @@ import pytest
 
 from conventions.core.errors import BusinessError
 from conventions.proof import chain_ends
+from conventions.proof.chain_report import ChainReport
 from conventions.proof.signed_heads import Head
-from conventions.proof.verify import ChainReport
 from conventions.records.accept_lost_heads import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database
