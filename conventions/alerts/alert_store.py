@@ -101,11 +101,11 @@ class AlertStore:
 
     def lead(self, name: str, seconds: float) -> bool:
         """Lead, or go on to lead. Returns false if another process does."""
-        return bool(self._store.script("lead")([self._key("lead")], [name, milliseconds(seconds)]))
+        return bool(self._store.script("take_lead")([self._key("lead")], [name, milliseconds(seconds)]))
 
     def leave(self, name: str) -> None:
         """Lead no more."""
-        self._store.script("lead")([self._key("lead")], [name, 0])
+        self._store.script("take_lead")([self._key("lead")], [name, 0])
 
     def leader(self) -> str | None:
         """Who evaluates."""

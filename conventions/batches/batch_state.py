@@ -191,7 +191,7 @@ class Batches:
         Raises:
             BusinessError: the batch is forgotten, for example after a flush of Redis.
         """
-        answer = self._store.run("seal", [id, chunks, total])
+        answer = self._store.run("batch_is_cut", [id, chunks, total])
         if answer == b"forgotten":
             raise BusinessError(f"nothing is remembered of the batch {id}, as after Redis was emptied: send it again")
         return bool(answer == b"sealed")
@@ -202,12 +202,12 @@ class Batches:
 
     def take_next_message(self, id: str) -> NextMessage | None:  # noqa: A002
         """The message that the batch needs now. The caller must send it: nobody else gets it within the next minute."""
-        kind, number = self._store.run("follow", [id])
+        kind, number = self._store.run("batch_follow", [id])
         return NextMessage(kind.decode(), int(number)) if kind else None
 
     def closing(self, limit: int = 10) -> list[str]:
         """Batches that wait for a message whose sender died."""
-        return [id_.decode(errors="backslashreplace") for id_ in self._store.run("closing", [limit])]
+        return [id_.decode(errors="backslashreplace") for id_ in self._store.run("batches_to_follow", [limit])]
 
     def state(self, id: str) -> str | None:  # noqa: A002
         """The state of a batch. `None` if there is no such batch."""

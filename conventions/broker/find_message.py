@@ -42,7 +42,7 @@ class FoundMessage(NamedTuple):
 
 def find(store: Store, message_id: str) -> FoundMessage | None:
     """Look for a message by its id. Raises: RedisError."""
-    found = store.run("message", [message_id])
+    found = store.run("find_message", [message_id])
     if found is None:
         return None
     place, queue, payload, generation, attempt, changes, number, why = found

@@ -31,7 +31,7 @@ def levels_in(store: Store, queues: Sequence[str]) -> dict[str, QueueLevel]:
     """The levels of queues in Redis. Raises: RedisError."""
     if not queues:
         return {}
-    now, *found = store.run("levels", list(queues))
+    now, *found = store.run("queue_levels", list(queues))
     return {name: _level(int(now) / 1000, one) for name, one in zip(queues, found, strict=True)}
 
 

@@ -250,7 +250,7 @@ class Broker:
     def leave(self, messages: Sequence[HeldMessage]) -> int:
         """Leave messages in place that a later release has written. Returns how many we still held."""
         parts = ((one.tag, one.queue, one.receipt) for one in messages)
-        return sum(int(self._run("leave", arguments)) for arguments in _batches(parts))
+        return sum(int(self._run("leave_unknown_form", arguments)) for arguments in _batches(parts))
 
     def hold_back(self, messages: Sequence[HeldMessage], *, task: str, period: float, why: HeldBack = "limited") -> int:
         """Return messages that wait for the rate limit of their task, or its pause; see `let_through`. Returns how many we still held.
@@ -293,7 +293,7 @@ class Broker:
         """
         swept = Swept(0, 0, 0)
         while True:
-            lapsed, due, found, lost = map(int, self._run("sweep", [SWEEP_LIMIT, self._visibility, *queues]))
+            lapsed, due, found, lost = map(int, self._run("sweep_queues", [SWEEP_LIMIT, self._visibility, *queues]))
             swept = Swept(swept.recovered + lapsed, swept.found + found, swept.lost + lost)
             if max(lapsed, due) < SWEEP_LIMIT:
                 return swept
@@ -307,7 +307,9 @@ class Broker:
         """Whether each message waits or runs. `None` for one that is not there: it has ended."""
         places: dict[bytes | None, Place | None] = {None: None, b"waiting": "waiting", b"running": "running"}
         return [
-            places[one] for several in _batches((one,) for one in message_ids) for one in self._run("places", several)
+            places[one]
+            for several in _batches((one,) for one in message_ids)
+            for one in self._run("message_places", several)
         ]
 
     def sizes(self, queue: str) -> Sizes:
@@ -333,7 +335,7 @@ class Broker:
         """
         removed = 0
         while True:
-            step = int(self._run("drop", [queue, SWEEP_LIMIT]))
+            step = int(self._run("drop_queue", [queue, SWEEP_LIMIT]))
             removed += step
             if step < SWEEP_LIMIT:
                 return removed

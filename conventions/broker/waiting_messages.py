@@ -98,7 +98,7 @@ class End:
 
 def look(broker: Broker, queue: str, place: WaitingPlace, leave_out: int = 0, count: int = AT_ONCE) -> list[Waiting]:
     """The first messages of one place, after skipping `leave_out`. Raises: RedisError."""
-    found = broker.store.run("waiting", [queue, place, leave_out, count, MOST_BYTES])
+    found = broker.store.run("waiting_messages", [queue, place, leave_out, count, MOST_BYTES])
     return [
         Waiting(queue, place, tag, score, payload, count_in(generation), count_in(attempt), spot.decode())
         for tag, score, payload, generation, attempt, spot in found

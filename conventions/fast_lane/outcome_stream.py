@@ -33,7 +33,7 @@ class OutcomeStream:
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
-        self._stream: ScriptStream = claims.store.stream("succeed", "settle", "start")
+        self._stream: ScriptStream = claims.store.stream("succeed", "settle", "short_start")
         self._recorded: list[Settlement] = []
         self._settled = 0  # how many of these `settle_again` has settled
         self._kept: Settlement | None = None  # the last outcome, until it is sent
@@ -80,7 +80,7 @@ class OutcomeStream:
         """Count the start of the next job. `None`: it is counted already, or no job starts. Never raises."""
         self._send_kept(request)
         if request is not None and request.token != self._begun:
-            self._send("start", [request.claim, request.token])
+            self._send("short_start", [request.claim, request.token])
         self._begun = ""
 
     def _send(self, script: str, arguments: Sequence[Any]) -> None:
@@ -96,7 +96,7 @@ class OutcomeStream:
         """
         recorded = self._recorded[self._settled :]
         if recorded:
-            replies = self._claims.store.run("recorded", _in_hand(recorded))
+            replies = self._claims.store.run("short_outcomes_recorded", _in_hand(recorded))
             if left := [one for one, reply in zip(recorded, replies, strict=True) if reply != 1]:
                 self._claims.settle(left)  # the same token gives the same answer again
             self._settled += len(recorded)
@@ -109,7 +109,9 @@ class OutcomeStream:
         self.flush()
         with closing(self._stream):
             try:
-                replies = self._stream.finish(self._claims.store.script("recorded"), _in_hand(self._recorded))
+                replies = self._stream.finish(
+                    self._claims.store.script("short_outcomes_recorded"), _in_hand(self._recorded)
+                )
                 recorded = [reply == 1 for reply in replies]
             except RedisError:
                 recorded = [False] * len(self._recorded)

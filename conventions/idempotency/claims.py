@@ -127,7 +127,7 @@ class Settlement:
 BeforeItsEnd: TypeAlias = Literal["", "ended", "runs", "done", "dead", "released", "continued"]
 """What `end_running` found: nothing to end; a claim that it has ended; one of a job that runs; or how it ended before."""
 
-LAPSED = 2  # what `runs.lua` answers
+LAPSED = 2  # what `claim_runs.lua` answers
 
 
 class Claims:
@@ -198,7 +198,7 @@ class Claims:
         arguments: list[Any] = [milliseconds(lease or self.lease)]
         for one in requests:
             arguments += [one.claim, one.token]
-        return [bool(reply) for reply in self._run("renew", arguments)]
+        return [bool(reply) for reply in self._run("claim_renew", arguments)]
 
     def is_lost(self, request: ClaimRequest) -> bool:
         """Whether somebody else holds the claim, or it was ended from outside. One that was lost with Redis is nobody's."""
@@ -229,7 +229,7 @@ class Claims:
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """Note that what follows a finished job was sent, by whichever delivery of its message; where the broker is elsewhere."""
-        self._run("followed", [claim, message_id])
+        self._run("claim_followed", [claim, message_id])
 
     def is_done(self, claim: str, message_id: str, fingerprint: str | None = None) -> bool | None:
         """Whether a message has finished its job, or another one with its key and this fingerprint has.
@@ -274,11 +274,11 @@ class Claims:
 
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""
-        return bool(self._run("runs", [claim, token]))
+        return bool(self._run("claim_runs", [claim, token]))
 
     def has_lapsed(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery runs, and the lease of its claim is over. Raises: RedisError."""
-        return int(self._run("runs", [claim, token])) == LAPSED
+        return int(self._run("claim_runs", [claim, token])) == LAPSED
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""

@@ -51,7 +51,7 @@ class Look(NamedTuple):
         return self.settles_since > since and time.monotonic() - self.settles_since < SETTLE_FOR
 
     def is_renewed(self) -> bool:
-        """Whether its claim is to live on. One that has ended is not extended by its name: see `renew.lua`."""
+        """Whether its claim is to live on. One that has ended is not extended by its name: see `claim_renew.lua`."""
         if not self.token:  # its process renews it
             return False
         return self.settles() if self.settles_since else not self.hangs()

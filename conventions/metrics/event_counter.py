@@ -147,7 +147,7 @@ class EventCounter:
         newest = found[-1][0]
         sums, unclaimed = self._sums_of(found)
         self._last = None  # until the answer is known
-        answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))
+        answer: bytes = self._store.run("count_events", list(_arguments(last, newest, sums)))
         self._last = answer
         if answer != newest:
             return 1

@@ -44,7 +44,7 @@ class OverlongJobs:
     def note(self, task: str, message_id: str, seconds: float) -> int:
         """Count one job. Returns the count of its task. Raises: RedisError."""
         keep = milliseconds(KEEP)
-        return int(self._store.run("too_long", [task, message_id, round(seconds, 3), round(time.time(), 3), keep]))
+        return int(self._store.run("overlong_job", [task, message_id, round(seconds, 3), round(time.time(), 3), keep]))
 
     def listing(self) -> list[TooLong]:
         """The tasks that should be split, the largest count first. Expired counts are dropped."""

@@ -245,7 +245,7 @@ class ProgressReporter:
     def flush(self, more: Mapping[str, str] | None = None) -> Answer:
         """Write the counts. Returns whether the job may go on; it may if Redis does not answer."""
         try:
-            with closing(self._store.call("report", self._arguments(more or {}))) as call:
+            with closing(self._store.call("progress_report", self._arguments(more or {}))) as call:
                 answer = call.answer(again=False)  # the next report repeats everything
         except RedisError as error:
             logger.warning("progress not written: id=%s: %s", self._id, error)

@@ -164,7 +164,7 @@ class LostMessages:
         claims = [key.removeprefix("claim:") for key in keys if key.startswith("claim:")]
         now.copies |= {tag.rpartition("~")[0] for tag in tags if "~" in tag}
         for some in batched(tags, AT_ONCE):
-            if misplaced := store.run("misplaced", [_bytes(tag) for tag in some]):
+            if misplaced := store.run("misplaced_messages", [_bytes(tag) for tag in some]):
                 places = [value for tag, payload in misplaced for value in (tag, _wait_of(payload))]
                 found += int(store.run("find_places", places))
         for some in batched(claims, AT_ONCE):

@@ -205,7 +205,7 @@ class Recorder:
 
     def _ask_lead(self, seconds: float) -> bool:
         """Lead for this many seconds. 0 gives the lead up."""
-        won = bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
+        won = bool(self._store.script("take_lead")([self._lead], [self.name, int(seconds * 1000)]))
         self._leads_until = time.monotonic() + seconds if won else 0.0
         return won
 
@@ -216,7 +216,7 @@ class Recorder:
 
     def succeed(self, process: int) -> None:
         """Free the lead of a recorder on this machine that has ended. Raises: RedisError."""
-        self._store.script("lead")([self._lead], [_name_of(process), 0])
+        self._store.script("take_lead")([self._lead], [_name_of(process), 0])
 
     def _read(self, limit: int, block: float) -> Found:
         try:
@@ -224,7 +224,7 @@ class Recorder:
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
-        self._store.script("consumers")([self.journal.key], [GROUP, int(FORGOTTEN_AFTER * 1000)])
+        self._store.script("forget_recorders")([self.journal.key], [GROUP, int(FORGOTTEN_AFTER * 1000)])
         return self._read_group(limit, block)
 
     def _read_group(self, limit: int, block: float) -> Found:

@@ -69,7 +69,7 @@ def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:
         return True
     name, leads = (
         uuid4().hex,
-        store.script("lead"),
+        store.script("take_lead"),
     )  # a script, since it works when memory is full; only jobs can free memory then
     lock = [store.key("restored")]
     if not leads(lock, [name, CHECKING * 1000]):

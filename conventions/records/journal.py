@@ -395,8 +395,10 @@ class Journal:
     def append(self, events: Sequence[Event]) -> None:
         """Append events of messages without a claim: all or none, even when memory is full. Raises: RedisError."""
         if events:
-            self._store.script("append")([self.key], [event.encode(self._store.entry_signatures) for event in events])
+            self._store.script("journal_events")(
+                [self.key], [event.encode(self._store.entry_signatures) for event in events]
+            )
 
     def note(self, audit_entry: AuditEntry) -> None:
         """Append the action of a person; the recorder adds it to the audit. Raises: RedisError."""
-        self._store.script("note")([self.key], [audit_entry.encode(self._store.entry_signatures)])
+        self._store.script("journal_audit_entry")([self.key], [audit_entry.encode(self._store.entry_signatures)])

@@ -163,7 +163,7 @@ class Schedules:
         arguments += (
             ["", ""] if audit_entry is None else [audit_entry.encode(self._store.entry_signatures), audit_entry.actor]
         )
-        answer, *more = self._store.run("begin_slot", [*arguments, seen])
+        answer, *more = self._store.run("schedule_begin_slot", [*arguments, seen])
         if answer == b"lost":
             raise LeadLost
         if answer == b"go":
@@ -222,11 +222,13 @@ class Schedules:
         """
         last = next((to_json(one) for one in reversed(lines) if one.what == "sent"), "")
         arguments = [name, *_cursor(slot, next_slot), last, HISTORY, *map(to_json, lines)]
-        return bool(self._store.run("advance", arguments))
+        return bool(self._store.run("schedule_advance", arguments))
 
     def note_look(self, at: datetime) -> None:
         """Note that every schedule was looked at, and what was due then was done."""
-        self._store.script("looked")(keys=[self._looked], args=[at.timestamp(), int(KEEP_HISTORY.total_seconds())])
+        self._store.script("schedules_looked")(
+            keys=[self._looked], args=[at.timestamp(), int(KEEP_HISTORY.total_seconds())]
+        )
 
     def looked_at(self) -> datetime | None:
         """The time of the last `note_look`; `None` if it is no longer known."""

@@ -59,7 +59,7 @@ class Member:
         """
         for store in stores:
             lowest, highest = self._layouts
-            layout, _ = store.run("member", [self.name, lowest, highest, milliseconds(self._gone_after)])
+            layout, _ = store.run("layout_member", [self.name, lowest, highest, milliseconds(self._gone_after)])
             if not layout.isdigit() or not lowest <= int(layout) <= highest:
                 store.redis.hdel(store.key("members"), self.name)
                 raise newer_layout(layout.decode(errors="replace"), self._layouts)

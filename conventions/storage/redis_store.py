@@ -152,7 +152,7 @@ class Store:
         with self.redis.pipeline(
             transaction=False
         ) as pipe:  # on one connection: WAITAOF waits for writes of its own connection only
-            pipe.eval(script_source("mark"), 1, self.key("disk"), 60_000)
+            pipe.eval(script_source("disk_mark"), 1, self.key("disk"), 60_000)
             pipe.execute_command("WAITAOF", 1, 0, milliseconds(timeout))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             marked, answer = pipe.execute(raise_on_error=False)
         if isinstance(marked, Exception):

@@ -179,7 +179,7 @@ def test_a_report_renews_the_lease(store: Store) -> None:
     request = held(claims)
     key = store.key("claim", request.claim)
     before = int(store.redis.hget(key, "until") or 0)
-    store.redis.script_load(store.script("report").script)
+    store.redis.script_load(store.script("progress_report").script)
     calls = commands(store)
     reporting(store, request).advance(3)
     assert commands(store) - calls == 1

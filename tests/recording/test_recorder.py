@@ -283,7 +283,7 @@ def test_consumers_that_are_gone_are_forgotten(store: Store, database: Database)
     redis.xreadgroup(GROUP, "holds:1", {store.key("journal"): ">"})
 
     def forget(milliseconds: int) -> set[bytes]:
-        store.script("consumers")([store.key("journal")], [GROUP, milliseconds])
+        store.script("forget_recorders")([store.key("journal")], [GROUP, milliseconds])
         return {one["name"] for one in redis.xinfo_consumers(store.key("journal"), GROUP)}
 
     assert b"gone:1" in forget(3_600_000)

@@ -372,8 +372,8 @@ def test_making_messages_takes_no_time_from_the_broker(app: ConventionsApp, cloc
 
 def test_an_answer_that_is_there_is_read_however_late(app: ConventionsApp, clock: Clock) -> None:
     """A process that stood still takes a message for sent that is there."""
-    app.store.run("mark", [1_000])
-    call = app.store.call("mark", [1_000])
+    app.store.run("disk_mark", [1_000])
+    call = app.store.call("disk_mark", [1_000])
     connection: Any = call._connection
     wait_until(lambda: connection.can_read(0), description="the answer has come")
     with Deadline(1) as limit:
@@ -381,7 +381,7 @@ def test_an_answer_that_is_there_is_read_however_late(app: ConventionsApp, clock
         assert limit.left < 0
         call.answer(again=False)
         with pytest.raises(OutOfTime):  # and nothing new is begun
-            app.store.call("mark", [1_000]).answer(again=False)
+            app.store.call("disk_mark", [1_000]).answer(again=False)
 
 
 @pytest.fixture

@@ -71,9 +71,9 @@ def test_a_user_of_a_socket_address_is_kept(store: Store) -> None:
 def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
     """A restarted server has no scripts; the next call brings it again."""
     key = store.key("claim", "Task", "k")
-    assert store.script("renew")([key], [1000, "token"]) == [0]
+    assert store.script("claim_renew")([key], [1000, "token"]) == [0]
     store.redis.script_flush()
-    assert store.script("renew")([key], [1000, "token"]) == [0]
+    assert store.script("claim_renew")([key], [1000, "token"]) == [0]
 
 
 def test_every_script_says_what_it_takes_and_gives() -> None:
@@ -92,7 +92,7 @@ def test_every_script_says_what_it_takes_and_gives() -> None:
         "schedule_runs",
     }  # of other scripts
     scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem not in parts]
-    assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
+    assert {"claim", "batch_is_cut", "claim_renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
         head = script.read_text(encoding="utf-8").partition("local ")[0]
         shebang = "#!lua" if script.stem in ("publish", "keep_log") else "#!lua flags=allow-oom"
@@ -176,14 +176,14 @@ def test_a_store_works_on_both_sides_of_a_fork(store: Store) -> None:
 def _call_in_child(store: Store) -> None:
     store.redis.set(store.key("child"), "1", ex=60)
     store.run("claim_of", [store.key("nothing")])
-    store.script("renew")([store.key("nothing")], [1000, "token"])
+    store.script("claim_renew")([store.key("nothing")], [1000, "token"])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # it has a thread, as a worker has
 def test_a_fork_while_another_thread_takes_a_connection(store: Store) -> None:
     """The locks that the other thread had stay locked in the child, where that thread is not."""
     store.run("claim_of", [store.key("nothing")])
-    store.script("renew")([store.key("nothing")], [1000, "token"])
+    store.script("claim_renew")([store.key("nothing")], [1000, "token"])
     taken, forked = threading.Event(), threading.Event()
 
     def take() -> None:

@@ -39,7 +39,7 @@ def tcp_store(tmp_path: Path) -> Iterator[Store]:
     port = free_port()
     with ValkeyServer(port=port, data_dir=tmp_path):
         store = Store(f"redis://127.0.0.1:{port}/0", "t")
-        store.run("renew", NOTHING_HELD)
+        store.run("claim_renew", NOTHING_HELD)
         yield store
         store.redis.close()
 
@@ -57,7 +57,7 @@ def _kill(store: Store) -> None:
 
 def test_an_answer_is_read_when_it_is_wanted(store: Store) -> None:
     """Two calls are under way at once, on two connections, and each gets its own answer."""
-    with closing(store.call("renew", NOTHING_HELD)) as one, closing(store.call("renew", TWO)) as two:
+    with closing(store.call("claim_renew", NOTHING_HELD)) as one, closing(store.call("claim_renew", TWO)) as two:
         assert len(two.answer()) == 2
         assert one.answer() == [0]
 
@@ -65,7 +65,7 @@ def test_an_answer_is_read_when_it_is_wanted(store: Store) -> None:
 def test_calls_share_a_connection(store: Store) -> None:
     """One after the other they go over one line."""
     for _ in range(20):
-        assert store.run("renew", NOTHING_HELD) == [0]
+        assert store.run("claim_renew", NOTHING_HELD) == [0]
     assert len(_connections(store)) == 1
 
 
@@ -115,17 +115,17 @@ def test_an_answer_that_is_there_is_seen_each_time(store: Store, looks: list[boo
 
 def test_a_call_looks_for_its_answer(store: Store, looks: list[bool]) -> None:
     """Also one whose connection it has from the call before, which nobody else looks at."""
-    store.run("renew", NOTHING_HELD)
+    store.run("claim_renew", NOTHING_HELD)
     store._lines._rest = 0  # whatever that one took
     looks.clear()
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
     assert looks
 
 
 def test_a_call_whose_connection_is_closed_is_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once: to look for the answer would connect, and then wait for what never comes there."""
     opened: list[bool] = []
-    with closing(store.call("renew", NOTHING_HELD)) as call:
+    with closing(store.call("claim_renew", NOTHING_HELD)) as call:
         monkeypatch.setattr(call._connection, "connect", lambda: opened.append(True))
         call._connection.disconnect()
         with pytest.raises(ConnectionError):
@@ -135,10 +135,10 @@ def test_a_call_whose_connection_is_closed_is_made_again(store: Store, monkeypat
 
 def test_a_cut_connection_costs_no_answer(store: Store) -> None:
     """Cut between two calls, and between a call and its answer."""
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
     _kill(store)
-    assert store.run("renew", NOTHING_HELD) == [0]
-    with closing(store.call("renew", NOTHING_HELD)) as call:
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
+    with closing(store.call("claim_renew", NOTHING_HELD)) as call:
         _kill(store)
         assert call.answer() == [0]
 
@@ -146,15 +146,15 @@ def test_a_cut_connection_costs_no_answer(store: Store) -> None:
 def test_a_server_that_forgot_its_scripts_gets_them_again(store: Store) -> None:
     """As after its restart."""
     store.redis.script_flush()
-    assert store.run("renew", NOTHING_HELD) == [0]
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
 
 
 def test_a_call_that_nobody_waits_for_leaves_no_answer_to_the_next(store: Store) -> None:
     """A job that is interrupted before it reads must not give its answer to another one."""
-    with closing(store.call("renew", TWO)):
+    with closing(store.call("claim_renew", TWO)):
         pass
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
 
 
 @pytest.mark.own_server
@@ -165,7 +165,7 @@ def test_the_error_of_a_script_is_raised_and_the_line_goes_on(store: Store) -> N
     with pytest.raises(ResponseError):
         store.run("publish", ["not a number"])
     assert _errors(store) == runs + 1
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
     assert len(_connections(store)) == 1
 
 
@@ -177,25 +177,25 @@ def _errors(store: Store) -> int:
 def test_no_server_is_an_error_of_the_answer() -> None:
     """Whoever asks finds out when the answer is wanted, as redis-py says it."""
     store = Store("unix:///nowhere/valkey.sock", "t")
-    with closing(store.call("renew", NOTHING_HELD)) as call, pytest.raises(ConnectionError):
+    with closing(store.call("claim_renew", NOTHING_HELD)) as call, pytest.raises(ConnectionError):
         call.answer()
     store.redis.close()
 
 
 def _ask_in_child(store: Store) -> None:
     for _ in range(50):
-        assert store.run("renew", TWO) == [0, 0]
+        assert store.run("claim_renew", TWO) == [0, 0]
     os._exit(0)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests may be alive
 def test_a_fork_shares_no_line(store: Store) -> None:
     """Parent and child would read each other's answers."""
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
     child = get_context("fork").Process(target=_ask_in_child, args=(store,))
     child.start()
     for _ in range(50):
-        assert store.run("renew", NOTHING_HELD) == [0]
+        assert store.run("claim_renew", NOTHING_HELD) == [0]
     child.join(patient(10))
     assert child.exitcode == 0
 
@@ -211,7 +211,7 @@ def test_a_line_is_lent_once(store: Store) -> None:
 
 def test_an_interrupted_send_keeps_no_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time limit may fall into it: the line goes back, closed, and the next call has a whole one."""
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
     (line,) = store._lines._free
 
     def interrupted(*_: Any) -> None:
@@ -220,10 +220,10 @@ def test_an_interrupted_send_keeps_no_connection(store: Store, monkeypatch: pyte
     with monkeypatch.context() as patched:
         patched.setattr(line, "send_packed_command", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            store.call("renew", NOTHING_HELD)
+            store.call("claim_renew", NOTHING_HELD)
     pool: Any = store.redis.connection_pool
     assert line not in pool._in_use_connections
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
 
 
 # Many calls, of which the server is asked at the end.
@@ -249,7 +249,7 @@ def _asking(*jobs: tuple[str, str]) -> list[str]:
 
 
 def _call(store: Store, calls: int) -> ScriptStream:
-    stream, start = store.stream("start"), store.script("start")
+    stream, start = store.stream("short_start"), store.script("short_start")
     for number in range(calls):
         stream.send(start, [f"c{number}", "t"])
     return stream
@@ -265,9 +265,9 @@ def test_a_stream_has_run_all_its_calls_when_it_is_finished(
     _hold(store, calls)
     asked = _asking(("ended", "t"), ("c0", "t"), ("ended", "another"))
     with closing(_call(store, calls)) as stream:
-        assert stream.finish(store.script("recorded"), asked) == [1, 0, 0]
+        assert stream.finish(store.script("short_outcomes_recorded"), asked) == [1, 0, 0]
     assert _starts(store, calls) == [b"1"] * calls
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
 
 
 def test_a_stream_whose_connection_is_cut_says_so(store: Store) -> None:
@@ -276,9 +276,9 @@ def test_a_stream_whose_connection_is_cut_says_so(store: Store) -> None:
     with closing(_call(store, 2)) as stream:
         store.redis.client_kill_filter(_type="normal", skipme=False)
         with pytest.raises(ConnectionError):
-            stream.finish(store.script("recorded"), [])
+            stream.finish(store.script("short_outcomes_recorded"), [])
     with closing(_call(store, 2)) as stream:
-        assert stream.finish(store.script("recorded"), _asking(("ended", "t"))) == [1]
+        assert stream.finish(store.script("short_outcomes_recorded"), _asking(("ended", "t"))) == [1]
 
 
 def test_a_stream_that_is_not_finished_leaves_a_line_that_answers(store: Store) -> None:
@@ -286,7 +286,7 @@ def test_a_stream_that_is_not_finished_leaves_a_line_that_answers(store: Store) 
     _hold(store, 1)
     with closing(_call(store, 1)):
         pass
-    assert store.run("renew", NOTHING_HELD) == [0]
+    assert store.run("claim_renew", NOTHING_HELD) == [0]
     wait_until(lambda: _starts(store, 1) == [b"1"], 5, "its call was run")
 
 
@@ -294,7 +294,7 @@ def test_a_server_gets_the_scripts_over_each_new_socket(store: Store) -> None:
     """Of one that forgets them later the calls are in vain until they are loaded again; that at the end goes by itself."""
     _hold(store, 1)
     store.redis.script_flush()
-    ask = store.script("recorded")
+    ask = store.script("short_outcomes_recorded")
     with closing(_call(store, 1)) as stream:
         stream.finish(ask, [])
     assert _starts(store, 1) == [b"1"]
@@ -312,7 +312,7 @@ def test_a_stream_to_no_server_says_so_at_the_end() -> None:
     """A call itself raises nothing: its job has ended."""
     store = Store("unix:///nowhere/valkey.sock", "t")
     with closing(_call(store, 2)) as stream, pytest.raises(ConnectionError):
-        stream.finish(store.script("recorded"), [])
+        stream.finish(store.script("short_outcomes_recorded"), [])
     store.redis.close()
 
 
