@@ -15,7 +15,7 @@ SEALS = (
     "cryptography.hazmat.primitives.kdf.hkdf",
 )  # a tenth of a second
 PARTS = ("release", "claims", "lease_keeper")  # in a pool of threads two first jobs at once would make one each
-SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "renew")
+SCRIPTS = ("claim", "claim_new", "settle", "short_start", "succeed", "short_outcomes_recorded", "claim_renew")
 
 
 class Preloading(bootsteps.Step):
