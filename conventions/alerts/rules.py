@@ -13,7 +13,7 @@ from conventions.alerts.what_rules_see import Look
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.durations import duration
 from conventions.metrics.event_sums import Series
-from conventions.metrics.figures import Figures, together
+from conventions.metrics.rates_and_times import Figures, together
 from conventions.metrics.read_counts import CauseNow
 from conventions.metrics.state_now import QueueNow
 from conventions.metrics.troubles import NewLetters

@@ -1,5 +1,5 @@
 """Batches: items cut into chunks; each chunk is a message of its own (R19)."""
 
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 
 __all__ = ["BatchSummary"]

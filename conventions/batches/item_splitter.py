@@ -12,7 +12,8 @@ from contextlib import closing, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from conventions.batches.batch_state import BatchSummary, Origin
+from conventions.batches.batch_state import Origin
+from conventions.batches.batch_summary import BatchSummary
 from conventions.batches.items_as_json import Chunk, Items
 from conventions.batches.resume_point import Cursor, Cut
 from conventions.batches.splittable_task import SplittableTask

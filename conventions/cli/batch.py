@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from conventions.batches import batch_actions
-from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES
+from conventions.batches.batch_summary import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import (

@@ -11,7 +11,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from conventions.console import display, hidden_values
-from conventions.console.audit_query import CHOICES, FILTERS, AuditQuery, position_text, read_position
+from conventions.console.audit_filter_in_url import CHOICES, FILTERS, AuditQuery, position_text, read_position
 from conventions.console.guard import ROLE
 from conventions.console.page import Page
 from conventions.core.csv_text import csv_line

@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 from tornado import web
 
 from conventions.batches.batch_actions import cancel_batch, retry_failed
-from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES
+from conventions.batches.batch_summary import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.console import display, hidden_values
 from conventions.console.notice import Notice

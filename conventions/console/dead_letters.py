@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tornado import web
 
 from conventions.console import argument_editor, hidden_values
-from conventions.console.dead_letter_query import FILTERS, Query, position_text, read_position
+from conventions.console.dead_letter_filter_in_url import FILTERS, Query, position_text, read_position
 from conventions.console.dead_letter_story import story_of
 from conventions.console.notice import Notice
 from conventions.console.page import Page

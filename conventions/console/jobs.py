@@ -13,7 +13,7 @@ from tornado import web
 
 from conventions.console import display, hidden_values
 from conventions.console.guard import ROLE
-from conventions.console.job_query import JobQuery
+from conventions.console.job_filter_in_url import JobQuery
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.console.reveal_form import reveal

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from tornado import web
 
 from conventions.console import display, hidden_values
-from conventions.console.dead_letter_query import Query
+from conventions.console.dead_letter_filter_in_url import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.login_roles import Role
 from conventions.console.notice import COOKIE, KEPT_FOR, Notice

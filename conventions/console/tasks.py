@@ -9,7 +9,7 @@ from conventions.console import display, plots
 from conventions.console.page import Page
 from conventions.core.durations import duration
 from conventions.metrics.event_sums import added
-from conventions.metrics.figures import Figures, by_series
+from conventions.metrics.rates_and_times import Figures, by_series
 from conventions.metrics.read_counts import Counts
 from conventions.now.job_filter import JobFilter
 from conventions.now.job_listing import list_jobs

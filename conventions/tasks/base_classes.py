@@ -29,7 +29,7 @@ from conventions.declare.required_permission import OPTION as REQUIRES
 from conventions.declare.required_permission import Requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
-from conventions.outbox.send_options import (
+from conventions.outbox.sends_on_commit import (
     delay_many_on_commit,
     delay_on_commit,
     enqueue_in,

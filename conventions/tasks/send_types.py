@@ -166,7 +166,7 @@ class SendOption(TypedDict, total=False):
 
 
 class SendsWithOptions(Protocol[P, R_co]):
-    """What `options` returns; see `outbox/send_options.py`."""
+    """What `options` returns; see `outbox/sends_on_commit.py`."""
 
     def options(self, /, **options: Unpack[SendOption]) -> SendsWithOptions[P, R_co]:
         """The same with further options."""

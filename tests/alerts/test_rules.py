@@ -14,7 +14,7 @@ from conventions.alerts.what_rules_see import Look
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
 from conventions.metrics.event_sums import Series
-from conventions.metrics.figures import Figures
+from conventions.metrics.rates_and_times import Figures
 from conventions.metrics.read_counts import CauseNow, Failed
 from conventions.metrics.state_now import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.troubles import NewLetters, StalledBatch, StoppedRedrive

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conventions import BusinessError, Progress
-from conventions.batches.batch_state import Batches, BatchSummary, NextMessage
+from conventions.batches.batch_state import Batches, NextMessage
+from conventions.batches.batch_summary import BatchSummary
 from conventions.batches.resume_point import Cursor, Cut
 from conventions.broker.batch_membership import Member, chunk_id, finish_id, recovered_id
 from conventions.storage.redis_store import Store

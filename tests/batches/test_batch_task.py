@@ -10,7 +10,8 @@ from celery.result import AsyncResult
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary, Origin
+from conventions.batches.batch_state import Origin
+from conventions.batches.batch_summary import BatchSummary
 from conventions.batches.unsent_messages import sweep
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.dead_letters.resend import redrive

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.console.batches import bar_widths
 from conventions.console.hidden_values import HIDDEN

@@ -18,7 +18,8 @@ from typing import Any
 from celery import current_task
 
 from conventions import BatchTask, BusinessError, RetryPolicy
-from conventions.batches.batch_state import Batches, BatchSummary
+from conventions.batches.batch_state import Batches
+from conventions.batches.batch_summary import BatchSummary
 from conventions.execution import batch_follow_up
 from conventions.idempotency.claims import Claims
 from conventions.sending.bulk_sender import Bulk

@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from conventions.storage.database import Database
 from tasks.files import file_digest
 from tasks.imports import ImportContacts

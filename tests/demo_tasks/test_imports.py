@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from conventions import BusinessError
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from conventions.core.chunking import batched
 from tasks.files import file_digest
 from tasks.imports import ImportContacts

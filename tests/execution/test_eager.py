@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from conventions import BatchTask, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from tests.workers import messages
 
 AT_ONCE = RetryPolicy(attempts=3, first_wait=1)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conventions import BatchTask
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from tests.integration.lane_tasks import note
 from tests.lanes import waiting_behind
 

@@ -8,7 +8,7 @@ from celery import chain, chord, group
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, ImmediateTask, RetryPolicy, ScheduledTask, acting_as
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder

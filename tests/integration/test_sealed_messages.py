@@ -19,7 +19,7 @@ from sqlalchemy import delete, update
 
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Job, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches.batch_state import BatchSummary
+from conventions.batches.batch_summary import BatchSummary
 from conventions.broker.header_names import FINGERPRINT, KEY, SEALED
 from conventions.core.errors import CannotOpen, CannotSeal, LetterNotEditable
 from conventions.core.named_keys import new_key

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conventions.console.page_query import MOMENTS, ListingQuery
+from conventions.console.filter_in_url import MOMENTS, ListingQuery
 from conventions.now.job_filter import STATES, JobFilter
 
 ARGUMENT = "arg"

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from conventions.console.page_query import MOMENTS, ListingQuery
+from conventions.console.filter_in_url import MOMENTS, ListingQuery
 from conventions.records.audit_filter import OF, AuditFilter
 from conventions.records.audit_listing import KINDS, Position
 from conventions.records.journal import KINDS as OUTCOMES

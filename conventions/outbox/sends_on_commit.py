@@ -80,7 +80,7 @@ class SendOptions:
         add(self._task._application(), session, entries)  # noqa: SLF001  # the same layer
 
     def _insert(self, entries: list[Entry]) -> None:
-        from conventions.outbox.on_commit import insert  # noqa: PLC0415  # only where there is Django
+        from conventions.outbox.by_django import insert  # noqa: PLC0415  # only where there is Django
 
         insert(self._task._application(), self._using or "default", entries)  # noqa: SLF001  # the same layer
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
 
-from conventions.console.page_query import PageQuery
+from conventions.console.filter_in_url import PageQuery
 from conventions.core.time_units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from conventions.console.dead_letter_query import MOST_IDS, Query, position_text, read_position
+from conventions.console.dead_letter_filter_in_url import MOST_IDS, Query, position_text, read_position
 from conventions.dead_letters.filter import Filter
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from conventions.cli.audit import list_
-from conventions.console.audit_query import FILTERS, AuditQuery, position_text, read_position
+from conventions.console.audit_filter_in_url import FILTERS, AuditQuery, position_text, read_position
 from conventions.records.audit_filter import AuditFilter
 from conventions.records.audit_listing import Position
 
