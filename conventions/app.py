@@ -569,7 +569,13 @@ class ConventionsApp(_Base):
     @functools.cached_property
     def in_flight(self) -> InFlight:
         """The messages that this process holds."""
-        keeper = PageKeeper(self.claims, self.pages, has_ended, every=self.timings.renew_every)
+        keeper = PageKeeper(
+            self.claims,
+            self.pages,
+            has_ended,
+            every=self.timings.renew_every,
+            retry_after=self.timings.retry_after,
+        )
         return InFlight(self.broker, keeper, timings=self.timings)
 
     @functools.cached_property

@@ -9,13 +9,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from conventions.alerts.alert_store import AlertStore, Message, Waiting
+from conventions.alerts.alert_store import AlertStore, Message
+from conventions.alerts.delivery import Delivery
 from conventions.alerts.episode import Transition, judged
+from conventions.alerts.heartbeat import Heartbeat
 from conventions.alerts.message_body import body_of
-from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
+from conventions.alerts.receivers import receivers
 from conventions.alerts.rules import all_findings, goes_on
 from conventions.alerts.what_rules_see import look_at
 from conventions.core.background_rounds import Rounds
@@ -27,9 +28,6 @@ EVERY = 10.0  # seconds between two looks
 MINUTE = 60.0
 LEADS_FOR = 35.0  # seconds after which another one takes over
 TELL_EVERY = 1.0  # seconds between two looks at what is to be told
-HEARTBEAT = 60.0  # seconds
-GIVEN_UP_AFTER = 12  # tries
-LONGEST_PAUSE = 600.0  # seconds between two tries
 
 
 class Evaluator:
@@ -46,8 +44,10 @@ class Evaluator:
         self._app = app
         self._store = AlertStore(app.store)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._receivers: Mapping[str, Receiver] = receivers(app.settings)
-        self._beats_at = self._looked_at = 0.0
+        self._receivers = receivers(app.settings)
+        self._delivery = Delivery(self._store, self._receivers)
+        self._heartbeat = Heartbeat(app.settings.heartbeat_url, app.main)
+        self._looked_at = 0.0
         self._leads = False
         self._rounds = (
             Rounds("alerts", self.look, EVERY, fault="alerts are not judged now", logger=logger),
@@ -97,62 +97,13 @@ class Evaluator:
         return changes
 
     def tell(self) -> int:
-        """Send what is due, if this process leads. Returns how many messages arrived. Raises: RedisError.
-
-        A receiver that has failed is not asked again in this round: the others need not wait for its time-outs.
-        """
-        if not self._leads:
-            return 0
-        arrived, failed, now = 0, set[str](), time.time()
-        for one in self._store.to_send(now):
-            if one.message.receiver in failed:
-                self._put_off(one, "it has just failed", now)
-            elif self._send(one, now):
-                arrived += 1
-            else:
-                failed.add(one.message.receiver)
-        return arrived
-
-    def _send(self, one: Waiting, now: float) -> bool:
-        message = one.message
-        receiver = self._receivers.get(message.receiver)
-        if receiver is None:  # of settings that have changed since
-            self._store.sent(message)
-            self._store.accept(message.receiver)
-            return False
-        try:
-            receiver(message.body)
-        except Exception as error:  # noqa: BLE001  # whatever a receiver raises, the others are told
-            why = str(error) if isinstance(error, NotDelivered) else type(error).__name__
-            self._store.refuse(message.receiver, why, time.time())
-            self._put_off(one, why, now)
-            return False
-        self._store.sent(message)
-        self._store.accept(message.receiver)
-        return True
-
-    def _put_off(self, one: Waiting, why: str, now: float) -> None:
-        # another message was, and this one comes before it: it has lost no try
-        if not one.is_due(now):
-            return
-        message, tries = one.message, one.message.tries + 1
-        if tries >= GIVEN_UP_AFTER:
-            logger.error("alert not delivered to %s after %d tries, given up: %s", message.receiver, tries, why)
-            self._store.sent(message)
-            return
-        if self._store.again(one, tries, time.time() + min(2.0**tries, LONGEST_PAUSE)):
-            logger.warning("alert not delivered to %s, trying again: %s", message.receiver, why)
+        """Send what is due, if this process leads. Returns how many messages arrived. Raises: RedisError."""
+        return self._delivery.send_due() if self._leads else 0
 
     def beat(self) -> None:
-        """Send the heartbeat once a minute, if this process leads and has judged a moment ago. It waits for no receiver of alerts."""
-        address, now = self._app.settings.heartbeat_url, time.monotonic()
-        if address is None or not self._leads or now < self._beats_at or now - self._looked_at > LEADS_FOR:
-            return
-        self._beats_at = time.monotonic() + HEARTBEAT
-        try:
-            post(address, {"application": self._app.main, "at": datetime.now(UTC).isoformat()})
-        except NotDelivered as error:
-            logger.warning("the heartbeat did not arrive: %s", error)
+        """Send the heartbeat, if this process leads and has judged a moment ago. It waits for no receiver of alerts."""
+        if self._leads and time.monotonic() - self._looked_at <= LEADS_FOR:
+            self._heartbeat.send_if_due()
 
 
 def _log(one: Transition, *, silent: bool) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from conventions.batches.batch_rules import check_batch
-from conventions.batches.item_splitter import Splitter, run_here
+from conventions.batches.item_splitter import Splitter
 from conventions.batches.items_as_json import AFTER
 from conventions.batches.run_chunk_and_finish import run_chunk, run_finish, run_recovered, splitter_of
+from conventions.batches.run_in_this_process import run_here
 from conventions.broker.batch_membership import Member, Role
 from conventions.core.errors import BusinessError
 from conventions.permission.question import Question

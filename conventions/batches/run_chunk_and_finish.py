@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from conventions.batches.application import BatchApplication
-from conventions.batches.item_splitter import SUMMARY_HERE
+from conventions.batches.run_in_this_process import SUMMARY_HERE
 from conventions.core.errors import BusinessError, JobCancelled
 from conventions.execution.declared_task import DeclaredTask
 

@@ -44,8 +44,15 @@ class Keeper(Protocol):
     def every(self) -> float:
         """Seconds between two renewals."""
 
-    def renew(self) -> None:
-        """Renew all leases that should go on. Raises: RedisError."""
+    @property
+    def next_at(self) -> float:
+        """When it is time to renew, by the monotonic clock."""
+
+    def begin(self) -> None:
+        """From now on it is asked."""
+
+    def renew_if_due(self) -> None:
+        """Renew all leases that should go on, if it is time. Never raises."""
 
 
 class InFlight:
@@ -78,7 +85,7 @@ class InFlight:
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
         self._stops = False
-        self._next_heartbeat = self._next_renewal = 0.0
+        self._next_heartbeat = 0.0
         self._looks = False
 
     def start(self, queues: Iterable[str] = ()) -> None:
@@ -227,7 +234,8 @@ class InFlight:
         self._stops = False
         if self._thread is None or not self._thread.is_alive():
             self._next_heartbeat = time.monotonic() + self._timings.heartbeat
-            self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
+            if self._keeper is not None:
+                self._keeper.begin()
             # A daemon thread does not delay the end of the process.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
             self._thread.start()
@@ -237,8 +245,7 @@ class InFlight:
         while True:
             with self._changed:
                 if not self._stops and (waits or not self._has_work):
-                    until = min(self._next_heartbeat, self._next_renewal)
-                    self._changed.wait(max(0.0, self._timings.retry_after if waits else until - time.monotonic()))
+                    self._changed.wait(self._timings.retry_after if waits else self._idle_for())
                 stops = self._stops
             if not waits:
                 time.sleep(GATHER)
@@ -264,17 +271,14 @@ class InFlight:
                     self._thread = None
                     return
 
+    def _idle_for(self) -> float:
+        """Seconds until there is something to do, where nobody asks before."""
+        renewal = math.inf if self._keeper is None else self._keeper.next_at
+        return max(0.0, min(self._next_heartbeat, renewal) - time.monotonic())
+
     def _renew(self) -> None:
-        """Renew claims when it is time, which may be on another server than messages. A lease outlasts several failed renewals."""
-        keeper = self._keeper
-        if keeper is None or time.monotonic() < self._next_renewal:
-            return
-        self._next_renewal = time.monotonic() + keeper.every
-        try:
-            keeper.renew()
-        except Exception as error:  # noqa: BLE001  # the thread lives, and tries again
-            logger.warning("leases were not renewed, trying again: %s", error)
-            self._next_renewal = time.monotonic() + min(self._timings.retry_after, keeper.every)
+        if self._keeper is not None:  # claims may be on another server than messages
+            self._keeper.renew_if_due()
 
     @staticmethod
     def _took(step: Callable[[], None]) -> bool:

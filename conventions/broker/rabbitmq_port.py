@@ -13,7 +13,7 @@ from conventions.broker.claims_on_another_server import ClaimsElsewhere, ClaimSt
 from conventions.broker.find_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.queue_level import QueueLevel
-from conventions.broker.rabbitmq_delays import Delays
+from conventions.broker.rabbitmq_delays_in_redis import Delays
 from conventions.broker.redis_broker import Broker, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting, end
 from conventions.core.deadline import Deadline, current_deadline

@@ -2,10 +2,12 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from conventions.core.background_rounds import Rounds
 from conventions.core.halve_failing_call import apart
+from conventions.core.lease_timings import USUAL
 from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.shared_memory import Pages
 
@@ -94,10 +96,37 @@ class PageKeeper:
         pages: what the processes do.
         has_ended: whether a process is there no more.
         every: seconds between two renewals.
+        retry_after: seconds after which it tries again where Redis did not answer.
     """
 
-    def __init__(self, claims: Claims, pages: Pages, has_ended: Callable[[int], bool], *, every: float) -> None:
-        self._claims, self._pages, self._has_ended, self.every = claims, pages, has_ended, every
+    def __init__(
+        self,
+        claims: Claims,
+        pages: Pages,
+        has_ended: Callable[[int], bool],
+        *,
+        every: float,
+        retry_after: float = USUAL.retry_after,
+    ) -> None:
+        self._claims, self._pages, self._has_ended = claims, pages, has_ended
+        self.every, self._retry_after = every, min(retry_after, every)
+        self.next_at = time.monotonic() + every
+        """When it is time to renew. The thread of `broker/in_flight.py` asks: it has the other heartbeats, too."""
+
+    def begin(self) -> None:
+        """From now on it is asked."""
+        self.next_at = time.monotonic() + self.every
+
+    def renew_if_due(self) -> None:
+        """Renew if it is time. Never raises: a lease outlasts several failed renewals."""
+        if time.monotonic() < self.next_at:
+            return
+        self.next_at = time.monotonic() + self.every
+        try:
+            self.renew()
+        except Exception as error:  # noqa: BLE001  # the thread lives, and tries again
+            logger.warning("leases were not renewed, trying again: %s", error)
+            self.next_at = time.monotonic() + self._retry_after
 
     def renew(self) -> None:
         """Renew all that are to live on. Raises: RedisError."""

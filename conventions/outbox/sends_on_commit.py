@@ -1,9 +1,11 @@
 """`SendOptions`: a task with options of its sends, for `delay`, `enqueue_many`, and the sends that wait for a commit."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from conventions.outbox.entry import Entry, entries_of, entry_of
+from conventions.outbox.entry import AT_ONCE, Entry, entries_of, entry_of
+from conventions.outbox.wake_relay import nudge
 from conventions.sending.bulk_sender import refuse_options_of_one
 from conventions.sending.enqueue_many import check_mappings, enqueue_many
 from conventions.sending.sendable_task import SendableTask
@@ -80,9 +82,11 @@ class SendOptions:
         add(self._task._application(), session, entries)  # noqa: SLF001  # the same layer
 
     def _insert(self, entries: list[Entry]) -> None:
-        from conventions.outbox.by_django import insert  # noqa: PLC0415  # only where there is Django
+        from conventions.django.outbox_rows import insert_rows  # noqa: PLC0415  # only where there is Django
 
-        insert(self._task._application(), self._using or "default", entries)  # noqa: SLF001  # the same layer
+        app = self._task._application()  # noqa: SLF001  # the same layer
+        rows = [one._asdict() for one in entries]
+        insert_rows(app.database, self._using or "default", rows, AT_ONCE, partial(nudge, app))
 
     def _refuse_using(self, method: str) -> None:
         if self._using is not None:

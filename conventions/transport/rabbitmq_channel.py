@@ -12,7 +12,7 @@ from amqp.exceptions import NotFound  # type: ignore[import-untyped]  # it has n
 from kombu.transport import pyamqp
 
 from conventions.broker.codec import check_raw
-from conventions.broker.rabbitmq_delays import seconds_until
+from conventions.broker.rabbitmq_delays_in_redis import seconds_until
 from conventions.broker.rabbitmq_priorities import ENDINGS
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.transport.rabbitmq_reading import ReadAhead

@@ -8,7 +8,7 @@ from typing import Any
 
 from conventions.broker.caller_headers import check_sender
 from conventions.broker.header_names import SIGNATURE
-from conventions.broker.rabbitmq_delays import delayed, is_copy, seconds_until
+from conventions.broker.rabbitmq_delays_in_redis import delayed, is_copy, seconds_until
 from conventions.broker.rabbitmq_priorities import queue_for
 from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import current_deadline

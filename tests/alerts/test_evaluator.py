@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.alerts import delivery, heartbeat
 from conventions.alerts import evaluator as module
 from conventions.alerts.alert_store import AlertStore, Silence
 from conventions.alerts.episode import HOLDS_FOR, OVER_AFTER
@@ -139,7 +140,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the evaluators."""
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for one in (module, delivery, heartbeat):
+        monkeypatch.setattr(one, "time", clock)
     return clock
 
 
@@ -344,7 +346,7 @@ def test_one_that_is_gone_is_given_up(
     one = evaluator(app)
     Mail.delay(number=1)
     step(one, clock, 0)
-    for _ in range(module.GIVEN_UP_AFTER + 2):
+    for _ in range(delivery.GIVEN_UP_AFTER + 2):
         step(one, clock, 700)
     assert "given up" in caplog.text
     assert AlertStore(app.store).to_send(clock.now + 1e6) == []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions import Priority
-from conventions.broker.rabbitmq_delays import seconds_until
+from conventions.broker.rabbitmq_delays_in_redis import seconds_until
 from conventions.broker.rabbitmq_priorities import queue_for, queues_of
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ import pytest
 from kombu.entity import Queue
 
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, PayloadError
-from conventions.broker.rabbitmq_delays import delayed
+from conventions.broker.rabbitmq_delays_in_redis import delayed
 from conventions.core.deadline import Deadline
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import at_most, patient, wait_until

@@ -244,7 +244,7 @@ def test_a_job_goes_on_while_redis_is_away(store: Store, claims: Claims, monkeyp
         patch.setattr(store, "call", away)
         for _ in range(100):
             reporter.advance(2)
-        assert asked == ["report"]
+        assert asked == ["progress_report"]
     reporter.total = 700
     assert (Progress.of("job", store).done, Progress.of("job", store).total) == (200, 700)
 

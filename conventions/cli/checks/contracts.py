@@ -16,7 +16,7 @@ from conventions.execution.waiting_selection import Selection, found
 from conventions.library_internals.celery import signature_fault
 from conventions.now.running_jobs import AT_WORKERS
 from conventions.outbox.entry import opened_parts
-from conventions.outbox.rows import entries_of
+from conventions.outbox.waiting_entries import entries_of
 from conventions.sealing.kept_message import open_body
 
 COLUMNS = ("where", "task", "fault", "payloads", "example")

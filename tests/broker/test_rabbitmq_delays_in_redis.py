@@ -10,7 +10,7 @@ import pytest
 from conventions import BrokerUnavailable
 from conventions.app import ConventionsApp
 from conventions.broker.codec import request_digest
-from conventions.broker.rabbitmq_delays import delayed, is_copy
+from conventions.broker.rabbitmq_delays_in_redis import delayed, is_copy
 from conventions.broker.rabbitmq_port import RabbitMQPort
 from conventions.broker.redis_broker import HeldMessage, Publication, Sizes
 from tests.redis_servers import free_port
