@@ -6,7 +6,7 @@ Those for each task, of a batch or not, are in `declare/class_rules.py`.
 import inspect
 from typing import Any, Protocol
 
-from conventions.batches.items_as_json import AFTER
+from conventions.batches.chunks_of_items import AFTER
 from conventions.core.errors import DeclarationError
 
 

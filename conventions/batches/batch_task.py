@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from conventions.batches.batch_rules import check_batch
+from conventions.batches.chunks_of_items import AFTER
 from conventions.batches.item_splitter import Splitter
-from conventions.batches.items_as_json import AFTER
 from conventions.batches.run_chunk_and_finish import run_chunk, run_finish, run_recovered, splitter_of
 from conventions.batches.run_in_this_process import run_here
 from conventions.broker.batch_membership import Member, Role

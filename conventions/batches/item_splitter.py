@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from conventions.batches.batch_state import Origin
-from conventions.batches.items_as_json import Chunk, Items
+from conventions.batches.chunks_of_items import Chunk, Items
 from conventions.batches.resume_point import Cursor, Cut
 from conventions.batches.splittable_task import SplittableTask
 from conventions.broker.batch_membership import chunk_id

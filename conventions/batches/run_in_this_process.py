@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from conventions.batches.batch_summary import BatchSummary
+from conventions.batches.chunks_of_items import Items
 from conventions.batches.item_splitter import ChunkMessage, prepared
-from conventions.batches.items_as_json import Items
 from conventions.batches.splittable_task import SplittableTask
 from conventions.broker.batch_membership import Outcome, finish_id
 from conventions.broker.header_names import ACTOR

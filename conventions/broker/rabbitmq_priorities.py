@@ -6,20 +6,11 @@ A quorum queue knows two priorities only, so each of our four has a queue of its
 - `reports:urgent`, `reports:high` and `reports:low` have the others.
 """
 
-from types import MappingProxyType
 from typing import Any
 
 from conventions.core.priority import Priority
 
 ENDINGS = {Priority.URGENT: ":urgent", Priority.HIGH: ":high", Priority.NORMAL: "", Priority.LOW: ":low"}
-YEAR = 365 * 24 * 3600 * 1000  # milliseconds
-ARGUMENTS = MappingProxyType(
-    {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": -1,  # how often a message may begin is `start_limit`; this one would drop it without a letter
-        "x-consumer-timeout": YEAR,  # no job is longer; RabbitMQ would take a message back after half an hour
-    }
-)
 
 
 def queues_of(queue: str) -> list[str]:

@@ -28,7 +28,7 @@ from conventions.core.errors import (
 )
 from conventions.execution.attempt import Attempt
 from conventions.execution.failed_attempt import end_failed
-from conventions.execution.parked_copy import park
+from conventions.execution.key_in_use import park
 from conventions.execution.permission_check import check_permission, check_unclaimed
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from conventions.core.background_rounds import Rounds
-from conventions.metrics.queue_lengths import Depths, ReadLevels, until_next_look
+from conventions.metrics.queue_length_history import Depths, ReadLevels, until_next_look
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from conventions.execution.application import Application
 from conventions.metrics.known_series import known_names, known_series
-from conventions.metrics.prometheus_text import MetricsCollector, registry_of
+from conventions.metrics.prometheus_metrics import MetricsCollector, registry_of
 from conventions.metrics.read_counts import Counts
 from conventions.metrics.state_now import LevelReader, fault_in_words
 from conventions.storage.redis_store import Store

@@ -18,7 +18,7 @@ from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
 from conventions.metrics.event_sums import added
-from conventions.metrics.queue_lengths import Depths
+from conventions.metrics.queue_length_history import Depths
 from conventions.metrics.rates_and_times import Figures
 from conventions.metrics.read_counts import CauseNow, Counts
 from conventions.metrics.state_now import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow, fault_in_words

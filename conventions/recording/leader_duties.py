@@ -9,7 +9,7 @@ from conventions.dead_letters.redrive_sender import Redriver
 from conventions.execution.purge_queues import known_queues
 from conventions.metrics.counting_duty import Counting
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.queue_lengths import Depths
+from conventions.metrics.queue_length_history import Depths
 from conventions.outbox.relay import Relay
 from conventions.recording.audit_sealer import AuditSealer
 from conventions.recording.interrupted_starts import InterruptedStarts

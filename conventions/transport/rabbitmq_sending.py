@@ -14,8 +14,8 @@ from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import current_deadline
 from conventions.sealing.seal_outgoing import Parts
 from conventions.transport.rabbitmq_batch import ConfirmedBatch
+from conventions.transport.rabbitmq_declare_queues import QueueChannel
 from conventions.transport.rabbitmq_message import make_fit
-from conventions.transport.rabbitmq_queue_channel import QueueChannel
 
 
 class SendingChannel(QueueChannel):

@@ -1,4 +1,4 @@
-"""The RabbitMQ transport: kombu's, with channels of ours, see `transport/rabbitmq_channel.py`."""
+"""The RabbitMQ transport: kombu's, with channels of ours, see `transport/rabbitmq_read_four_as_one.py`."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 from kombu.transport import pyamqp
 
 from conventions.library_internals.kombu import reader_of
-from conventions.transport.rabbitmq_channel import Channel
+from conventions.transport.rabbitmq_read_four_as_one import Channel
 from conventions.transport.rabbitmq_reading import REST_AFTER
 
 FILES = ("ca_certs", "certfile", "cert_reqs", "keyfile")  # of TLS, as an address names them after `ssl_`

@@ -30,13 +30,13 @@ from conventions.worker.delivery_limit import fault_of_deliveries
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.pauses import WorkerPauses
+from conventions.worker.put_off_unknown import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN, leave_closed
 from conventions.worker.sender_check import queue_of
 from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unsigned_limits import refuse_beyond
-from conventions.worker.wait_for_another_worker import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from conventions.core.background_rounds import Rounds
 from conventions.pauses.pause_store import PausedNow, Pauses
 from conventions.tasks.aliases import names_of
 from conventions.worker.application import WorkerApplication
+from conventions.worker.put_off_unknown import send_again
 from conventions.worker.shutdown import stops
-from conventions.worker.wait_for_another_worker import send_again
 
 logger = logging.getLogger(__name__)
 

@@ -299,7 +299,7 @@ def test_what_another_one_has_sent_meanwhile_is_not_sent_again(
         step(other, clock, 0)
         raise NotDelivered("no answer")
 
-    monkeypatch.setattr(one, "_receivers", {"webhook": waits_long})
+    monkeypatch.setattr(one._delivery, "_receivers", {"webhook": waits_long})
     assert one.tell() == 0
     assert receiver.told == [("firing", "no consumer")]
     assert store.to_send(clock.now + 1e6) == []

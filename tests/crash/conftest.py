@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.broker.rabbitmq_priorities import ARGUMENTS, queues_of
+from conventions.broker.rabbitmq_priorities import queues_of
+from conventions.transport.rabbitmq_declare_queues import ARGUMENTS
 from tests.crash import crash_tasks
 from tests.crash.server import Breakable, Server
 from tests.crash.set_ups import ONE_REDIS, RABBITMQ, TWO_REDIS

@@ -21,7 +21,7 @@ from celery import chain, chord
 
 from conventions import BrokerUnavailable, Priority
 from conventions.app import ConventionsApp
-from conventions.broker.rabbitmq_priorities import ARGUMENTS, queues_of
+from conventions.broker.rabbitmq_priorities import queues_of
 from conventions.core.chunking import batched
 from conventions.core.errors import ConfigurationError, PayloadError
 from conventions.dead_letters import letters as dead_letters
@@ -30,6 +30,7 @@ from conventions.execution.cancel import cancel
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
 from conventions.storage.tables import DeadLetterRow
+from conventions.transport.rabbitmq_declare_queues import ARGUMENTS
 from tests.integration.fault_tasks import After, Number, Started, Sum, Works
 from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Pauses, Steps
 from tests.integration.unready_tasks import Unready

@@ -13,7 +13,7 @@ from conventions.broker.redis_broker import Broker
 from conventions.core.canonical_json import digest
 from conventions.idempotency.key import idempotency_key
 from conventions.storage.redis_store import Store
-from conventions.worker.wait_for_another_worker import put_off
+from conventions.worker.put_off_unknown import put_off
 from tests import raw_messages as raw
 from tests.claiming import held, message, places, sent
 from tests.stored_messages import stored

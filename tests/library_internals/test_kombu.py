@@ -35,9 +35,9 @@ SEAMS = [
     Seam("kombu.pools:Connections", "", "1a3b8755bc", "transport/connection.py"),
     # RabbitMQ's.
     Seam("kombu.transport.base:Transport._make_reader", "(self, connection, timeout=, error=, _unavail=)", "ec628c391d", "transport/rabbitmq_transport.py"),
-    Seam("amqp.channel:Channel._on_basic_return", "(self, reply_code, reply_text, exchange, routing_key, message)", "07ad9657e5", "transport/rabbitmq_channel.py"),
-    Seam("amqp.channel:Channel.basic_publish_confirm", "(self, *args, **kwargs)", "2227326771", "transport/rabbitmq_channel.py"),
-    Seam("amqp.channel:Channel._on_basic_deliver", "(self, consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)", "8ee5ae322e", "transport/rabbitmq_channel.py"),
+    Seam("amqp.channel:Channel._on_basic_return", "(self, reply_code, reply_text, exchange, routing_key, message)", "07ad9657e5", "transport/rabbitmq_read_four_as_one.py"),
+    Seam("amqp.channel:Channel.basic_publish_confirm", "(self, *args, **kwargs)", "2227326771", "transport/rabbitmq_read_four_as_one.py"),
+    Seam("amqp.channel:Channel._on_basic_deliver", "(self, consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)", "8ee5ae322e", "transport/rabbitmq_read_four_as_one.py"),
     Seam("kombu.transport.virtual.base:Transport._deliver", "(self, message, queue)", "23eb22f354", "transport/redis_reading.py"),
     Seam("kombu.transport.virtual.base:Channel.basic_publish", "", "f3e6cb55be", "transport/redis_channel.py, broker/bulk_publish.py"),
     Seam("kombu.transport.virtual.base:Channel.prepare_message", "", "e17a5ea4fb", "broker/codec.py"),

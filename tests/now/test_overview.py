@@ -19,7 +19,7 @@ from conventions.cli.now import _drawn
 from conventions.execution.change_waiting import move_selected
 from conventions.execution.waiting_selection import Selection
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.queue_lengths import Depth, Depths
+from conventions.metrics.queue_length_history import Depth, Depths
 from conventions.metrics.read_counts import Counts
 from conventions.metrics.state_now import Levels, QueueNow
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports

@@ -21,7 +21,7 @@ from conventions.storage.newer_data import left_alone
 from conventions.storage.schema_check import missing_parts
 from conventions.storage.tables import DeadLetterRow
 from conventions.transport.celery_defaults import queue_names
-from conventions.worker.wait_for_another_worker import waiting_tasks
+from conventions.worker.put_off_unknown import waiting_tasks
 
 LATE = 60  # seconds that a message may wait for the relay
 LOST_WITHIN = timedelta(days=2)

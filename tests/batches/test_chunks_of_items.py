@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.batches.items_as_json import SAID_EVERY, Items
+from conventions.batches.chunks_of_items import SAID_EVERY, Items
 
 
 @given(st.lists(st.floats(0, 0.05), min_size=1, max_size=60))
@@ -27,7 +27,7 @@ def test_it_says_so_as_items_come_but_not_for_each(pauses: list[float]) -> None:
     )
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("conventions.batches.items_as_json.time", SimpleNamespace(monotonic=lambda: now))
+        patch.setattr("conventions.batches.chunks_of_items.time", SimpleNamespace(monotonic=lambda: now))
         for chunk in Items(task, {}).chunks():
             seen += chunk.items
             assert now - reports[-1] < SAID_EVERY

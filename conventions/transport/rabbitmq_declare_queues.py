@@ -3,13 +3,14 @@
 Names mean our queues in every call of kombu's. A queue that another program has made, which may drop messages, is refused.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 from amqp.exceptions import PreconditionFailed, ResourceLocked  # type: ignore[import-untyped]  # it has no types
 from amqp.protocol import queue_declare_ok_t  # type: ignore[import-untyped]  # the same
 from kombu.transport import pyamqp
 
-from conventions.broker.rabbitmq_priorities import ARGUMENTS, ENDINGS, queues_of
+from conventions.broker.rabbitmq_priorities import ENDINGS, queues_of
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import ConfigurationError
 from conventions.execution.purge_queues import purge
@@ -18,6 +19,14 @@ from conventions.storage.redis_connections import LEAST
 ANSWERS_WITHIN = 5.0  # seconds that a worker waits for an answer of the broker, before it connects anew
 QUEUE_NAME_LIMIT = 255 - len(":urgent")  # bytes
 NOT_FOR_QUORUM = "x-max-priority"
+YEAR = 365 * 24 * 3600 * 1000  # milliseconds
+ARGUMENTS = MappingProxyType(
+    {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": -1,  # how often a message may begin is `start_limit`; this one would drop it without a letter
+        "x-consumer-timeout": YEAR,  # no job is longer; RabbitMQ would take a message back after half an hour
+    }
+)
 
 _IN_USE = (
     "the queue {queue!r} is in use: another worker of this name runs (see --hostname), or RabbitMQ has not seen yet that an earlier connection "

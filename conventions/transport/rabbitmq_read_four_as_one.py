@@ -1,6 +1,6 @@
 """The channel of our RabbitMQ transport: how a worker reads four queues as one, the most urgent message first.
 
-`docs/design/transport.md` has a table of what happens when. Below it are the queues (`rabbitmq_queue_channel.py`) and sending (`rabbitmq_sending.py`).
+`docs/design/transport.md` has a table of what happens when. Below it are the queues (`rabbitmq_declare_queues.py`) and sending (`rabbitmq_sending.py`).
 """
 
 import time

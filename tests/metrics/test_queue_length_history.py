@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conventions.metrics.queue_lengths import BEFORE_ITS_END, EVERY, until_next_look
+from conventions.metrics.queue_length_history import BEFORE_ITS_END, EVERY, until_next_look
 
 
 @settings(deadline=None)
