@@ -1,6 +1,6 @@
 """`BatchTask`: a long-running task over items, cut into chunks; each chunk is a message of its own (R5, R19).
 
-One class makes four tasks: the splitter under its own name (`batches/item_splitter.py`), `<name>.chunk`, `<name>.finish` and
+One class makes four tasks: the splitter under its own name (`batches/splitting_turn.py`), `<name>.chunk`, `<name>.finish` and
 `<name>.recovered`. Their ids and keys are made from the batch's id, so sending one of them again sends nothing twice.
 """
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from conventions.batches.batch_rules import check_batch
 from conventions.batches.chunks_of_items import AFTER
-from conventions.batches.item_splitter import Splitter
 from conventions.batches.run_chunk_and_finish import run_chunk, run_finish, run_recovered, splitter_of
 from conventions.batches.run_in_this_process import run_here
+from conventions.batches.splitting_turn import Splitter
 from conventions.broker.batch_membership import Member, Role
 from conventions.core.errors import BusinessError
 from conventions.permission.question import Question

@@ -8,8 +8,8 @@ from typing import Any
 
 from conventions.batches.batch_summary import BatchSummary
 from conventions.batches.chunks_of_items import Items
-from conventions.batches.item_splitter import ChunkMessage, prepared
 from conventions.batches.splittable_task import SplittableTask
+from conventions.batches.splitting_turn import ChunkMessage, prepared
 from conventions.broker.batch_membership import Outcome, finish_id
 from conventions.broker.header_names import ACTOR
 from conventions.core.errors import BusinessError

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from conventions.django.database_address import moment_for, place_fault
 from conventions.storage.database import Database
@@ -16,13 +16,17 @@ _INSERT = f"INSERT INTO {OutboxRow.__tablename__} ({', '.join(_COLUMNS)}) VALUES
 
 
 def insert_rows(
-    database: Database, using: str, entries: Sequence[Mapping[str, Any]], due_at: datetime, tell: Callable[[], None]
+    database: Database,
+    using: str | None,
+    entries: Sequence[Mapping[str, Any]],
+    due_at: datetime,
+    tell: Callable[[], None],
 ) -> None:
     """Insert them, and tell the relay when they are committed.
 
     Args:
         database: where our tables are.
-        using: an alias of `DATABASES`.
+        using: an alias of `DATABASES`; `None`: Django's default.
         entries: the columns that are theirs. One whose id is there already changes nothing.
         due_at: when the relay may take them.
         tell: called after the commit; it raises nothing.
@@ -30,6 +34,7 @@ def insert_rows(
     Raises:
         TypeError: that database is not where our tables are.
     """
+    using = using or DEFAULT_DB_ALIAS
     if fault := place_fault(using, database):
         raise TypeError(f"delay_on_commit on {using!r}: {fault}")
     connection: Any = connections[using]

@@ -86,7 +86,7 @@ class SendOptions:
 
         app = self._task._application()  # noqa: SLF001  # the same layer
         rows = [one._asdict() for one in entries]
-        insert_rows(app.database, self._using or "default", rows, AT_ONCE, partial(nudge, app))
+        insert_rows(app.database, self._using, rows, AT_ONCE, partial(nudge, app))
 
     def _refuse_using(self, method: str) -> None:
         if self._using is not None:

@@ -11,7 +11,7 @@ import pytest
 from conventions import BatchTask, LongRunningTask, PayloadError, Priority, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.batches.batch_summary import BatchSummary
-from conventions.batches.item_splitter import options_of
+from conventions.batches.splitting_turn import options_of
 from tests.support import patient, wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty
 
