@@ -30,7 +30,7 @@ from conventions.dead_letters.letters import STATES, Position
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_selection import REDRIVE_LIMIT
 from conventions.dead_letters.redrive_sender import Begun, begin_or_join
-from conventions.dead_letters.redrive_status import doubts
+from conventions.dead_letters.redrive_status import doubts, letters_text
 from conventions.dead_letters.sealed_letters import arguments_of, is_sealed
 from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports
@@ -241,11 +241,6 @@ def _said_of(begun: Begun) -> Notice:
         "warning",
         "Nothing new was begun: this redrive of the same letters is under way. Of your form nothing was taken, neither numbers, priority nor reason.",
     )
-
-
-def letters_text(number: int) -> str:
-    """So many letters, in words."""
-    return f"{number:,} {'letter' if number == 1 else 'letters'}"
 
 
 def _left_text(newer: int) -> str:

@@ -149,9 +149,9 @@ class Watch:
 
     def _answers(self, one: RedriveStatus) -> str:
         """Which answers a redrive waits for, and why they take time."""
-        parts = [f"waits for {_letters(one.counts.unanswered)} without an answer"] if one.counts.unanswered else []
+        parts = [f"waits for {letters_text(one.counts.unanswered)} without an answer"] if one.counts.unanswered else []
         if one.counts.retrying:
-            parts.append(f"{_letters(one.counts.retrying)} failed and will be tried again")
+            parts.append(f"{letters_text(one.counts.retrying)} failed and will be tried again")
         parts += [self._queue(queue) for queue in sorted(one.queues)]
         try:
             events, paused = self._app.journal.length(), Pauses(self._app.store).read().names("task")
@@ -281,5 +281,6 @@ def _with_why(one: RedriveStatus, why: str) -> RedriveStatus:
     return replace(one, why=why)
 
 
-def _letters(count: int) -> str:
+def letters_text(count: int) -> str:
+    """So many letters, in words."""
     return f"{count:,} {'letter' if count == 1 else 'letters'}"

@@ -3,18 +3,17 @@
 What a program asks by `app.control`, or any other program that reaches the broker, leaves no row.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import click
 from redis.exceptions import RedisError
 
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import fault_of
 from conventions.execution.application import Application
+from conventions.execution.celerys_command import put_around
 from conventions.library_internals.celery import control_command
 from conventions.records.audit_entry import AuditEntry
 
@@ -57,24 +56,12 @@ class _Heard:
 
 
 def prepare_control() -> None:
-    """Let `celery control` leave a row in the audit, where that command may run in this process.
+    """Let `celery control` leave a row in the audit, where that command may run in this process."""
+    put_around(control_command(), _control_of_any)
 
-    Celery adds its own commands after those of packages, so one of the same name would not be found.
-    """
-    command = control_command()
-    if command is None:
-        return
-    original = getattr(command.callback, "of_celery", command.callback)
 
-    @functools.wraps(original)
-    def control(*args: Any, **kwargs: Any) -> Any:
-        app = click.get_current_context().obj.app
-        if not hasattr(type(app), "journal"):  # of another program
-            return original(*args, **kwargs)
-        return _control(app, kwargs["command"], functools.partial(original, *args, **kwargs))
-
-    control.of_celery = original  # type: ignore[attr-defined]  # for an application that is made after this one
-    command.callback = control
+def _control_of_any(app: Any, run: Callable[[], Any], options: dict[str, Any]) -> Any:
+    return _control(app, options["command"], run) if hasattr(type(app), "journal") else run()  # else of another program
 
 
 def _control(app: Application, command: str, run: Callable[[], Any]) -> Any:

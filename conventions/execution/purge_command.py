@@ -1,7 +1,6 @@
 """`celery purge`, Celery's own command, with every queue that there is."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -12,29 +11,19 @@ from conventions.core.near_names import did_you_mean
 from conventions.core.printable_text import printable
 from conventions.core.redis_answers import fault_of
 from conventions.execution.application import Application
+from conventions.execution.celerys_command import put_around
 from conventions.library_internals.celery import purge_command
 
 
 def prepare_purge() -> None:
-    """Let `celery purge` know every queue, where that command may run in this process.
+    """Let `celery purge` know every queue, where that command may run in this process."""
+    put_around(purge_command(), _purge_of_any)
 
-    Celery adds its own commands after those of packages, so one of the same name would not be found.
-    """
-    command = purge_command()
-    if command is None:
-        return
-    original = getattr(command.callback, "of_celery", command.callback)
 
-    @functools.wraps(original)
-    def purge(*args: Any, **kwargs: Any) -> Any:
-        context = click.get_current_context()
-        app = context.obj.app
-        if not hasattr(type(app), "port") or not app.port.can.looks:  # of another program, or of another broker
-            return original(*args, **kwargs)
-        return _purge(app, kwargs["force"], kwargs["queues"], kwargs["exclude_queues"])
-
-    purge.of_celery = original  # type: ignore[attr-defined]  # for an application that is made after this one
-    command.callback = purge
+def _purge_of_any(app: Any, run: Callable[[], Any], options: dict[str, Any]) -> Any:
+    if not hasattr(type(app), "port") or not app.port.can.looks:  # of another program, or of another broker
+        return run()
+    return _purge(app, options["force"], options["queues"], options["exclude_queues"])
 
 
 def _purge(app: Application, force: bool, queues: Sequence[str] | None, excluded: Sequence[str] | None) -> None:

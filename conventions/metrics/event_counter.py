@@ -20,7 +20,7 @@ from conventions.core.secrets_in_text import without_secrets
 from conventions.core.value_bounds import MOST_CHARACTERS
 from conventions.metrics.event_sums import Sums
 from conventions.metrics.read_counts import BETWEEN, START
-from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEntry, read_entry
+from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEntry, position_of, read_entry
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
@@ -203,12 +203,6 @@ def _behind(entries: Mapping[bytes, dict[bytes, bytes]], cursor: bytes) -> _Entr
     """Those of entries in their order that come after the one that was counted last: mostly all of them."""
     found, last = list(entries.items()), position_of(cursor)
     return found[bisect_right(found, last, key=lambda one: position_of(one[0])) :]
-
-
-def position_of(id_: bytes) -> tuple[int, int]:
-    """The id of an entry as numbers that can be compared."""
-    milliseconds, _, number = id_.partition(b"-")
-    return int(milliseconds), int(number or 0)
 
 
 def _arguments(last: bytes, newest: bytes, sums: Sums) -> Iterator[str | bytes | int]:

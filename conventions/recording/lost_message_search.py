@@ -25,7 +25,7 @@ from conventions.core.time_units import milliseconds
 from conventions.execution.application import Application
 from conventions.recording.restored_redis import compare
 from conventions.records import journal_position
-from conventions.records.journal import Event, Journal
+from conventions.records.journal import Event, Journal, position_of
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class LostMessages:
     def _is_recorded(self, entry: bytes) -> bool:
         """Whether SQL has every entry of the journal up to this one."""
         oldest: Any = self._app.store.redis.xrange(self._app.journal.key, count=1)
-        return not oldest or _position(oldest[0][0]) > _position(entry)
+        return not oldest or position_of(oldest[0][0]) > position_of(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +316,6 @@ class Chunks:
 def _event(id_: str, task: str, **values: Any) -> Event:
     # The same token each time: a message that is found twice gives one event.
     return Event(id_, "lost", task=task, failure=GONE, **({"token": "lost"} | values))
-
-
-def _position(entry: bytes) -> tuple[int, int]:
-    milliseconds, _, number = entry.partition(b"-")
-    return int(milliseconds), int(number or 0)
 
 
 def _bytes(name: str) -> bytes:

@@ -26,7 +26,7 @@ from conventions.metrics.event_counter import ID, EventCounter
 from conventions.recording.new_entries import AT_ONCE, GROUP, Found, NewEntries
 from conventions.records import journal_position
 from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
-from conventions.storage.redis_store import Store
+from conventions.storage.redis_store import Store, run_of
 
 if TYPE_CHECKING:
     from conventions.storage.database import Database
@@ -275,7 +275,7 @@ class Recorder:
 
     def _find_mark(self, number: int) -> None:
         """The mark in Redis is behind SQL: a recorder died between the two writes, or Redis was restored from a copy."""
-        run, mark = journal_position.run_of(self._store), journal_position.read(self._store)
+        run, mark = run_of(self._store), journal_position.read(self._store)
         is_first = number == 1  # SQL was empty before, so Redis lacks nothing
         if self.compare is None or is_first or (mark and mark.run == run) or self.compare() is None:
             journal_position.write(self._store, number, run)

@@ -30,6 +30,7 @@ from conventions.records import journal_position
 from conventions.records.journal import Event
 from conventions.sealing.kept_message import open_body
 from conventions.sealing.sealed_body import follows
+from conventions.storage.redis_store import run_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:
         RedisError: a later call compares from the start.
     """
     store = app.store
-    run, mark = journal_position.run_of(store), journal_position.read(store)
+    run, mark = run_of(store), journal_position.read(store)
     if mark and mark.run == run:
         return True
     name, leads = (

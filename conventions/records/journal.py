@@ -402,3 +402,9 @@ class Journal:
     def note(self, audit_entry: AuditEntry) -> None:
         """Append the action of a person; the recorder adds it to the audit. Raises: RedisError."""
         self._store.script("journal_audit_entry")([self.key], [audit_entry.encode(self._store.entry_signatures)])
+
+
+def position_of(id_: bytes) -> tuple[int, int]:
+    """The id of an entry as numbers that can be compared."""
+    milliseconds, _, number = id_.partition(b"-")
+    return int(milliseconds), int(number or 0)

@@ -21,12 +21,6 @@ class Mark(NamedTuple):
     run: str
 
 
-def run_of(store: Store) -> str:
-    """The id of the server's run; a new one after each start. Raises: RedisError."""
-    found: Any = store.redis.info("server")
-    return str(found["run_id"])
-
-
 def read(store: Store) -> Mark | None:
     """The mark in Redis. `None` if there is none, or if it cannot be read. Raises: RedisError."""
     found: Any = store.redis.get(_key(store))

@@ -233,10 +233,11 @@ def one_server(a: Store, b: Store) -> bool:
     Raises:
         RedisError: one of them does not answer, or does not allow `INFO`.
     """
-    return a.address.db == b.address.db and _run_id(a) == _run_id(b)
+    return a.address.db == b.address.db and run_of(a) == run_of(b)
 
 
-def _run_id(store: Store) -> str:
+def run_of(store: Store) -> str:
+    """The id of the server's run; a new one after each start. Raises: RedisError."""
     found: Any = store.redis.info("server")
     return str(found["run_id"])
 

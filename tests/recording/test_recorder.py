@@ -21,7 +21,7 @@ from conventions.recording.new_entries import AT_ONCE, GROUP
 from conventions.records import journal_position
 from conventions.records.journal import Event, Journal
 from conventions.storage.database import Database
-from conventions.storage.redis_store import Store
+from conventions.storage.redis_store import Store, run_of
 from conventions.storage.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.recorded import append, clear, contents, drain, entry, event, left, recorder, rejected
@@ -74,7 +74,7 @@ def test_where_nothing_can_be_compared_the_mark_is_written(store: Store, databas
     assert compared == [1]
     mark = journal_position.read(store)
     assert mark is not None
-    assert (mark.number, mark.run) == (4, journal_position.run_of(store))
+    assert (mark.number, mark.run) == (4, run_of(store))
 
 
 def test_what_sql_records_first_of_all_makes_no_redis_an_older_one(store: Store, database: Database) -> None:

@@ -13,6 +13,7 @@ from conventions.app import ConventionsApp
 from conventions.recording.restored_redis import compare
 from conventions.records import journal_position
 from conventions.records.journal import Journal
+from conventions.storage.redis_store import run_of
 from conventions.storage.tables import ExecutionRow
 from tests.claiming import asking, granted, settle
 from tests.recorded import contents, drain, event, recorder
@@ -115,7 +116,7 @@ def test_each_step_is_told(app: ConventionsApp) -> None:
     ended, waits = Count.delay(1).id, Count.delay(2).id
     Journal(app.store).append([event(ended, task=Count.name)])
     drain(recorder(app.store, app.database))
-    run = journal_position.run_of(app.store)
+    run = run_of(app.store)
     journal_position.write(app.store, 0, "before")
     steps: list[bool] = []
     assert compare(app, lambda: steps.append(True))
