@@ -357,6 +357,16 @@ def told(command: Callable[..., Any], *arguments: Any) -> Any:
     return wait_until(lambda: command(*arguments, reply=True, timeout=5, limit=1), 30, "the worker answers")
 
 
+def inspected(app: ConventionsApp, question: str, workers: int = 1) -> dict[str, Any]:
+    """What so many workers answer to a question of `celery inspect`, by their names: asked until they do, see `told`."""
+
+    def ask() -> dict[str, Any] | None:
+        found = getattr(app.control.inspect(timeout=5, limit=workers), question)() or {}
+        return found if len(found) == workers else None
+
+    return wait_until(ask, 30, f"{workers} workers answer {question}")
+
+
 def letters(app: ConventionsApp, **which: Any) -> list[DeadLetterRow]:
     """The dead letters of an application."""
     with app.database.session() as session:

@@ -1,6 +1,6 @@
 """`celery -A <app> audit`: who ran what, when, with what result, and who did what, why."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, get_args
@@ -20,7 +20,7 @@ from conventions.core.csv_text import csv_line
 from conventions.core.near_names import did_you_mean
 from conventions.core.time_units import moment_or_age
 from conventions.records.audit_filter import AuditFilter, Of
-from conventions.records.audit_listing import FIELDS, AuditLine, action_names, listing, pages
+from conventions.records.audit_listing import FIELDS, AuditLine, action_names, left_out_text, listing, pages
 from conventions.records.journal import KINDS
 from conventions.storage.database import utc_now
 
@@ -65,19 +65,27 @@ def list_(
         raise click.UsageError(fault)
     database = existing(app.database)
     say_what_waits(context)
+    left_out: set[str] = set()
     if as_csv:
         is_limited = context.get_parameter_source("limit") is not ParameterSource.DEFAULT
         click.echo(csv_line(FIELDS), nl=False)
-        for page in pages(database, which, limit if is_limited else None):
+        for page in pages(database, which, limit if is_limited else None, left_out):
             click.echo("".join(csv_line(line.values(zone).values()) for line in page), nl=False)
+        _say_left_out(left_out)
         return
     with database.session(read_only=True) as session:
-        found = listing(session, which, limit + 1)
+        found = listing(session, which, limit + 1, left_out=left_out)
         actions = action_names(session) if which.action and not found else []
     rows = [line.values(zone) for line in found] if as_json else _rows(found)
     emit(rows, SHOWN, as_json=as_json, limit=limit, short=("id",))
+    _say_left_out(left_out)
     if not found:
         _say_unknown(context, which, actions)
+
+
+def _say_left_out(rows: Collection[str]) -> None:
+    if rows:
+        say(f"{left_out_text(rows)}: see `audit verify`", err=True)
 
 
 def _say_unknown(context: click.Context, which: AuditFilter, actions: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """The page of the audit: executions and actions, newest first, with a filter, and both as files to keep (R22)."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import tzinfo
 from http import HTTPStatus
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ from conventions.console.guard import ROLE
 from conventions.console.page import Page
 from conventions.core.csv_text import csv_line
 from conventions.records.audit_filter import AuditFilter
-from conventions.records.audit_listing import FIELDS, PAGE, AuditLine, Position, listing
+from conventions.records.audit_listing import FIELDS, PAGE, AuditLine, Position, left_out_text, listing
 from conventions.storage.database import utc_now
 
 ROWS = 50
@@ -55,9 +55,10 @@ class AuditPage(Page):
         if form:
             await self._send(form, query.filter)
             return
-        lines = await self.in_thread(self._find, query.filter, ROWS + 1, after)
+        left_out: set[str] = set()
+        lines = await self.in_thread(self._find, query.filter, ROWS + 1, after, left_out)
         next_page = position_text(lines[ROWS - 1].position) if len(lines) > ROWS else ""
-        self._show(query, lines[:ROWS], first=after is None, next_page=next_page)
+        self._show(query, lines[:ROWS], first=after is None, next_page=next_page, left_out=left_out)
 
     def _asked(self) -> tuple[AuditQuery, Position | None]:
         if unknown := sorted(self.request.query_arguments.keys() - KNOWN_PARAMETERS):  # it would match everything
@@ -66,18 +67,28 @@ class AuditPage(Page):
             raise ValueError(f"there is no form {form[:40]!r}; there are {', '.join(FILES)}")
         return AuditQuery.read(self.parameters, utc_now(), self.zone), read_position(self.parameter("after"))
 
-    def _find(self, which: AuditFilter, limit: int, after: Position | None) -> list[AuditLine]:
+    def _find(
+        self, which: AuditFilter, limit: int, after: Position | None, left_out: set[str] | None = None
+    ) -> list[AuditLine]:
         with self.reading() as session:
-            return listing(session, which, limit, after)
+            return listing(session, which, limit, after, left_out)
 
     def _show(
-        self, query: AuditQuery, lines: list[AuditLine], *, fault: str = "", first: bool = True, next_page: str = ""
+        self,
+        query: AuditQuery,
+        lines: list[AuditLine],
+        *,
+        fault: str = "",
+        first: bool = True,
+        next_page: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         self.show(
             "conventions_audit_page.html",
             query=query,
             lines=lines,
             fault=fault,
+            left_out=left_out_text(left_out) if left_out else "",
             first=first,
             next_page=next_page,
             zone=self.zone,

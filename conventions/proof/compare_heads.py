@@ -22,11 +22,12 @@ class HeadsOfBefore:
         self._accepted: Collection[str] = ()
 
     def hear(self, told: Sequence[Head]) -> None:
-        """Those that are genuine count. Anybody can print a head, or write one into Redis."""
+        """Those that are genuine count, each once. Anybody can print a head, or write one into Redis."""
         for head in told:
             if head.key in self._keys and head.is_genuine(self._keys):
-                self._told.setdefault(head.last, {})[head.hash] = head
-                self._found.heads += 1
+                of_row = self._told.setdefault(head.last, {})
+                self._found.heads += head.hash not in of_row  # a log and Redis have the same ones
+                of_row[head.hash] = head
             else:
                 self._found.others += 1
 

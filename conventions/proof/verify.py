@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -302,25 +302,27 @@ class _Walk:
                     id_,
                 )
         self._look_at_waiting(segments)
+        for _ in self._rows_where(self._table.rows.c.number == 0):  # one that cannot be read is named
+            pass
 
     def _look_at_waiting(self, segments: Sequence[SegmentRow]) -> None:
         """Rows that wait have a signature, but those of a release before."""
-        rows, began = self._table.rows, segments[0].opened_at if segments else None
-        after = ""
-        while True:
-            query = select(rows.c.id).where(rows.c.number.is_(None), rows.c.id > after).order_by(rows.c.id).limit(PAGE)
-            ids = self._session.scalars(query).all()
-            for row in self._read(ids) if ids else ():
-                fault = waiting_rows.fault_of(self._table, row, self._believed)
-                is_old = row["code"] is None and (
-                    began is None or waiting_rows.is_of_before(row[self._table.at], began)
+        began = segments[0].opened_at if segments else None
+        for row in self._rows_where(self._table.rows.c.number.is_(None)):
+            fault = waiting_rows.fault_of(self._table, row, self._believed)
+            is_old = row["code"] is None and (began is None or waiting_rows.is_of_before(row[self._table.at], began))
+            if fault and not is_old:
+                raise self._break(
+                    "inserted", f"row {row['id']}, which waits to be sealed, was inserted or edited: {fault}", row["id"]
                 )
-                if fault and not is_old:
-                    raise self._break(
-                        "inserted",
-                        f"row {row['id']}, which waits to be sealed, was inserted or edited: {fault}",
-                        row["id"],
-                    )
+
+    def _rows_where(self, which: ColumnElement[bool]) -> Iterator[Row]:
+        """Rows by their ids, a page at a time."""
+        rows, after = self._table.rows, ""
+        while True:
+            query = select(rows.c.id).where(which, rows.c.id > after).order_by(rows.c.id).limit(PAGE)
+            ids = self._session.scalars(query).all()
+            yield from self._read(ids) if ids else ()
             if len(ids) < PAGE:
                 return
             after = ids[-1]

@@ -1,29 +1,37 @@
 """The audit as one listing, newest first: executions of jobs, and actions of people (R22).
 
 Each page is read from where the last one ended, by an index, so the last page of a million rows costs as much as the first.
+A row that somebody has written so that it cannot be read is left out, and counted: it hides no other.
 """
 
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from conventions.core.error_text import cut
+from conventions.core.errors import BusinessError
 from conventions.core.sealed_mark import for_people
+from conventions.proof.unreadable_rows import is_unreadable
 from conventions.proof.waiting_rows import SEEN
 from conventions.records.audit_filter import AuditFilter
 from conventions.storage.database import Database
 from conventions.storage.tables import AuditRow, ExecutionRow
 
+R = TypeVar("R")
 Kind: TypeAlias = Literal["execution", "action"]
+
+logger = logging.getLogger(__name__)
 
 KINDS: tuple[Kind, ...] = ("action", "execution")  # of one moment, an execution comes before an action
 PAGE = 500  # rows in memory at the same time
+MOST_LEFT_OUT = 500  # rows that cannot be read, in one listing
 OUTCOMES = ("done", "failed", "sent")  # that an action may have in `after`
 FIELDS = (
     "at", "of", "actor", "task", "queue", "id", "attempt", "generation", "worker", "release", "outcome", "started_at", "runtime",
@@ -95,7 +103,13 @@ class AuditLine:
         return found
 
 
-def listing(session: Session, which: AuditFilter, limit: int, after: Position | None = None) -> list[AuditLine]:
+def listing(
+    session: Session,
+    which: AuditFilter,
+    limit: int,
+    after: Position | None = None,
+    left_out: set[str] | None = None,
+) -> list[AuditLine]:
     """The rows that match, newest first.
 
     Args:
@@ -103,33 +117,50 @@ def listing(session: Session, which: AuditFilter, limit: int, after: Position | 
         which: the filter.
         limit: the largest number of rows.
         after: `position` of the last row on the previous page; `None`: start at the first.
+        left_out: gets the ids of rows that cannot be read.
+
+    Raises:
+        BusinessError: more than `MOST_LEFT_OUT` rows cannot be read.
     """
     found: list[list[AuditLine]] = []
+    left_out = set() if left_out is None else left_out
     if which.has_executions:
-        found.append(_executions(session, which, limit, after))
+        found.append(_executions(session, which, limit, after, left_out))
     if which.has_actions:
-        found.append(_actions(session, which, limit, after))
+        found.append(_actions(session, which, limit, after, left_out))
     merged = heapq.merge(*found, key=lambda line: (line.at, KINDS.index(line.of)), reverse=True)
     return list(itertools.islice(merged, limit))
 
 
-def pages(database: Database, which: AuditFilter, limit: int | None = None) -> Iterator[list[AuditLine]]:
+def pages(
+    database: Database, which: AuditFilter, limit: int | None = None, left_out: set[str] | None = None
+) -> Iterator[list[AuditLine]]:
     """All matching rows, one page at a time, so memory does not grow with their number. Each page has its own transaction.
 
     Args:
         database: the database.
         which: the filter.
         limit: the largest number of rows; `None`: all.
+        left_out: gets the ids of rows that cannot be read.
+
+    Raises:
+        BusinessError: see `listing`.
     """
     after: Position | None = None
     while limit is None or limit > 0:
         size = PAGE if limit is None else min(PAGE, limit)
         with database.session(read_only=True) as session:
-            page = listing(session, which, size, after)
+            page = listing(session, which, size, after, left_out)
         yield page
         if len(page) < size:
             return
         after, limit = page[-1].position, None if limit is None else limit - size
+
+
+def left_out_text(rows: Collection[str]) -> str:
+    """Which rows a listing has left out, since nobody can read them."""
+    count = f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}"
+    return f"{count} cannot be read, since somebody has written {'it' if len(rows) == 1 else 'them'} so, and {'is' if len(rows) == 1 else 'are'} left out: {min(rows)}{' and others' if len(rows) > 1 else ''}"
 
 
 def task_names(session: Session, part: str) -> Sequence[str]:
@@ -150,7 +181,9 @@ def action_names(session: Session) -> list[str]:
     return sorted(session.scalars(select(AuditRow.action).distinct()))
 
 
-def _executions(session: Session, which: AuditFilter, limit: int, after: Position | None) -> list[AuditLine]:
+def _executions(
+    session: Session, which: AuditFilter, limit: int, after: Position | None, left_out: set[str]
+) -> list[AuditLine]:
     row = ExecutionRow
     pairs: tuple[tuple[ColumnElement[Any] | InstrumentedAttribute[Any], str | None], ...] = (
         (row.actor, which.actor),
@@ -165,11 +198,13 @@ def _executions(session: Session, which: AuditFilter, limit: int, after: Positio
         conditions.append(row.task.in_(task_names(session, cut(which.task))))
     conditions += _within(row.ended_at, row.id, "execution", which, after)
     query = select(row).where(*conditions).order_by(row.ended_at.desc(), row.id.desc()).limit(limit)
-    rows = session.scalars(query.options(defer(row.traceback, raiseload=True))).all()
-    return [_of_execution(one) for one in rows]
+    query = query.options(defer(row.traceback, raiseload=True))
+    return [_of_execution(one) for one in _readable(session, query, row.id, left_out)]
 
 
-def _actions(session: Session, which: AuditFilter, limit: int, after: Position | None) -> list[AuditLine]:
+def _actions(
+    session: Session, which: AuditFilter, limit: int, after: Position | None, left_out: set[str]
+) -> list[AuditLine]:
     row = AuditRow
     conditions: list[ColumnElement[bool]] = []
     if which.actor is not None:
@@ -181,7 +216,42 @@ def _actions(session: Session, which: AuditFilter, limit: int, after: Position |
         conditions.append(or_(row.action == action, row.action.startswith(f"{action} ", autoescape=True)))
     conditions += _within(row.at, row.id, "action", which, after)
     query = select(row).where(*conditions).order_by(row.at.desc(), row.id.desc()).limit(limit)
-    return [_of_action(one) for one in session.scalars(query)]
+    return [_of_action(one) for one in _readable(session, query, row.id, left_out)]
+
+
+def _readable(session: Session, query: Select[R], id_: InstrumentedAttribute[str], left_out: set[str]) -> Sequence[R]:
+    """The rows of a query that can be read; others take the places of those that cannot."""
+    while True:
+        good = query.where(id_.not_in(left_out)) if left_out else query
+        try:
+            return session.scalars(good).all()
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
+        session.expunge_all()  # what was read before the row that could not be
+        bad = [
+            one for one in session.scalars(good.with_only_columns(id_)).all() if not _can_read(session, query, id_, one)
+        ]
+        logger.warning(
+            "%d rows of the audit cannot be read, and are left out of a list, such as %s: see `audit verify`",
+            len(bad),
+            bad[:1],
+        )
+        left_out.update(bad)
+        if not bad or len(left_out) > MOST_LEFT_OUT:
+            raise BusinessError(
+                f"{len(left_out)} rows of the audit cannot be read, since somebody has written them so: see `audit verify`"
+            )
+
+
+def _can_read(session: Session, query: Select[R], id_: InstrumentedAttribute[str], one: str) -> bool:
+    try:
+        session.scalars(query.where(id_ == one)).all()
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        return False
+    return True
 
 
 def _within(

@@ -19,6 +19,7 @@ from conventions.proof.names_in_text import Replacement
 from conventions.proof.proven_tables import ACTIONS, EXECUTIONS, FORM, TABLES, ProvenTable, Row
 from conventions.proof.row_codes import RowCodes
 from conventions.proof.sealed_actions import row_fits
+from conventions.proof.unreadable_rows import readable
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import Database, utc_now
@@ -165,19 +166,28 @@ class _Erasing:
 
     def _change_actors(self, session: Session, table: ProvenTable, most: int | None) -> int:
         rows = table.rows
-        query = select(rows).where(rows.c.actor == self._name.name).limit(most)
-        found = [dict(row) for row in session.execute(query).mappings()]
+        query = select(rows.c.id).where(rows.c.actor == self._name.name).limit(most)
+        found = self._read(session, table, session.scalars(query).all())
         for row in found:
             self._store(session, table, row, {"actor": self._name.by} | self._texts(table, row))
         return len(found)
 
     def _change_texts(self, session: Session, table: ProvenTable, ids: Sequence[str]) -> int:
-        rows, changed = table.rows, 0
-        for row in [dict(one) for one in session.execute(select(rows).where(rows.c.id.in_(ids))).mappings()]:
+        changed = 0
+        for row in self._read(session, table, ids):
             if new := self._texts(table, row):
                 self._store(session, table, row, new)
                 changed += 1
         return changed
+
+    def _read(self, session: Session, table: ProvenTable, ids: Sequence[str]) -> Sequence[Row]:
+        def refuse(id_: str, _: Exception) -> None:
+            raise BusinessError(
+                f"row {id_} of {table.name} cannot be read, since somebody has written it so: see `audit verify`, and delete it. "
+                "The rows before it are erased"
+            )
+
+        return readable(session, table.rows, ids, refuse)
 
     def _texts(self, table: ProvenTable, row: Row) -> dict[str, Any]:
         """The columns of a row that name the actor, without the name."""

@@ -26,7 +26,7 @@ from conventions.records.journal import Journal
 from conventions.worker import shutdown
 from tests.claiming import fields_of
 from tests.support import at_most, patient, wait_until
-from tests.workers import Installation, Worker, letters, messages, wait_until_empty
+from tests.workers import Installation, Worker, letters, messages, told, wait_until_empty
 
 QUEUE = "immediate"
 POOLS = ("prefork", "threads", "solo")
@@ -156,7 +156,7 @@ def wait_until_idle(app: ConventionsApp) -> None:
 def let_turn(app: ConventionsApp) -> None:
     """Return when the worker's loop has turned twice: what came has been handed to its process."""
     for _ in range(2):
-        assert app.control.ping(timeout=10, limit=1)
+        told(app.control.broadcast, "ping")
 
 
 def starts(app: ConventionsApp, name: str) -> int:

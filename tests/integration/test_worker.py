@@ -19,15 +19,7 @@ from conventions.broker.header_names import FINGERPRINT, KEY, OURS
 from conventions.core.lease_timings import LEAST_LEASE
 from tests import raw_messages as raw
 from tests.support import patient, wait_until
-from tests.workers import (
-    Installation,
-    Worker,
-    letters,
-    messages,
-    told,
-    wait_for_letter,
-    wait_until_empty,
-)
+from tests.workers import Installation, Worker, inspected, letters, messages, told, wait_for_letter, wait_until_empty
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -232,14 +224,14 @@ def test_without_queues_named_every_queue_is_consumed(live_app: ConventionsApp) 
     assert Own.delay().get(timeout=patient(10)) == "of-its-own"
     assert Night.delay().get(timeout=patient(10)) == "scheduled"
     assert Long.delay().get(timeout=patient(10)) == "long"
-    ((_, queues),) = live_app.control.inspect(timeout=patient(5), limit=1).active_queues().items()
+    ((_, queues),) = inspected(live_app, "active_queues").items()
     assert {queue["name"] for queue in queues} >= {"immediate", "scheduled", "long", "of-its-own"}
 
 
 @pytest.mark.everyday
 def test_where_long_is_consumed_nothing_is_taken_ahead(live_app: ConventionsApp) -> None:
     """One message for each process: five."""
-    ((_, stats),) = live_app.control.inspect(timeout=patient(5), limit=1).stats().items()
+    ((_, stats),) = inspected(live_app, "stats").items()
     assert stats["prefetch_count"] == stats["pool"]["max-concurrency"] == 5
 
 
@@ -248,12 +240,12 @@ def test_a_pool_is_not_restarted_in_place(live_app: ConventionsApp) -> None:
     """A sentence says what to do; its processes go on."""
 
     def processes() -> list[int]:
-        ((_, stats),) = live_app.control.inspect(timeout=patient(5), limit=1).stats().items()
+        ((_, stats),) = inspected(live_app, "stats").items()
         found: list[int] = stats["pool"]["processes"]
         return found
 
     before = processes()
-    ((answer,),) = (one.values() for one in live_app.control.pool_restart(reply=True, timeout=5, limit=1))
+    ((answer,),) = (one.values() for one in told(live_app.control.pool_restart))
     assert answer["error"].startswith("pool_restart is not done: "), answer
     assert "Restart the worker" in answer["error"]
     assert processes() == before
@@ -264,9 +256,9 @@ def test_workers_for_one_queue(other: ConventionsApp, installation: Installation
     with installation.workers(("-Q", "long", "-c", "2"), ("-Q", "immediate", "-c", "2")) as workers:
         long, immediate, neither = Long.delay(), Add.delay(7), Own.delay()
         assert (long.get(timeout=patient(10)), immediate.get(timeout=patient(10))) == ("long", 7)
-        stats = other.control.inspect(timeout=patient(5), limit=2).stats()
+        stats = inspected(other, "stats", 2)
         assert sorted(found["prefetch_count"] for found in stats.values()) == [2, 8]
-        consumed = other.control.inspect(timeout=patient(5), limit=2).active_queues()
+        consumed = inspected(other, "active_queues", 2)
         assert sorted(queue["name"] for queues in consumed.values() for queue in queues) == ["immediate", "long"]
         wait_until(lambda: [sent.id for sent in messages(other)] == [neither.id], description="its queue is not read")
         waited = [_moment(worker.output, "ready") - _moment(worker.output, "Connected to") for worker in workers]

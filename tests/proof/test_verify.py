@@ -7,16 +7,18 @@ from datetime import timedelta
 
 import pytest
 
+from conventions.core.errors import BusinessError
 from conventions.proof import chain, chain_ends
 from conventions.proof import verify as verify_module
 from conventions.proof.proven_tables import TABLES
 from conventions.proof.signed_heads import Head
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.delete_old_rows import purge
+from conventions.records.erase_actor import erase
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import SegmentRow
 from tests.databases import database  # noqa: F401  # a fixture
-from tests.proof.proven import KEYS, LONG_AGO, act, acts, attack, executions, fault, reports, seal, write
+from tests.proof.proven import KEYS, LONG_AGO, SIGNED, act, acts, attack, executions, fault, reports, seal, write
 
 
 @pytest.fixture
@@ -258,7 +260,7 @@ def test_a_head_that_nobody_has_signed(audited: Database) -> None:
     with audited.session(read_only=True) as session:
         told = chain_ends.heads(session, KEYS)["executions"]
     forged = (replace(told, last=40), replace(told, key="unknown"))
-    found = reports(audited, told, *forged)["executions"]
+    found = reports(audited, told, told, *forged)["executions"]  # a log and Redis have the same ones
     assert (found.fault, found.heads, found.others) == (None, 1, 2)
     attack(audited, f"UPDATE {EXECUTIONS} SET runtime = 9 WHERE number = 5")
     found = reports(audited, *forged)["executions"]
@@ -431,6 +433,17 @@ def test_a_waiting_row_that_cannot_be_read(audited: Database) -> None:
     found = fault(audited)
     assert found is not None
     assert (found.what, found.row) == ("inserted", "forged")
+
+
+def test_a_row_of_before_that_cannot_be_read(audited: Database) -> None:
+    """The chain does not cover it; it is named, and an erasure that meets it says what to do."""
+    forged = FORGED.format(at="2026-01-01 00:00:00" if audited.is_sqlite else "-infinity", number="0", code="NULL")
+    attack(audited, forged.replace("'null', 'null'", "'{', 'null'") if audited.is_sqlite else forged)
+    found = fault(audited)
+    assert found is not None
+    assert (found.what, found.row) == ("edited", "forged")
+    with pytest.raises(BusinessError, match="row forged of actions cannot be read"):
+        erase(audited, KEYS, "ceo", by="dpo", reason="asked", believed=SIGNED)
 
 
 def test_a_counted_row_of_the_future(audited: Database) -> None:

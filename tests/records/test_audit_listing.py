@@ -9,15 +9,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import event, insert
+from sqlalchemy import event, insert, text
 
-from conventions.records import audit, executions
+from conventions.core.errors import BusinessError
+from conventions.records import audit, audit_listing, executions
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.audit_filter import AuditFilter
-from conventions.records.audit_listing import FIELDS, PAGE, AuditLine, listing, pages, task_names
+from conventions.records.audit_listing import FIELDS, PAGE, AuditLine, left_out_text, listing, pages, task_names
 from conventions.records.journal import JournalEntry
 from conventions.storage.database import Database
-from conventions.storage.tables import ExecutionRow
+from conventions.storage.tables import AuditRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure
 
@@ -96,6 +97,45 @@ def test_every_filter(incident: Database, which: AuditFilter, expected: list[str
     """All that are given must match; newest first, whichever kind it is."""
     assert found(incident, which) == expected
     assert found(incident, which, limit=2) == expected[:2]
+
+
+def spoil(database: Database) -> None:
+    """Write the execution of `c` and the action of `ops` on `nightly` so that nobody can read them."""
+    execution, action = (
+        ("started_at = 'soon'", "before = '{'")
+        if database.is_sqlite
+        else ("started_at = 'infinity'", "at = 'infinity'")
+    )
+    with database.session() as session:
+        session.execute(text(f"UPDATE {ExecutionRow.__tablename__} SET {execution} WHERE message_id = 'c'"))
+        session.execute(
+            text(f"UPDATE {AuditRow.__tablename__} SET {action} WHERE target = 'nightly' AND actor = 'ops'")
+        )
+
+
+def test_a_row_that_cannot_be_read_hides_no_other(incident: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out, and said; others take its place, and pages go on behind it."""
+    spoil(incident)
+    left_out: set[str] = set()
+    with incident.session(read_only=True) as session:
+        lines = listing(session, AuditFilter(), 3, left_out=left_out)
+    assert [line.id or line.target for line in lines] == ["b", "b", "nightly"]
+    assert (len(left_out), left_out_text(left_out)[:23]) == (2, "2 rows cannot be read, ")
+    assert "are left out of a list" in caplog.text
+    assert [line.id or line.target for page in pages(incident, AuditFilter()) for line in page] == [
+        "b",
+        "b",
+        "nightly",
+        "a",
+    ]
+
+
+def test_many_rows_that_cannot_be_read(incident: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that would read the whole table for them ends with what is wrong."""
+    spoil(incident)
+    monkeypatch.setattr(audit_listing, "MOST_LEFT_OUT", 1)
+    with incident.session(read_only=True) as session, pytest.raises(BusinessError, match="see `audit verify`"):
+        listing(session, AuditFilter(), 9)
 
 
 def test_the_fields_of_both_kinds(incident: Database) -> None:
