@@ -1,4 +1,4 @@
-"""`Evaluator`: judges every ten seconds what is wrong, keeps the episodes, tells the receivers, and sends the heartbeat.
+"""`Evaluator`: judges every ten seconds what is wrong, and keeps the episodes; while it leads, `Delivery` tells the receivers, and `Heartbeat` says that it judges.
 
 It runs outside the workers: beside each beat, and in `celery metrics --port`. Any number may run; one leads, by a lease in Redis. What is told
 is written in the step that changes an episode, so each change is told once, whoever dies in between. A message that was sent and not noted

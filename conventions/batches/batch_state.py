@@ -6,7 +6,6 @@ is delivered twice counts once. The semantics are those of Sidekiq's batches: a 
 """
 
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,6 @@ from conventions.core.time_units import milliseconds
 from conventions.sealing.payload_keys import PayloadKeys
 from conventions.sealing.sealed_text import open_text, seal_text
 from conventions.storage.redis_store import Store
-
-logger = logging.getLogger(__name__)
 
 STATES = ("splitting", "running", "done", "dead", "cancelled")
 ARGUMENTS, CURSOR = "arguments of a batch", "cursor of a batch"  # what a sealed text is
@@ -145,7 +142,7 @@ class Batches:
             pipe.pexpire(self._key(id), self.keep)
             pipe.execute()
 
-    def seal(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
+    def note_is_cut(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
         """Note that the last chunk was sent. False if the batch was cancelled meanwhile.
 
         Raises:
@@ -154,7 +151,7 @@ class Batches:
         answer = self._store.run("batch_is_cut", [id, chunks, total])
         if answer == b"forgotten":
             raise BusinessError(f"nothing is remembered of the batch {id}, as after Redis was emptied: send it again")
-        return bool(answer == b"sealed")
+        return bool(answer == b"cut")
 
     def cancel(self, id: str) -> bool:  # noqa: A002
         """Stop cutting and processing a batch. False if it has ended or does not exist."""

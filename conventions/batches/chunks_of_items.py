@@ -1,4 +1,4 @@
-"""The items of a batch, as JSON, one chunk at a time."""
+"""The chunks of a batch: its items, read one by one, cut, and written as JSON."""
 
 import hashlib
 import math

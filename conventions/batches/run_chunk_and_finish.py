@@ -8,7 +8,7 @@ from conventions.core.errors import BusinessError, JobCancelled
 from conventions.execution.declared_task import DeclaredTask
 
 
-class BatchTaskPart(DeclaredTask, Protocol):
+class ChunkOrFinishTask(DeclaredTask, Protocol):
     """The task of a chunk, of a finish or of a `recovered`; `batches/batch_task.py` makes it."""
 
     @property
@@ -26,7 +26,7 @@ class BatchTaskPart(DeclaredTask, Protocol):
 
 
 def run_chunk(
-    self: BatchTaskPart,
+    self: ChunkOrFinishTask,
     *,
     batch_id: str,
     chunk_index: int,  # noqa: ARG001  # part of the message, for readers
@@ -40,7 +40,7 @@ def run_chunk(
     return self.process(items, **splitter_of(self).arguments.load((), arguments))
 
 
-def run_finish(self: BatchTaskPart, batch_id: str, arguments: dict[str, Any]) -> Any:
+def run_finish(self: ChunkOrFinishTask, batch_id: str, arguments: dict[str, Any]) -> Any:
     """Call `finish` with the batch's summary."""
     if self.request.is_eager:
         summary = SUMMARY_HERE.get(None)
@@ -52,7 +52,7 @@ def run_finish(self: BatchTaskPart, batch_id: str, arguments: dict[str, Any]) ->
     return self.finish(summary, **splitter_of(self).arguments.load((), arguments))
 
 
-def run_recovered(self: BatchTaskPart, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
+def run_recovered(self: ChunkOrFinishTask, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
     """Call `recovered` with the present summary, unless another one has already reported these repairs."""
     if self.app.batches.is_reported(batch_id, repairs):
         return None
@@ -68,6 +68,6 @@ def splitter_of(task: DeclaredTask) -> DeclaredTask:
     return found
 
 
-def _refuse_cancelled(task: BatchTaskPart, batch_id: str) -> None:
+def _refuse_cancelled(task: ChunkOrFinishTask, batch_id: str) -> None:
     if task.app.batches.state(batch_id) == "cancelled":
         raise JobCancelled(f"the batch {batch_id} was cancelled")

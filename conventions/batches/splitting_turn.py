@@ -1,4 +1,4 @@
-"""How a batch is cut into chunks: in turns, and after a kill exactly from where it was.
+"""`Splitter`: one turn in which a batch is cut into chunks; after a kill it goes on exactly where it was.
 
 The cursor says which chunks are certainly in the broker, and which may be. It is written before the chunks are sent,
 with a digest of their items. So after a kill the splitter can check that it cuts the same chunks again (protocol 13).
@@ -71,7 +71,7 @@ class Splitter:
             raise self._changed(
                 f"there were {self._ahead.chunks} chunks or more, and now there are {self._sent.chunks}"
             )
-        if not self._batches.seal(self._id, chunks=self._sent.chunks, total=self._sent.items):
+        if not self._batches.note_is_cut(self._id, chunks=self._sent.chunks, total=self._sent.items):
             raise JobCancelled(f"the batch {self._id} was cancelled")
         return {"batch": self._id, "chunks": self._sent.chunks, "total": self._sent.items}
 

@@ -49,7 +49,7 @@ class Keeper(Protocol):
         """When it is time to renew, by the monotonic clock."""
 
     def begin(self) -> None:
-        """From now on it is asked."""
+        """The thread begins: the first renewal is `every` from now."""
 
     def renew_if_due(self) -> None:
         """Renew all leases that should go on, if it is time. Never raises."""

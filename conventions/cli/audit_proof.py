@@ -17,7 +17,7 @@ from conventions.core.error_text import first_line
 from conventions.core.errors import ConfigurationError
 from conventions.core.printable_text import printable
 from conventions.core.settings import ENV_PREFIX
-from conventions.proof import signed_heads as heads
+from conventions.proof import signed_heads
 from conventions.proof.chain_report import ChainReport
 from conventions.proof.lost_heads import ACCEPT
 from conventions.proof.signed_heads import Head
@@ -164,9 +164,9 @@ def _heads_of_before(app: ConventionsApp, told: Sequence[str], log: IO[str] | No
     """Those that somebody gives, and those that Redis keeps."""
     found = [_head(text) for text in told]
     if log is not None:
-        of_log = heads.find(log.read())
+        of_log = signed_heads.find(log.read())
         if not of_log:
-            raise click.BadParameter(f"it has no head, which begins with `{heads.PREFIX}`", param_hint="--heads")
+            raise click.BadParameter(f"it has no head, which begins with `{signed_heads.PREFIX}`", param_hint="--heads")
         found += of_log
     try:
         return found + kept_heads(app.store)
@@ -181,7 +181,7 @@ def _missed(report: ChainReport) -> str:
 
 
 def _head(text: str) -> Head:
-    head = heads.read(text.strip().removeprefix(heads.PREFIX))
+    head = signed_heads.read(text.strip().removeprefix(signed_heads.PREFIX))
     if head is None:
         raise click.BadParameter("write a head as the log has it, behind `audit head`", param_hint="--head")
     return head
@@ -200,7 +200,7 @@ def _print(report: ChainReport) -> None:
         say(f"{report.chain}: nothing is sealed yet")
     else:
         say(
-            f"{report.chain}: whole: {_rows(report.rows)}, the last one has number {report.last}; {heads.PREFIX}{report.head}"
+            f"{report.chain}: whole: {_rows(report.rows)}, the last one has number {report.last}; {signed_heads.PREFIX}{report.head}"
         )
     for text in _notes(report):
         say(f"{report.chain}: {text}")

@@ -22,9 +22,8 @@ from conventions.cli.reveal_options import check_reason
 from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority
 from conventions.core.sealed_mark import SHOWN as SEALED
-from conventions.dead_letters import discard_letters, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_pace_and_stop, redrive_rows
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_pace_and_stop as redrive_plan
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.edit_many import ArgumentEdit, Edited, edit_many, preview
@@ -241,7 +240,7 @@ def _shown(change: Change) -> str:
 @click.option("--canary", type=click.IntRange(0), default=redrive_rows.CANARY, show_default=True, help="Tried first.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_rows.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
-@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_plan.STOP_AT, show_default=True,
+@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_pace_and_stop.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
 @click.option("--priority", type=click.Choice([one.name.lower() for one in Priority]),
               help="Of their messages, so that new ones go first; default: as each was sent.")  # fmt: skip

@@ -20,10 +20,9 @@ from conventions.core.failure_fingerprint import place_in
 from conventions.core.priority import Priority
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.time_units import moment
-from conventions.dead_letters import discard_letters, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_pace_and_stop, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_pace_and_stop as redrive_plan
 from conventions.dead_letters.edit import dropped, edit, editable, version
 from conventions.dead_letters.filter import BOUNDS, Counted, Filter
 from conventions.dead_letters.letters import STATES, Position
@@ -343,7 +342,7 @@ class RedriveLetters(ConfirmedAction):
             self.parameter("reason") or None,
             canary=self.number("canary", redrive_rows.CANARY, int),
             rate=self.number("rate", redrive_rows.RATE, float),
-            stop_at=self.number("stop_at", redrive_plan.STOP_AT, float),
+            stop_at=self.number("stop_at", redrive_pace_and_stop.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),
             priority=_priority(self.parameter("priority")),

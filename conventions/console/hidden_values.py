@@ -1,4 +1,4 @@
-"""What is hidden from who may not see values: arguments keep their names, reasons are left out but for pauses (R22)."""
+"""What is hidden from who may not see values: arguments keep their names, reasons are hidden, but not those of pauses (R22)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows of the outbox by Django's connection."""
+"""Rows of the outbox in a transaction of Django's, and which of its databases they go to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime

@@ -14,7 +14,7 @@ Around: TypeAlias = Callable[[Any, Callable[[], Any], dict[str, Any]], Any]
 
 
 def put_around(command: Any, around: Around) -> None:
-    """Let `around` run in place of a command, which it may call. `None`: the command cannot run in this process. A second call takes the place of the first."""
+    """Run `around` in place of a command; it may run the command itself. `command`: `None` where it cannot run in this process. A second call replaces the first."""
     if command is None:
         return
     original = getattr(command.callback, "of_celery", command.callback)

@@ -122,7 +122,7 @@ class OutcomeStream:
 
 
 def _in_hand(settlements: Sequence[Settlement]) -> list[str | bytes]:
-    """The arguments of the script `recorded`. They are shorter if all messages are of one queue, as nearly always."""
+    """The arguments of the script `short_outcomes_recorded`. They are shorter if all messages are of one queue, as nearly always."""
     requests = [one.request for one in settlements]
     queue = requests[0].held.queue if requests and requests[0].held is not None else ""
     for one in requests:

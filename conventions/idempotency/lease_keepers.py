@@ -114,7 +114,7 @@ class PageKeeper:
         """When it is time to renew. The thread of `broker/in_flight.py` asks: it has the other heartbeats, too."""
 
     def begin(self) -> None:
-        """From now on it is asked."""
+        """The thread begins: the first renewal is `every` from now."""
         self.next_at = time.monotonic() + self.every
 
     def renew_if_due(self) -> None:

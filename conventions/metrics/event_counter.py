@@ -121,7 +121,7 @@ class EventCounter:
             newest: bytes = redis.xinfo_stream(self._journal)["last-generated-id"]
         except ResponseError:  # there is none
             return False
-        if position_of(newest)[0] >= position_of(last)[0]:  # as `count` compares them
+        if position_of(newest)[0] >= position_of(last)[0]:  # as `count_events` compares them
             return False
         self._last = START
         return True
@@ -206,7 +206,7 @@ def _behind(entries: Mapping[bytes, dict[bytes, bytes]], cursor: bytes) -> _Entr
 
 
 def _arguments(last: bytes, newest: bytes, sums: Sums) -> Iterator[str | bytes | int]:
-    """The arguments of `count`."""
+    """The arguments of `count_events`."""
     yield last
     yield newest
     yield len(sums.minutes)

@@ -1,4 +1,4 @@
-"""What is counted of an event: the sums of a part of the journal. Pure arithmetic.
+"""`Sums`: what is counted of the events in a part of the journal. Pure arithmetic.
 
 A series is one task in one queue. Counts are whole numbers and times whole microseconds, so that sums are exact in any order.
 """

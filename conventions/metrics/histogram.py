@@ -1,4 +1,4 @@
-"""The histograms of run times and waits: their buckets, and the mean and quantiles that follow from them. Pure arithmetic."""
+"""The histograms of run times and waits: their buckets, how a time is counted in them, and the mean and quantiles that follow from them. Pure arithmetic."""
 
 from bisect import bisect_left
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`SendOptions`: a task with options of its sends, for `delay`, `enqueue_many`, and the sends that wait for a commit."""
+"""`enqueue_in` and `delay_on_commit`: sends that wait for a commit; `SendOptions`: a task with options for them, and for `delay`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial

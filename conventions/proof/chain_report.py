@@ -1,4 +1,4 @@
-"""`ChainReport`: what somebody has seen who walked a chain; `Fault`: the first thing that does not fit."""
+"""`ChainReport`: what a walk along a chain has found; `Fault`: the first thing that does not fit."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Compare heads of before with a chain: what it had then, it must still have (R22)."""
+"""`HeadsOfBefore`: compares earlier heads with a chain: what it had then, it must still have (R22)."""
 
 from collections.abc import Collection, Sequence
 

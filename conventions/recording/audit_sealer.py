@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.background_rounds import Rounds
 from conventions.core.error_text import first_line
-from conventions.proof import signed_heads as heads
+from conventions.proof import signed_heads
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class AuditSealer:
     def _print(self, now: "dict[str, Head]") -> None:
         for name, head in now.items():
             if self._logged.get(name) != head:
-                logger.log(self._level, "%s%s", heads.PREFIX, head)
+                logger.log(self._level, "%s%s", signed_heads.PREFIX, head)
         self._logged, self._logged_at = now, time.monotonic()
 
 
@@ -190,7 +190,7 @@ def kept_heads(store: Store) -> "list[Head]":
         values: dict[bytes, bytes] = store.redis.hgetall(_key(store))  # type: ignore[assignment]  # redis-py types sync and async as one
     except ResponseError:
         return []
-    found = (heads.read(value[:LONGEST].decode(errors="replace")) for value in list(values.values())[:MOST])
+    found = (signed_heads.read(value[:LONGEST].decode(errors="replace")) for value in list(values.values())[:MOST])
     return [head for head in found if head is not None]
 
 

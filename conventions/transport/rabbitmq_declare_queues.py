@@ -1,4 +1,4 @@
-"""`QueueChannel`: a channel on which one of our queues is four of RabbitMQ's, see `broker/rabbitmq_priorities.py`.
+"""`QueueChannel`: declares, empties and deletes queues: each of ours is four of RabbitMQ's, see `broker/rabbitmq_priorities.py`.
 
 Names mean our queues in every call of kombu's. A queue that another program has made, which may drop messages, is refused.
 """

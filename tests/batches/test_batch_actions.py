@@ -124,7 +124,7 @@ def test_what_ended_a_batch_is_sent_again(app: ConventionsApp, role: Any) -> Non
     begin(app)
     id_ = "b" if role == "splitter" else finish_id("b")
     if role == "finish":
-        app.batches.seal("b", chunks=0, total=0)
+        app.batches.note_is_cut("b", chunks=0, total=0)
     Ending(app.store, app.batches, "b").role(role, "dead")
     arguments: dict[str, Any] = {"path": "x"} if role == "splitter" else {"batch_id": "b", "arguments": {"path": "x"}}
     record(app.database, failure(id_, task=Import.name + (".finish" if role == "finish" else ""), arguments=arguments))

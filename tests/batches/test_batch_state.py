@@ -46,7 +46,7 @@ def test_a_batch_counts_items_and_chunks(batches: Batches, ending: Ending) -> No
     batches.create(ID, ORIGIN, None)
     assert summary(batches) == BatchSummary(ID, "Import", "splitting", None, 0, 0, None)
     ending.chunk(10, "done", 100, {"ten": 10})
-    assert batches.seal(ID, chunks=4, total=260)
+    assert batches.note_is_cut(ID, chunks=4, total=260)
     ending.chunk(2, "done", 100, "two")
     assert (summary(batches).percent, batches.take_next_message(ID)) == (76, None)
     ending.chunk(0, "dead", 50)
@@ -61,7 +61,7 @@ def test_a_batch_counts_items_and_chunks(batches: Batches, ending: Ending) -> No
 def test_a_chunk_that_ends_twice_counts_once(batches: Batches, ending: Ending) -> None:
     """A duplicate, or a settle whose reply was lost."""
     batches.create(ID, ORIGIN, 5)
-    batches.seal(ID, chunks=1, total=5)
+    batches.note_is_cut(ID, chunks=1, total=5)
     ending.chunk(0, "done", 5, "r")
     ending.chunk(0, "done", 5, "other")
     assert (summary(batches).done, summary(batches).returns) == (5, ["r"])
@@ -80,7 +80,7 @@ def test_a_done_chunk_does_not_get_worse(batches: Batches, ending: Ending, worse
 def test_a_redriven_chunk_repairs_the_batch(batches: Batches, ending: Ending, before: Any) -> None:
     """Its items move from failed to done; before the finish nothing else follows."""
     batches.create(ID, ORIGIN, 10)
-    batches.seal(ID, chunks=2, total=10)
+    batches.note_is_cut(ID, chunks=2, total=10)
     ending.chunk(0, before, 5)
     ending.chunk(0, before, 5)
     ending.chunk(0, "done", 5, "r")
@@ -93,7 +93,7 @@ def test_a_redriven_chunk_repairs_the_batch(batches: Batches, ending: Ending, be
 def test_a_repair_after_the_snapshot_calls_recovered(batches: Batches, ending: Ending) -> None:
     """Also one that comes while `finish` runs; each number of repairs is told once, and a dead letter tells it, too."""
     batches.create(ID, ORIGIN, 6)
-    batches.seal(ID, chunks=3, total=6)
+    batches.note_is_cut(ID, chunks=3, total=6)
     for index in range(3):
         ending.chunk(index, "dead", 2)
     ending.chunk(0, "done", 2)
@@ -115,7 +115,7 @@ def test_a_repair_after_the_snapshot_calls_recovered(batches: Batches, ending: E
 def test_one_recovered_tells_of_all_repairs_so_far(batches: Batches, ending: Ending) -> None:
     """Ten repairs in a second need not make ten calls."""
     batches.create(ID, ORIGIN, 4)
-    batches.seal(ID, chunks=4, total=4)
+    batches.note_is_cut(ID, chunks=4, total=4)
     for index in range(4):
         ending.chunk(index, "dead", 1)
     ending.role("finish", "done")
@@ -137,19 +137,19 @@ def test_one_recovered_tells_of_all_repairs_so_far(batches: Batches, ending: End
 def test_the_end_is_noticed_whoever_comes_last(
     batches: Batches, ending: Ending, store: Store, joined_first: bool
 ) -> None:
-    """The last chunk, or the splitter that seals after it; also a batch without items."""
+    """The last chunk, or the splitter that notes after it that all is cut; also a batch without items."""
     batches.create(ID, ORIGIN, None)
     if joined_first:
         ending.chunk(0, "done", 1)
         assert batches.take_next_message(ID) is None
-        batches.seal(ID, chunks=1, total=1)
+        batches.note_is_cut(ID, chunks=1, total=1)
     else:
-        batches.seal(ID, chunks=1, total=1)
+        batches.note_is_cut(ID, chunks=1, total=1)
         assert batches.take_next_message(ID) is None
         ending.chunk(0, "done", 1)
     assert batches.take_next_message(ID) == FINISH
     batches.create("empty", ORIGIN, 0)
-    batches.seal("empty", chunks=0, total=0)
+    batches.note_is_cut("empty", chunks=0, total=0)
     assert batches.take_next_message("empty") == FINISH
     assert summary(batches, "empty").percent == 100
 
@@ -157,7 +157,7 @@ def test_the_end_is_noticed_whoever_comes_last(
 def test_what_was_never_sent_is_found_in_a_minute(batches: Batches, ending: Ending, store: Store) -> None:
     """The process that should have sent it is gone. Who asks has the next minute; after the end nobody is asked."""
     batches.create(ID, ORIGIN, 1)
-    batches.seal(ID, chunks=1, total=1)
+    batches.note_is_cut(ID, chunks=1, total=1)
     assert batches.closing() == []
     ending.chunk(0, "done", 1)
     assert batches.closing() == []  # whoever joined it sends it now
@@ -174,7 +174,7 @@ def test_a_batch_ends_with_its_splitter_or_finish(batches: Batches, ending: Endi
     """The state says how; nothing follows."""
     batches.create(ID, ORIGIN, 1)
     if role == "finish":
-        batches.seal(ID, chunks=0, total=0)
+        batches.note_is_cut(ID, chunks=0, total=0)
     ending.role(role, outcome)
     assert batches.state(ID) == outcome
     assert summary(batches).progress.ended == outcome
@@ -184,7 +184,7 @@ def test_a_batch_ends_with_its_splitter_or_finish(batches: Batches, ending: Endi
 def test_a_finish_that_is_redriven_ends_the_batch(batches: Batches, ending: Ending) -> None:
     """It was dead; now it is done."""
     batches.create(ID, ORIGIN, 0)
-    batches.seal(ID, chunks=0, total=0)
+    batches.note_is_cut(ID, chunks=0, total=0)
     ending.role("finish", "dead")
     ending.role("finish", "done")
     assert batches.state(ID) == "done"
@@ -193,7 +193,7 @@ def test_a_finish_that_is_redriven_ends_the_batch(batches: Batches, ending: Endi
 def test_a_splitter_that_ends_well_changes_nothing(batches: Batches, ending: Ending) -> None:
     """Its chunks are on their way."""
     batches.create(ID, ORIGIN, 3)
-    batches.seal(ID, chunks=1, total=3)
+    batches.note_is_cut(ID, chunks=1, total=3)
     ending.role("splitter", "done")
     assert batches.state(ID) == "running"
 
@@ -205,7 +205,7 @@ outcomes = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["done", "dead"
 @given(
     joins=outcomes,
     sizes=st.lists(st.integers(0, 3), min_size=6, max_size=6),
-    seal_at=st.integers(0, 25),
+    cut_at=st.integers(0, 25),
     finish_at=st.integers(0, 25),
     number=st.integers(0),
 )
@@ -215,20 +215,20 @@ def test_any_order_of_outcomes_counts_right(
     *,
     joins: list[Any],
     sizes: list[int],
-    seal_at: int,
+    cut_at: int,
     finish_at: int,
     number: int,
 ) -> None:
-    """Chunks that end in any order, repeatedly, around seal and finish: counts are those of each chunk's best outcome."""
+    """Chunks that end in any order, repeatedly, around the end of the cutting and the finish: counts are those of each chunk's best outcome."""
     batch_id = f"{number}-{len(batches.listing(10_000))}"
     ending = Ending(store, batches, batch_id)
     batches.create(batch_id, ORIGIN, None)
     best: dict[int, str] = {}
-    sealed = finished = False
+    is_cut = finished = False
     told = repairs = 0
     for position, (index, outcome) in enumerate([*joins, (0, "done"), (1, "done")]):
-        if position == seal_at:
-            sealed = batches.seal(batch_id, chunks=6, total=sum(sizes))
+        if position == cut_at:
+            is_cut = batches.note_is_cut(batch_id, chunks=6, total=sum(sizes))
         if position >= finish_at and not finished and batches.take_next_message(batch_id) == FINISH:
             batches.snapshot(batch_id)
             told, finished = repairs, True
@@ -237,7 +237,7 @@ def test_any_order_of_outcomes_counts_right(
         repairs += better and index in best
         best |= {index: outcome} if better else {}
         ending.chunk(index, outcome, sizes[index], index)
-        expected = FINISH if sealed and len(best) == 6 and not finished else None
+        expected = FINISH if is_cut and len(best) == 6 and not finished else None
         if finished and repairs > told:
             expected = NextMessage("recovered", repairs)
         assert batches.take_next_message(batch_id) == expected
@@ -274,11 +274,11 @@ def test_beginning_again_after_a_crash_keeps_what_is_there(batches: Batches, end
 def test_beginning_again_undoes_no_end(batches: Batches, ending: Ending) -> None:
     """A splitter that is delivered again neither revives a cancelled batch nor reopens one that has ended."""
     batches.create(ID, ORIGIN, 0)
-    batches.seal(ID, chunks=0, total=0)
+    batches.note_is_cut(ID, chunks=0, total=0)
     for role, outcome, state in (("finish", "dead", "dead"), ("finish", "done", "done")):
         ending.role(role, outcome)  # type: ignore[arg-type]  # they are
         batches.create(ID, ORIGIN, 0)
-        assert batches.seal(ID, chunks=0, total=0)
+        assert batches.note_is_cut(ID, chunks=0, total=0)
         assert batches.state(ID) == state
     batches.create("other", ORIGIN, 5)
     batches.cancel("other")
@@ -304,7 +304,7 @@ def test_a_batch_is_cancelled_once(batches: Batches, ending: Ending, store: Stor
     assert batches.cancel(ID)
     assert not batches.cancel(ID)
     assert store.redis.exists(store.key("cancel", ID))
-    assert not batches.seal(ID, chunks=1, total=5)
+    assert not batches.note_is_cut(ID, chunks=1, total=5)
     ending.chunk(0, "cancelled", 5)
     assert (batches.state(ID), batches.take_next_message(ID)) == ("cancelled", None)
     assert Progress.of(ID, store).ended == "cancelled"
@@ -313,7 +313,7 @@ def test_a_batch_is_cancelled_once(batches: Batches, ending: Ending, store: Stor
 def test_what_has_ended_or_never_was_is_not_cancelled(batches: Batches, ending: Ending, store: Store) -> None:
     """And no mark is left that would cancel a redrive."""
     batches.create(ID, ORIGIN, 0)
-    batches.seal(ID, chunks=0, total=0)
+    batches.note_is_cut(ID, chunks=0, total=0)
     ending.role("finish", "done")
     assert not batches.cancel(ID)
     assert not batches.cancel("nobody")
@@ -323,7 +323,7 @@ def test_what_has_ended_or_never_was_is_not_cancelled(batches: Batches, ending: 
 def test_a_cancelled_batch_is_not_finished(batches: Batches, ending: Ending) -> None:
     """Cancelled while its finish was on its way."""
     batches.create(ID, ORIGIN, 0)
-    batches.seal(ID, chunks=0, total=0)
+    batches.note_is_cut(ID, chunks=0, total=0)
     batches.cancel(ID)
     ending.role("finish", "done")
     assert batches.state(ID) == "cancelled"
@@ -336,7 +336,7 @@ def test_what_a_dead_splitter_had_sent_can_be_cancelled(batches: Batches, ending
     assert batches.cancel(ID)
     assert batches.state(ID) == "cancelled"
     batches.create("other", ORIGIN, 0)
-    batches.seal("other", chunks=0, total=0)
+    batches.note_is_cut("other", chunks=0, total=0)
     Ending(batches._store, batches, "other").role("finish", "dead")
     assert not batches.cancel("other")
 
@@ -359,7 +359,7 @@ def test_a_splitter_that_has_cut_all_and_has_not_ended_leaves_its_key(
     """Cancelled between its last step and its end, when nothing is there yet to free."""
     claim = store.key("claim", "Import:key")
     batches.create(ID, ORIGIN, 5, claim="Import:key")
-    batches.seal(ID, chunks=1, total=5)
+    batches.note_is_cut(ID, chunks=1, total=5)
     store.redis.hset(claim, mapping={"state": "running", "id": ID})
     assert batches.cancel(ID)
     assert store.redis.hget(claim, "state") == b"running"
@@ -378,7 +378,7 @@ def test_a_batch_stalls_as_its_task_says(batches: Batches, ending: Ending, store
     store.redis.hset(store.key("progress", ID), "updated_at", time.time() - 6)
     assert Progress.of(ID, store).stalled
     assert not Progress.of(ID, store).finished
-    batches.seal(ID, chunks=1, total=10)
+    batches.note_is_cut(ID, chunks=1, total=10)
     ending.role("finish", "done")
     assert Progress.of(ID, store).finished
     assert not Progress.of(ID, store).stalled
@@ -395,7 +395,7 @@ def test_an_unknown_batch_is_none(batches: Batches) -> None:
     assert batches.origin("nobody") is None
     assert batches.take_next_message("nobody") is None
     with pytest.raises(BusinessError, match="nothing is remembered of the batch nobody"):
-        batches.seal("nobody", chunks=0, total=0)
+        batches.note_is_cut("nobody", chunks=0, total=0)
 
 
 def test_an_outcome_after_the_batch_was_forgotten_leaves_nothing(
@@ -434,7 +434,7 @@ def test_a_total_that_was_too_little_makes_no_more_than_all(batches: Batches, en
     batches.create(ID, ORIGIN, 2)
     ending.chunk(0, "done", 3)
     assert (summary(batches).percent, summary(batches).ended_chunks) == (100, 1)
-    batches.seal(ID, chunks=2, total=6)
+    batches.note_is_cut(ID, chunks=2, total=6)
     assert summary(batches).percent == 50
 
 
@@ -456,7 +456,7 @@ def test_every_key_of_a_batch_is_forgotten_some_day(batches: Batches, ending: En
     batches.create(ID, ORIGIN, 2)
     batches.save_cursor(ID, Cursor())
     ending.chunk(0, "dead", 1)
-    batches.seal(ID, chunks=2, total=2)
+    batches.note_is_cut(ID, chunks=2, total=2)
     ending.chunk(0, "done", 1, "r")
     ending.chunk(1, "done", 1, "r")
     index = {store.key("batches").encode(), store.key("closing").encode()}

@@ -288,7 +288,7 @@ def test_a_chunk_that_ends_without_having_run_joins(live_app: ConventionsApp, di
     """The batch is finished without it, and says which it was."""
     origin = Origin(Numbers.name, {"n": 4, "diary": str(diary)}, "system")
     live_app.batches.create(f"batch-{how}", origin, 4)
-    live_app.batches.seal(f"batch-{how}", chunks=2, total=4)
+    live_app.batches.note_is_cut(f"batch-{how}", chunks=2, total=4)
     for index in (0, 1):
         options: dict[str, Any] = {}
         if index and how == "expired":
@@ -312,7 +312,7 @@ def test_a_chunk_that_no_worker_can_read_joins(live_app: ConventionsApp, diary: 
     """Its header says which it was: unknown arguments are a dead letter, and the batch is finished."""
     origin = Origin(Numbers.name, {"n": 4, "diary": str(diary)}, "system")
     live_app.batches.create("unread", origin, 2)
-    live_app.batches.seal("unread", chunks=1, total=2)
+    live_app.batches.note_is_cut("unread", chunks=1, total=2)
     body = raw.body(kwargs={"batch_id": "unread", "what": "is this"})
     member: dict[str, Any] = {"x_batch": ["unread", "chunk", 0, 2]}
     raw.publish(live_app, "long", body, raw.headers(Numbers.chunk_task.name, "unread-0", **member))
@@ -467,7 +467,7 @@ def test_one_batch_keeps_no_other_from_being_finished(app: ConventionsApp, tmp_p
     fine = Origin(Numbers.name, {"n": 0, "diary": str(tmp_path / "d")}, "u-42")
     for batch_id in ("a-odd", "b-fine"):
         app.batches.create(batch_id, fine, 0)
-        app.batches.seal(batch_id, chunks=0, total=0)
+        app.batches.note_is_cut(batch_id, chunks=0, total=0)
         app.store.redis.zadd(app.store.key("closing"), {batch_id: 0})
     app.store.redis.hset(app.store.key("batch", "a-odd"), "arguments", "no json")
     app.store.redis.zadd(app.store.key("closing"), {b"\xff\xfe": 0})

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conventions.app import ConventionsApp
-from conventions.broker import consumed_queues as consumers
+from conventions.broker import consumed_queues
 from conventions.storage.redis_store import Store
 from tests.failures import failure, record
 from tests.workers import application
@@ -22,7 +22,7 @@ Run: TypeAlias = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _short_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker lives here: to wait a second for its answer takes half of the time of these tests."""
-    monkeypatch.setattr(consumers, "ASK_WITHIN", 0.1)
+    monkeypatch.setattr(consumed_queues, "ASK_WITHIN", 0.1)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def begun(app: ConventionsApp, batch_id: str = "b1", *, chunks: int | None = 4, 
     """Begin a batch, and cut it unless `chunks` is `None`; ends its messages."""
     app.batches.create(batch_id, Origin(TASK, {"path": "x"}, "u-42"), total)
     if chunks is not None:
-        app.batches.seal(batch_id, chunks=chunks, total=total or 0)
+        app.batches.note_is_cut(batch_id, chunks=chunks, total=total or 0)
     return Ending(app.store, app.batches, batch_id)
 
 
@@ -240,7 +240,7 @@ def test_watch_as_json(run: Run, commands_app: ConventionsApp, looks: Callable[.
     looks(
         lambda: ending.chunk(0, "done", 2),
         lambda: None,
-        lambda: commands_app.batches.seal("b1", chunks=2, total=4),
+        lambda: commands_app.batches.note_is_cut("b1", chunks=2, total=4),
         lambda: ending.chunk(1, "dead", 2),
         lambda: age(commands_app, 1000),
         lambda: ending.role("finish", "done"),
@@ -270,7 +270,7 @@ def test_what_stands_beside_the_bar(commands_app: ConventionsApp) -> None:
     found = words()
     assert (found["percent"], found["count"], found["rest"], found["failed"]) == ("", "1,000 done", "", "")
     assert found["speed"].endswith("/s")
-    commands_app.batches.seal("b1", chunks=3, total=4000)
+    commands_app.batches.note_is_cut("b1", chunks=3, total=4000)
     ending.chunk(1, "dead", 1000)
     found = words()
     assert (found["percent"], found["count"], found["failed"]) == ("25 %", "1,000 of 4,000", "1,000 failed")

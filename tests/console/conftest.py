@@ -90,7 +90,7 @@ def begin(app: ConventionsApp, id: str = BATCH, total: int | None = 7, *, sealed
     """Begin a batch of seven items in four chunks; ends its messages."""
     app.batches.create(id, Origin(BATCH_TASK, {"path": "/in.csv", "mail": SECRET}, "u-42"), total)
     if sealed:
-        app.batches.seal(id, chunks=4, total=total or 0)
+        app.batches.note_is_cut(id, chunks=4, total=total or 0)
     return Ending(app.store, app.batches, id)
 
 

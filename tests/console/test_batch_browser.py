@@ -115,7 +115,7 @@ def watch_the_list(app: ConventionsApp, browser: Chrome) -> None:
     wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, "[data-batch=b4]"), 30, "its row is there")
     wait_for(browser, "state", "done", "b0-0123456789")
     look(browser, "batches")
-    app.batches.seal("b2", chunks=4, total=4800)
+    app.batches.note_is_cut("b2", chunks=4, total=4800)
     wait_for(browser, "percent", "25 %", "b2")
     wait_until(lambda: width(browser, "done", "b2") == 25, 30, "the bar is drawn")
     assert is_marked(browser)

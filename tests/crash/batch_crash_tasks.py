@@ -102,7 +102,7 @@ class Storm(Diary):
         self.call(folder, "recovered", summary)
 
 
-STEPS: dict[str, Any] = {"save_cursor": Batches, "seal": Batches, "send": Bulk, "flush": Bulk, "settle": Claims}
+STEPS: dict[str, Any] = {"save_cursor": Batches, "note_is_cut": Batches, "send": Bulk, "flush": Bulk, "settle": Claims}
 
 
 class Killed(Diary, abstract=True):

@@ -45,7 +45,7 @@ ANYWHERE = [
     "count", "item 0", "item 34", f"item {PER_TURN - 1}", f"item {PER_TURN}", "end",
     "before save_cursor 1", "after save_cursor 1", "after send 1", "after flush 1", "before settle 1", "after settle 1",
     "before save_cursor 2", "after save_cursor 2", "after send 2", "after flush 2", "before settle 2", "after settle 2",
-    "before seal 3", "after seal 3", "before settle 3",
+    "before note_is_cut 3", "after note_is_cut 3", "before settle 3",
 ]  # fmt: skip
 
 # Where it is killed, what it finds then, and how many items were sent before that.
@@ -58,7 +58,7 @@ CHANGES = [
     *[(kind, "after flush 2", f"other {PER_TURN + 30}", 2 * PER_TURN) for kind in (Reread, GoneOn)],
     *[(kind, "after flush 2", f"only {PER_TURN + 30}", 2 * PER_TURN) for kind in (Reread, GoneOn)],
     *[(kind, "after flush 2", f"only {PER_TURN}", 2 * PER_TURN) for kind in (Reread, GoneOn)],
-    *[(kind, "before seal 3", f"only {2 * PER_TURN}", ITEMS) for kind in (Reread, GoneOn)],
+    *[(kind, "before note_is_cut 3", f"only {2 * PER_TURN}", ITEMS) for kind in (Reread, GoneOn)],
 ]
 
 

@@ -140,7 +140,7 @@ def test_a_limit_that_passes_while_what_follows_is_sent(installation: Installati
     module = installation.folder / "installed.py"
     # What the main process asks of its pages; the job's process goes on to try for as long as always.
     module.write_text(
-        f"from conventions.idempotency import process_pages\n\nprocess_pages.SETTLE_FOR = 1\n{module.read_text()}"
+        f"from conventions.idempotency import shared_memory\n\nshared_memory.SETTLE_FOR = 1\n{module.read_text()}"
     )
     (installation.folder / "down").touch()
     with installation.worker("-c", "1"):

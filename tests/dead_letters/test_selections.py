@@ -12,9 +12,8 @@ from sqlalchemy.exc import InvalidRequestError
 
 from conventions.app import ConventionsApp
 from conventions.core.errors import SelectionChanged
-from conventions.dead_letters import discard_letters, redrive_rows
+from conventions.dead_letters import discard_letters, redrive_rows, redrive_selection
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_selection as selected
 from conventions.dead_letters.discard_letters import NAMED_AT_MOST
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import CANARY_AT_MOST, RATES, RedriveOrder
@@ -74,7 +73,7 @@ def test_what_was_seen_stays_what_it_was(database: Database, monkeypatch: pytest
         number, seen = dead_letters.seen(session, which)
     assert (number, Filter.of(seen.words()), seen.open, seen.name) == (2, seen, which, which.name)
     monkeypatch.setattr(dead_letters, "utc_now", lambda: counted_at + timedelta(minutes=2))
-    monkeypatch.setattr(selected, "utc_now", lambda: counted_at + timedelta(minutes=2))
+    monkeypatch.setattr(redrive_selection, "utc_now", lambda: counted_at + timedelta(minutes=2))
     record(database, failure("late", at=server))
     with database.session() as session:
         assert dead_letters.newer(session, seen) == (0 if which.ids else 1)

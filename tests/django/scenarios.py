@@ -392,11 +392,11 @@ def what_is_sent_on_commit_is_a_row_of_its_transaction():
 
 def a_row_of_django_is_sent_by_the_relay():
     """As one of SQLAlchemy is, with its moments."""
-    from conventions.outbox import wake_relay as nudge
+    from conventions.outbox import wake_relay
     from conventions.outbox.relay import Relay
     from conventions.outbox.wake_relay import wait_for_nudge
 
-    nudge.WITHIN = 10.0  # a busy machine
+    wake_relay.WITHIN = 10.0  # a busy machine
     app.import_packages()
     Relay(app, lambda: True).send_part()
     before = app.broker.sizes("immediate")

@@ -20,7 +20,7 @@ from conventions.broker.delivery import Delivery
 from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, every
 from conventions.core.errors import PurgeStopped
-from conventions.execution import change_waiting as change_selected
+from conventions.execution import change_waiting
 from conventions.execution.change_waiting import Outcome, cancel_selected, move_selected
 from conventions.execution.waiting_selection import Selection, found
 from conventions.jobs.job import Job
@@ -195,7 +195,7 @@ def test_one_that_moves_meanwhile_is_left_to_who_took_it(app: ConventionsApp, mo
             taken.extend(app.broker.reserve(["mail"], 2))
         return seen
 
-    monkeypatch.setattr(change_selected, "look", look)
+    monkeypatch.setattr(change_waiting, "look", look)
     done = move_selected(app, MAIL, "other", "u", "x")
     assert (done.total, done.left) == (3, 0)
     assert waiting(app, "other") == ids[2:]

@@ -168,7 +168,7 @@ def test_a_purged_chunk_joins_its_batch(app: ConventionsApp) -> None:
     """As failed, so that the batch can finish, whose finish is not purged with the rest."""
     origin = Origin(Numbers.name, {"n": 4}, "system")
     app.batches.create("b", origin, 4)
-    app.batches.seal("b", chunks=2, total=4)
+    app.batches.note_is_cut("b", chunks=2, total=4)
     for index in (0, 1):
         kwargs = {"batch_id": "b", "chunk_index": index, "total_chunks": 2, "items": [1, 2], "arguments": {"n": 4}}
         Numbers.chunk_task.apply_async(kwargs=kwargs, task_id=chunk_id("b", index))

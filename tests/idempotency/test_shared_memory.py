@@ -11,7 +11,7 @@ import pytest
 
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.process_ends import UNKNOWN, Ends, has_ended, memory_kills
-from conventions.idempotency import shared_memory as process_pages
+from conventions.idempotency import shared_memory
 from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.lease_keepers import PageKeeper
 from conventions.idempotency.shared_memory import CLAIM, PROGRESS_AT, SIZE, TOKEN, Look, Page, Pages
@@ -183,7 +183,7 @@ def test_progress_is_written_in_place(pages: Pages) -> None:
     (after,) = pages.look()
     assert after.progress_at > before.progress_at
     assert after == before._replace(progress_at=after.progress_at)
-    assert process_pages.MOMENT.unpack_from(memory, PROGRESS_AT) == (after.progress_at,)
+    assert shared_memory.MOMENT.unpack_from(memory, PROGRESS_AT) == (after.progress_at,)
 
 
 @pytest.mark.parametrize(

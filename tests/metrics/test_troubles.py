@@ -52,7 +52,7 @@ def test_a_batch_that_stands_still(app: ConventionsApp) -> None:
     app.batches.cancel("b2")
     assert found(app, "batch stalled") == []
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=120), tick=True):
-        app.batches.seal("b1", chunks=1, total=7)
+        app.batches.note_is_cut("b1", chunks=1, total=7)
         assert found(app, "batch stalled") == ["/batches/b1"]
 
 

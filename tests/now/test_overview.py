@@ -23,7 +23,7 @@ from conventions.metrics.queue_length_history import Depth, Depths
 from conventions.metrics.read_counts import Counts
 from conventions.metrics.state_now import Levels, QueueNow
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
-from conventions.now import queue_flow as flows
+from conventions.now import queue_flow
 from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
 from conventions.now.queue_flow import Flow, Minutes, flows_of
@@ -52,7 +52,7 @@ class Mail(ImmediateTask):
 def one_minute(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """No minute passes during a test, and the pace is that of the full ones."""
     minute = Counts(app.store).this_minute()
-    monkeypatch.setattr(flows, "OF_PRESENT", 1e9)
+    monkeypatch.setattr(queue_flow, "OF_PRESENT", 1e9)
     monkeypatch.setattr(Counts, "this_minute", lambda _: minute)
 
 
@@ -114,7 +114,7 @@ def test_a_pace_that_has_just_changed(
     monkeypatch: pytest.MonkeyPatch, passed: float, level: QueueLevel, empty_in: float | None
 ) -> None:
     """As workers are started: the present minute says when the queue is empty, once it is old enough."""
-    monkeypatch.setattr(flows, "OF_PRESENT", 20.0)
+    monkeypatch.setattr(queue_flow, "OF_PRESENT", 20.0)
     depths = {7: {"mail": Depth(1002, 0)}, 9: {"mail": Depth(1000, 0)}}
     levels = Levels(datetime.now(UTC), queues={"mail": QueueNow("mail", level, None, 1)})
     (found,) = flows_of(Minutes({}, depths, {}, 10, passed), levels, ()).values()

@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, Priority
 from conventions.app import ConventionsApp
-from conventions.outbox import many_rows as together
-from conventions.outbox import relay
+from conventions.outbox import many_rows, relay
 from conventions.outbox.relay import Relay
 from conventions.sending.templates import Templates
 from conventions.storage.tables import OutboxRow
@@ -126,7 +125,7 @@ def test_a_later_go_that_is_not_taken(app: ConventionsApp, monkeypatch: pytest.M
     """The earlier ones are sent and deleted; those that are left are tried one by one."""
     monkeypatch.setattr(Templates, "fit", lambda *_: True)  # also where another test has left a receiver of a signal
     ids, taken = write(app, 4), app.broker.publish
-    monkeypatch.setattr(together, "BYTES_AT_ONCE", 1)  # each is a go
+    monkeypatch.setattr(many_rows, "BYTES_AT_ONCE", 1)  # each is a go
     goes = list[Any]()
 
     def publish(publications: Any) -> list[str]:

@@ -17,8 +17,7 @@ from sqlalchemy import text
 
 from conventions.core.audit_keys import AuditKeys
 from conventions.core.lease_timings import USUAL
-from conventions.proof import chain
-from conventions.proof import signed_heads as heads
+from conventions.proof import chain, signed_heads
 from conventions.recording.audit_sealer import AuditSealer, kept_heads
 from conventions.records.accept_lost_heads import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry
@@ -53,7 +52,7 @@ def test_a_round(sealer: AuditSealer, store: Store, database: Database, caplog: 
     assert told == {name: one.head for name, one in found.items()}
     assert 0 < store.redis.ttl(store.key("audit", "heads")) <= 90 * 86400
     lines = [record.getMessage() for record in caplog.records if "audit head" in record.getMessage()]
-    assert [head for line in lines for head in heads.find(line)] == [told["executions"], told["actions"]]
+    assert [head for line in lines for head in signed_heads.find(line)] == [told["executions"], told["actions"]]
     assert fault(database, *told.values()) is None
 
 

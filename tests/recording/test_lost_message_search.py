@@ -114,7 +114,7 @@ def batch(app: ConventionsApp, sealed: int = 0) -> list[str]:
         kwargs = {"batch_id": "b", "chunk_index": index, "total_chunks": sealed, "items": [1], "arguments": {"n": 5}}
         Halves.chunk_task.apply_async(kwargs=kwargs, task_id=id_)
     if sealed:
-        app.batches.seal("b", chunks=sealed, total=5)
+        app.batches.note_is_cut("b", chunks=sealed, total=5)
     return ids
 
 

@@ -74,7 +74,7 @@ def test_a_batch_has_the_outcome_of_the_batch(app: ConventionsApp, store: Store)
         store.redis.hset(store.key("batch", "b"), "state", state)
         assert words(app, "b") == [word]
     store.redis.hset(store.key("batch", "b"), "state", "running")
-    app.batches.seal("b", chunks=2, total=4)
+    app.batches.note_is_cut("b", chunks=2, total=4)
     ending = Ending(store, app.batches, "b")
     ending.chunk(0, "done", 2)
     ending.chunk(1, "dead", 2)

@@ -2,6 +2,7 @@
 
 from conventions import BatchTask, ImmediateTask, LongRunningTask, ScheduledTask, create_app
 from conventions.batches.application import BatchApplication
+from conventions.batches.run_chunk_and_finish import ChunkOrFinishTask
 from conventions.batches.splittable_task import SplittableTask
 from conventions.execution.runnable_task import RunnableTask
 from conventions.fast_lane.traced_task import TracedTask
@@ -13,6 +14,7 @@ sent: list[type[SendableTask]] = [ImmediateTask, ScheduledTask, LongRunningTask,
 run: list[type[RunnableTask]] = [ImmediateTask, ScheduledTask, LongRunningTask, BatchTask]
 traced: list[type[TracedTask]] = [ImmediateTask, ScheduledTask, LongRunningTask, BatchTask]
 split: type[SplittableTask] = BatchTask
+part: type[ChunkOrFinishTask] = BatchTask
 
 sender: SendingApplication = create_app("typed")
 worker: WorkerApplication = create_app("typed")

@@ -13,7 +13,7 @@ from tests.support import patient
 
 FIRST_JOB = """
 import os, sys
-from conventions.worker.preloading import Preloading
+from conventions.worker.preloading import SCRIPTS, Preloading
 from conventions.storage.redis_store import Store
 
 {preload}
@@ -28,7 +28,7 @@ def hear(event, args):
 
 store = Store({url!r}, "t")
 sys.addaudithook(hear)
-for name in ("claim", "settle", "start", "succeed", "recorded", "renew"):
+for name in SCRIPTS:
     store.script(name)
 "sms.example".encode("idna")
 os._exit(len(found))

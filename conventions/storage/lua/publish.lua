@@ -74,7 +74,7 @@ local function publish(queue, priority, wait, generation, lifetime, first, last)
   for i = first, last, 3 do
     local tag = free_tag(ARGV[i], ARGV[i + 2], generation, due)
     tags[#tags + 1] = tag or ''
-    if tag and tag ~= ARGV[i] then call('SET', P .. 'copy:' .. ARGV[i], tag, 'PX', 2592000000) end -- for `message`
+    if tag and tag ~= ARGV[i] then call('SET', P .. 'copy:' .. ARGV[i], tag, 'PX', 2592000000) end -- for `find_message`
     if tag then
       digests[tag], score = ARGV[i + 2], score + 1
       local stands = integer(score)

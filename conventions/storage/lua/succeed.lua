@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Record that a job of a group has succeeded, as `settle` would. The worker holds its message until the group has ended: see
--- `recorded`. This script runs once for each short job. So the usual case comes first, before the shared parts: the server
+-- `short_outcomes_recorded`. This script runs once for each short job. So the usual case comes first, before the shared parts: the server
 -- creates their functions again at each call.
 -- KEYS: prefix
 -- ARGV: claim, token, result as JSON, event as JSON, claim and token of the next job, or '' and ''

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Take, keep or give up the lead of the recorders, even when memory is full, since recording frees memory.
+-- Take, keep or give up the lead of the recorders, or of those who judge alerts, even when memory is full, since recording frees memory.
 -- KEYS: the lead
 -- ARGV: who asks, milliseconds for which the lead lasts (0: give it up)
 -- Returns 1 when the one who asks leads now, else 0
