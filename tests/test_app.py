@@ -17,6 +17,7 @@ from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Sett
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
+from conventions.idempotency.lease_keepers import PageKeeper
 from conventions.stack.folder import Stack
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
 from tests.workers import application, forget, messages, remembering_current
@@ -183,7 +184,7 @@ def test_all_parts_keep_the_timings_of_the_lease() -> None:
         assert app.claims.lease == timings.lease
         assert app.broker._visibility == timings.visibility * 1000
         assert app.in_flight._timings is timings
-        assert app.in_flight._keeper is not None
+        assert isinstance(app.in_flight._keeper, PageKeeper)
         assert {app.in_flight._keeper.every, app.lease_keeper._rounds._every} == {timings.renew_every}
         assert app.conf.redbeat_lock_timeout == timings.beat_lock
         app.be_patient()

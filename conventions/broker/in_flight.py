@@ -41,15 +41,11 @@ class Keeper(Protocol):
     """Renews the claims of the jobs in other processes of this worker; see `PageKeeper`."""
 
     @property
-    def every(self) -> float:
-        """Seconds between two renewals."""
-
-    @property
     def next_at(self) -> float:
         """When it is time to renew, by the monotonic clock."""
 
     def begin(self) -> None:
-        """The thread begins: the first renewal is `every` from now."""
+        """The thread begins: the first renewal is not due at once."""
 
     def renew_if_due(self) -> None:
         """Renew all leases that should go on, if it is time. Never raises."""

@@ -1,9 +1,9 @@
 """The page of the audit: executions and actions, newest first, with a filter, and both as files to keep (R22)."""
 
 import json
-from collections.abc import Callable, Collection, Iterable
-from datetime import tzinfo
+from collections.abc import Callable, Collection, Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,7 @@ from conventions.console.guard import ROLE
 from conventions.console.page import Page
 from conventions.core.csv_text import csv_line
 from conventions.records.audit_filter import AuditFilter
-from conventions.records.audit_listing import FIELDS, PAGE, AuditLine, Position, left_out_text, listing
+from conventions.records.audit_listing import FIELDS, PAGE, AuditLine, Position, left_out_text, left_out_values, listing
 from conventions.storage.database import utc_now
 
 ROWS = 50
@@ -25,7 +25,7 @@ KNOWN_PARAMETERS = {*FILTERS, "after", "as"}
 BYTE_ORDER_MARK = "\ufeff"  # without it some spreadsheets take UTF-8 for something else
 STOPS = ("cancel", "control revoke", "control terminate", "flower task revoke")  # actions whose target is a message
 
-Write = Callable[[Iterable[AuditLine], tzinfo], str]
+Write = Callable[[Iterable[Mapping[str, Any]]], str]
 
 
 class AuditPage(Page):
@@ -67,9 +67,7 @@ class AuditPage(Page):
             raise ValueError(f"there is no form {form[:40]!r}; there are {', '.join(FILES)}")
         return AuditQuery.read(self.parameters, utc_now(), self.zone), read_position(self.parameter("after"))
 
-    def _find(
-        self, which: AuditFilter, limit: int, after: Position | None, left_out: set[str] | None = None
-    ) -> list[AuditLine]:
+    def _find(self, which: AuditFilter, limit: int, after: Position | None, left_out: set[str]) -> list[AuditLine]:
         with self.reading() as session:
             return listing(session, which, limit, after, left_out)
 
@@ -120,18 +118,22 @@ class AuditPage(Page):
                 that nobody takes a part for the whole.
         """
         head, write, join, tail = FILES[form]
-        text, after = await self.in_thread(self._part, which, None, write)
+        left_out: set[str] = set()
+        text, after = await self.in_thread(self._part, which, None, write, left_out)
         stamp = utc_now().astimezone(self.zone).strftime("%Y%m%d-%H%M%S")
         self.set_header("Content-Type", f"{'text/csv' if form == 'csv' else 'application/json'}; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="audit-{stamp}.{form}"')
         self.write(head + text)
+        has_rows = bool(text)
         try:
             await self.flush()
             while after is not None:
-                text, after = await self.in_thread(self._part, which, after, write)
+                text, after = await self.in_thread(self._part, which, after, write, left_out)
                 if text:
                     self.write(join + text)
                     await self.flush()
+            if left_out:
+                self.write((join if has_rows else "") + write(left_out_values(left_out)))
         except StreamClosedError:  # the visitor has gone
             return
         except Exception:
@@ -139,18 +141,20 @@ class AuditPage(Page):
             raise
         await self.finish(tail)
 
-    def _part(self, which: AuditFilter, after: Position | None, write: Write) -> tuple[str, Position | None]:
+    def _part(
+        self, which: AuditFilter, after: Position | None, write: Write, left_out: set[str]
+    ) -> tuple[str, Position | None]:
         """A part of a file, and the position after which the next one begins; `None` after the last one."""
-        lines = self._find(which, PAGE, after)
-        return write(lines, self.zone), lines[-1].position if len(lines) == PAGE else None
+        lines = self._find(which, PAGE, after, left_out)
+        return write(line.values(self.zone) for line in lines), lines[-1].position if len(lines) == PAGE else None
 
 
-def _as_csv(lines: Iterable[AuditLine], zone: tzinfo) -> str:
-    return "".join(csv_line(line.values(zone).values()) for line in lines)
+def _as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(csv_line(row.values()) for row in rows)
 
 
-def _as_json(lines: Iterable[AuditLine], zone: tzinfo) -> str:
-    return ",\n".join(json.dumps(line.values(zone)) for line in lines)
+def _as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    return ",\n".join(map(json.dumps, rows))
 
 
 FILES: dict[str, tuple[str, Write, str, str]] = {

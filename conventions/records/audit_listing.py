@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 from conventions.core.error_text import cut
 from conventions.core.errors import BusinessError
 from conventions.core.sealed_mark import for_people
-from conventions.proof.unreadable_rows import is_unreadable
+from conventions.proof.unreadable_rows import is_unreadable, readable
 from conventions.proof.waiting_rows import SEEN
 from conventions.records.audit_filter import AuditFilter
 from conventions.storage.database import Database
@@ -159,8 +159,17 @@ def pages(
 
 def left_out_text(rows: Collection[str]) -> str:
     """Which rows a listing has left out, since nobody can read them."""
-    count = f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}"
-    return f"{count} cannot be read, since somebody has written {'it' if len(rows) == 1 else 'them'} so, and {'is' if len(rows) == 1 else 'are'} left out: {min(rows)}{' and others' if len(rows) > 1 else ''}"
+    if len(rows) == 1:
+        return f"row {min(rows)} cannot be read, since somebody has written it so, and is left out"
+    return (
+        f"{len(rows):,} rows cannot be read, since somebody has written them so, and are left out, such as {min(rows)}"
+    )
+
+
+def left_out_values(rows: Collection[str]) -> Iterator[dict[str, Any]]:
+    """A row of a file, with its fields, for each row that a listing has left out: nobody takes a part for the whole."""
+    for one in sorted(rows):
+        yield dict.fromkeys(FIELDS) | {"error_message": f"row {one} cannot be read: see `audit verify`"}
 
 
 def task_names(session: Session, part: str) -> Sequence[str]:
@@ -199,7 +208,7 @@ def _executions(
     conditions += _within(row.ended_at, row.id, "execution", which, after)
     query = select(row).where(*conditions).order_by(row.ended_at.desc(), row.id.desc()).limit(limit)
     query = query.options(defer(row.traceback, raiseload=True))
-    return [_of_execution(one) for one in _readable(session, query, row.id, left_out)]
+    return [_of_execution(one) for one in _readable(session, query, row, left_out)]
 
 
 def _actions(
@@ -216,42 +225,36 @@ def _actions(
         conditions.append(or_(row.action == action, row.action.startswith(f"{action} ", autoescape=True)))
     conditions += _within(row.at, row.id, "action", which, after)
     query = select(row).where(*conditions).order_by(row.at.desc(), row.id.desc()).limit(limit)
-    return [_of_action(one) for one in _readable(session, query, row.id, left_out)]
+    return [_of_action(one) for one in _readable(session, query, row, left_out)]
 
 
-def _readable(session: Session, query: Select[R], id_: InstrumentedAttribute[str], left_out: set[str]) -> Sequence[R]:
+def _readable(
+    session: Session, query: Select[R], row: type[ExecutionRow | AuditRow], left_out: set[str]
+) -> Sequence[R]:
     """The rows of a query that can be read; others take the places of those that cannot."""
     while True:
-        good = query.where(id_.not_in(left_out)) if left_out else query
+        good = query.where(row.id.not_in(left_out)) if left_out else query
         try:
             return session.scalars(good).all()
         except Exception as error:
             if not is_unreadable(error):
                 raise
-        session.expunge_all()  # what was read before the row that could not be
-        bad = [
-            one for one in session.scalars(good.with_only_columns(id_)).all() if not _can_read(session, query, id_, one)
-        ]
-        logger.warning(
-            "%d rows of the audit cannot be read, and are left out of a list, such as %s: see `audit verify`",
-            len(bad),
-            bad[:1],
-        )
-        left_out.update(bad)
-        if not bad or len(left_out) > MOST_LEFT_OUT:
-            raise BusinessError(
-                f"{len(left_out)} rows of the audit cannot be read, since somebody has written them so: see `audit verify`"
-            )
+            session.expunge_all()  # what was read before the row that could not be
+            bad = _unreadable(session, row, session.scalars(good.with_only_columns(row.id)).all())
+            if not bad:
+                raise
+            left_out |= bad
+            logger.warning("the audit: %s; see `audit verify`", left_out_text(bad))
+            if len(left_out) > MOST_LEFT_OUT:
+                raise BusinessError(
+                    f"more than {MOST_LEFT_OUT} rows of the audit cannot be read: see `audit verify`"
+                ) from error
 
 
-def _can_read(session: Session, query: Select[R], id_: InstrumentedAttribute[str], one: str) -> bool:
-    try:
-        session.scalars(query.where(id_ == one)).all()
-    except Exception as error:
-        if not is_unreadable(error):
-            raise
-        return False
-    return True
+def _unreadable(session: Session, row: type[ExecutionRow | AuditRow], ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    readable(session, row.metadata.tables[row.__tablename__], ids, lambda id_, _: found.add(id_))
+    return found
 
 
 def _within(

@@ -78,7 +78,7 @@ def erase(
         believed: whose rows that wait are.
 
     Raises:
-        BusinessError: nothing was changed: the actor is no person, or has open dead letters; or a row is not as it was sealed.
+        BusinessError: nothing was changed: the actor is no person, or has open dead letters; or a row is not as it was sealed, or cannot be read.
         SQLAlchemyError: the rest is not changed.
         ConfigurationError: see `Chain`.
     """

@@ -152,6 +152,17 @@ def test_csv_has_every_row(run: Run, commands_app: ConventionsApp) -> None:
     assert len(run(audit, "list", "--csv", "--limit", "3").stdout.splitlines()) == 4
 
 
+def test_a_row_that_nobody_can_read(run: Run, commands_app: ConventionsApp, incident: datetime) -> None:
+    """The others are shown, and the error output says which one is not."""
+    assert incident
+    with commands_app.database.session() as session:
+        session.connection().exec_driver_sql("UPDATE conventions_audit SET before = '{' WHERE target = 'nightly'")
+    for form in ("--json", "--csv"):
+        found = run(audit, "list", form)
+        assert ("nightly" in found.stdout, found.stdout.count("m1"), found.exit_code) == (False, 3, 0)
+        assert "cannot be read, since somebody has written it so, and is left out: see `audit verify`" in found.stderr
+
+
 def test_no_row_steers_a_terminal_or_a_spreadsheet(run: Run, commands_app: ConventionsApp) -> None:
     """Whoever has written it."""
     evil = "\x1b]0;owned\x07"

@@ -231,6 +231,29 @@ def test_the_files(operator: User, shop_app: ConventionsApp) -> None:
     assert operator.get("/audit", **{"as": "csv", "since": "soon"}).status_code == 400
 
 
+def test_a_row_that_nobody_can_read(operator: User, shop_app: ConventionsApp) -> None:
+    """The page leaves it out and says so, and so does each file, in a row of its own."""
+    with shop_app.database.session() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE conventions_executions SET started_at = 'soon' WHERE id = (SELECT MIN(id) FROM conventions_executions)"
+        )
+    page = operator.get("/audit").text
+    assert (len(kinds(page)), "cannot be read, since somebody has written it so" in page) == (EVERY - 1, True)
+    *rows, last = json.loads(operator.get("/audit", **{"as": "json"}).content)
+    assert (len(rows), last["of"], "cannot be read: see `audit verify`" in last["error_message"]) == (
+        EVERY - 1,
+        None,
+        True,
+    )
+    text = operator.get("/audit", **{"as": "csv"}).content.decode("utf-8-sig")
+    *_, last = csv.DictReader(io.StringIO(text))
+    assert (last["actor"], "cannot be read: see `audit verify`" in last["error_message"]) == ("", True)
+    with shop_app.database.session() as session:
+        session.connection().exec_driver_sql("UPDATE conventions_executions SET started_at = 'soon'")
+    (alone, *_) = json.loads(operator.get("/audit", **{"as": "json"}).content)
+    assert "cannot be read" in alone["error_message"]
+
+
 def fill(app: ConventionsApp, number: int, message: str) -> None:
     """Many executions."""
     row = {"generation": 0, "attempt": 1, "kind": "dead", "actor": "u-1", "queue": "q", "fence": 0, "error": "E"}

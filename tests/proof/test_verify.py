@@ -10,13 +10,13 @@ import pytest
 from conventions.core.errors import BusinessError
 from conventions.proof import chain, chain_ends
 from conventions.proof import verify as verify_module
-from conventions.proof.proven_tables import TABLES
+from conventions.proof.proven_tables import FORM, TABLES
 from conventions.proof.signed_heads import Head
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.delete_old_rows import purge
 from conventions.records.erase_actor import erase
 from conventions.storage.database import Database, utc_now
-from conventions.storage.tables import SegmentRow
+from conventions.storage.tables import Base, SegmentRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.proof.proven import KEYS, LONG_AGO, SIGNED, act, acts, attack, executions, fault, reports, seal, write
 
@@ -79,7 +79,8 @@ EDITS = {
 
 @pytest.mark.parametrize("table", EDITS)
 def test_an_edited_row_is_named(audited: Database, table: str) -> None:
-    """Each column counts."""
+    """Each column counts: one that is new has an edit here, too."""
+    assert {*EDITS[table], "number"} >= set(Base.metadata.tables[table].columns.keys()) - {"code"}
     attack(audited, f"CREATE TABLE sealed AS SELECT * FROM {table} WHERE number = 4")
     for column, value in EDITS[table].items():
         attack(audited, f"UPDATE {table} SET {column} = {value} WHERE number = 4")
@@ -186,7 +187,7 @@ def test_the_row_of_an_action_that_was_changed_before_it_was_sealed(audited: Dat
 SEGMENTS = "conventions_audit_segments"
 CHANGES = (
     "hash = previous", "previous = hash", "last = last - 1", "first = first + 1", "code = 'AAAAAAAAAAAAAAAAAAAAAAAA'", "opened_at = first_at",
-    "first_at = opened_at", "last_at = first_at", "form = 2", "key = 'other'", "number = 9", "chain = 'others'",
+    "first_at = opened_at", "last_at = first_at", f"form = {FORM + 1}", "key = 'other'", "number = 9", "chain = 'others'",
 )  # fmt: skip
 
 
@@ -343,20 +344,20 @@ def test_a_row_that_waits_without_a_signature(audited: Database) -> None:
 
 def test_a_column_of_a_later_form(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of before are verified without it. A segment of its own has rows with it, and a recorder of the release before adds none to that."""
-    monkeypatch.setitem(vars(TABLES[0]), "later", {"worker": 2})
+    monkeypatch.setitem(vars(TABLES[0]), "later", {**TABLES[0].later, "worker": FORM + 1})
     monkeypatch.setitem(vars(TABLES[0]), "_of_form", {})
-    monkeypatch.setattr(verify_module, "FORM", 2)
+    monkeypatch.setattr(verify_module, "FORM", FORM + 1)
     write(database, *executions(1, 3))
-    monkeypatch.setattr(chain, "FORM", 2)  # of the recorder
+    monkeypatch.setattr(chain, "FORM", FORM + 1)  # of the recorder
     write(database, *executions(4, 3))
     assert (fault(database), reports(database)["executions"].segments) == (None, 2)
     attack(database, f"UPDATE {EXECUTIONS} SET worker = 'w2' WHERE number = 2")
-    assert fault(database) is None, "form 1 does not cover it"
+    assert fault(database) is None, "the form of before does not cover it"
     attack(database, f"UPDATE {EXECUTIONS} SET worker = 'w2' WHERE number = 5")
     found = fault(database)
     assert found is not None
     assert found.row == id_of(database, 5)
-    monkeypatch.setattr(chain, "FORM", 1)
+    monkeypatch.setattr(chain, "FORM", FORM)
     write(database, *executions(7, 2))
     assert reports(database)["executions"].waiting == 2
 
