@@ -27,6 +27,9 @@ QUEUE = "immediate"
 POOLS = ("prefork", "threads", "solo")
 TURNS = 5  # in one of which a busy machine lets jobs be as short as they are
 WARM = 6  # jobs in a group, from which on a worker counts as one that knows that they are short
+WARMED_UP = (
+    90  # seconds: a job that waits for a processor or for a disk looks long, and each turn waits for the recorder
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,10 @@ class Lane:
             self.wait_until_done()
             return max(sizes(notes(folder)[before:]).values(), default=0) >= WARM or task.fast_lane is False
 
-        wait_until(is_warm, 30, "the worker groups them")
+        try:
+            wait_until(is_warm, WARMED_UP, "the worker groups them")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.worker.output[-5000:]}") from error
 
     @contextmanager
     def paused(self) -> Iterator[None]:
