@@ -141,14 +141,25 @@ class SignedText:
     def __init__(self, headers: Mapping[str, Any], content_type: Any, content_encoding: Any) -> None:
         get = headers.get
         self._headers, self._names = headers, get(SIGNED) or ()
-        self._head = _head(
-            _text_of(get("task")), _text_of(content_type), _text_of(content_encoding), _text_of(get("expires")), _limits(get("timelimit")),
-            _text_of(get("group")), _text_of(get("group_index")), _text_of(get(SCHEDULE)),
+        limits, expires = get("timelimit"), get("expires")
+        parts = (
+            tuple(limits) if type(limits) is list else limits, get("task"), content_type, content_encoding,
+            None if expires is None else _text_of(expires),  # two moments that are equal may have two texts
+            get("group"), get("group_index"), get(SCHEDULE),
         )  # fmt: skip
+        try:
+            self._head = _head(*parts)
+        except TypeError:  # one of them has no hash, as a list has none
+            self._head = _head.__wrapped__(*parts)
 
     def of_headers(self, headers: Mapping[str, Any]) -> str:
         """All but the body, of a message that has these headers in the place of those of the first one."""
-        *values, generation, batch = [headers[name] if name in headers else self._headers.get(name) for name in OWN]
+        values: list[Any] = (
+            [*map(headers.get, OWN)]
+            if headers is self._headers
+            else [headers[name] if name in headers else self._headers.get(name) for name in OWN]
+        )
+        *values, generation, batch = values
         values.append(None if type(generation) is int and not generation else generation)
         values.append(None if batch is None else _json(batch))
         callers = [[name, headers[name] if name in headers else self._headers.get(name)] for name in self._names]
@@ -212,10 +223,11 @@ def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str
     return {**headers, **(delivery.get("sent") or {})}
 
 
-@functools.lru_cache(maxsize=1024)
-def _head(*texts: str) -> str:
+@functools.lru_cache(maxsize=1024, typed=True)  # typed: 1 and True are not signed as one
+def _head(limits: Any, *others: Any) -> str:
     """The parts that nearly all messages of a task have in common, kept: to write them anew took a third of a signature."""
-    return _parts(VERSION, *texts)
+    task, content_type, content_encoding, expires, *place = others
+    return _parts(VERSION, task, content_type, content_encoding, expires, _limits(limits), *place)
 
 
 def _parts(*values: Any) -> str:

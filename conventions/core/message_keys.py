@@ -4,12 +4,12 @@ The first key signs, and each of them verifies. So a new key goes to all process
 taken away when no message that it has signed waits any more.
 """
 
-import hmac
 from binascii import b2a_base64
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Self
 
+from conventions.core.mac import Mac
 from conventions.core.named_keys import NAME, parse_keys
 
 MAC = 18  # bytes that are kept of a digest of 32: at least half of it, see RFC 2104, section 5; 24 characters
@@ -24,8 +24,7 @@ class MessageKeys:
     """
 
     def __init__(self, keys: dict[str, bytes]) -> None:
-        # A copy of a hash that has read the key already takes less than a new one.
-        self._begun = {name: hmac.new(key, digestmod="sha256") for name, key in keys.items()}
+        self._macs = {name: Mac(key) for name, key in keys.items()}
         self.signs_with = next(iter(keys))
 
     @classmethod
@@ -34,16 +33,14 @@ class MessageKeys:
         return cls(parse_keys(text))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._begun)
+        return iter(self._macs)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._begun
+        return name in self._macs
 
     def mac(self, data: bytes, name: str = "") -> str:
         """The code of data under a key, 24 characters; by default under that which signs. Raises: KeyError."""
-        begun = self._begun[name or self.signs_with].copy()
-        begun.update(data)
-        return b2a_base64(begun.digest()[:MAC], newline=False).decode()
+        return b2a_base64(self._macs[name or self.signs_with].of(data)[:MAC], newline=False).decode()
 
 
 def parse_revoked(text: str | None) -> dict[str, datetime]:

@@ -7,10 +7,10 @@ While it changes there are two keys: each message carries both names, and `same_
 of a key stands for names as tasks that are not sealed have them.
 """
 
-import hmac
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from conventions.core.mac import Mac
 from conventions.core.named_keys import parse_name_keys
 
 LONG = 16  # bytes of a name; it is as long as a plain one
@@ -36,7 +36,7 @@ class NameKeys:
     """
 
     def __init__(self, keys: Mapping[str, bytes | None]) -> None:
-        self._keys = tuple(keys.values())
+        self._macs = tuple(None if key is None else Mac(key) for key in keys.values())
 
     @classmethod
     def parse(cls, text: str) -> "NameKeys":
@@ -46,16 +46,14 @@ class NameKeys:
     def of(self, plain: Names) -> list[Names]:
         """The names of a job, the first one to be used; `plain`: as tasks that are not sealed have them."""
         return [
-            plain if key is None else Names(_named(key, b"key", plain.key), _named(key, b"fp", plain.fingerprint))
-            for key in self._keys
+            plain if mac is None else Names(_named(mac, b"key", plain.key), _named(mac, b"fp", plain.fingerprint))
+            for mac in self._macs
         ]
 
     def codes(self, name: str, value: str) -> list[str]:
         """Codes of the value of an argument, by which a job is found, that of the key which names first; `value`: as JSON."""
-        return [_named(key, b"search", f"{name}\0{value}") for key in self._keys if key is not None]
+        return [_named(mac, b"search", f"{name}\0{value}") for mac in self._macs if mac is not None]
 
 
-def _named(key: bytes, what: bytes, text: str) -> str:
-    return hmac.digest(key, b"conventions name 1 %b\0%b" % (what, text.encode(errors="surrogatepass")), "sha256")[
-        :LONG
-    ].hex()
+def _named(mac: Mac, what: bytes, text: str) -> str:
+    return mac.of(b"conventions name 1 %b\0%b" % (what, text.encode(errors="surrogatepass")))[:LONG].hex()

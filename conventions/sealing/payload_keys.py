@@ -6,7 +6,6 @@ One key may seal 2^32 texts with random nonces (NIST SP 800-38D, section 8.3). A
 HKDF-SHA256 (RFC 5869) of the key and 16 random bytes, which stand before what it has sealed.
 """
 
-import hmac
 from collections.abc import Iterator, Mapping
 from os import urandom
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from conventions.core.error_text import without_values
 from conventions.core.errors import CannotOpen, ConfigurationError
 from conventions.core.extras import how_to_install
+from conventions.core.mac import Mac
 from conventions.core.named_keys import parse_keys
 
 if TYPE_CHECKING:  # an extra, which only those need who seal
@@ -36,6 +36,7 @@ class PayloadKeys:
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._keys = dict(keys)
         self.seals_with = next(iter(keys))
+        self._same = Mac(keys[self.seals_with])
         self._made: dict[bytes, AESGCM] = {}  # by the head of what they have sealed
         self._own: tuple[bytes, AESGCM] | None = None  # as one value: threads share it
         self._left = 0
@@ -63,19 +64,23 @@ class PayloadKeys:
 
     def same(self, text: bytes) -> str:
         """A code of a text, the same each time: two sealed messages with one of them hold the same. Nobody guesses the text back without the key."""
-        return hmac.digest(self._keys[self.seals_with], SAME + text, "sha256").hex()[:32]
+        return self._same.of(SAME + text).hex()[:32]
 
     def open(self, sealed: bytes, bound_to: bytes) -> bytes:
         """The text. Raises: CannotOpen: its key is not here, it is no sealed text, it was altered, or it was bound to something else."""
-        name = key_of(sealed)
-        if name not in self._keys:
-            raise cannot_open(f"it is sealed with the key {name!r}, which is not here" if name else NOT_SEALED)
-        at = 2 + len(name) + SALT
-        head = sealed[:at]
-        made = self._made.get(head)
-        if made is None:
-            made = self._remember(head, name)
-        return _opened(made, sealed[at : at + NONCE], sealed[at + NONCE :], bound_to)
+        at = 2 + sealed[1] + SALT if len(sealed) > 1 else 0
+        made = self._made.get(sealed[:at]) if len(sealed) >= at + NONCE + TAG else None
+        if made is None:  # the first text of its process
+            name = key_of(sealed)
+            if name not in self._keys:
+                raise cannot_open(f"it is sealed with the key {name!r}, which is not here" if name else NOT_SEALED)
+            made = self._remember(sealed[:at], name)
+        try:
+            return made.decrypt(sealed[at : at + NONCE], sealed[at + NONCE :], bound_to)
+        except _invalid_tag():
+            raise cannot_open(
+                "its seal does not fit it: it was altered, or another key has the name of its key"
+            ) from None
 
     def _take_own(self) -> "tuple[bytes, AESGCM]":
         name = self.seals_with.encode()
@@ -121,10 +126,7 @@ def _derived(key: bytes, salt: bytes) -> "AESGCM":
     return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=salt, info=PURPOSE).derive(key))
 
 
-def _opened(key: "AESGCM", nonce: bytes, rest: bytes, bound_to: bytes) -> bytes:
+def _invalid_tag() -> type[Exception]:
     from cryptography.exceptions import InvalidTag  # noqa: PLC0415  # an extra
 
-    try:
-        return key.decrypt(nonce, rest, bound_to)
-    except InvalidTag:
-        raise cannot_open("its seal does not fit it: it was altered, or another key has the name of its key") from None
+    return InvalidTag

@@ -204,3 +204,26 @@ def test_no_two_messages_have_one_signature(one: Any, other: Any, body: bytes, o
 
     is_same = said(one) == said(other) and body == other_body
     assert (fault({**other, SIGNATURE: first[SIGNATURE]}, other_body) == "") is is_same
+
+
+@pytest.mark.parametrize(("sent", "other"), [(1, True), (True, 1), (1, 1.0), (0, False)])
+def test_equal_values_are_not_one(sent: Any, other: Any) -> None:
+    """Though the parts that messages have in common are kept, and Python takes 1 for True."""
+    assert fault(signed(group_index=sent)) == ""
+    assert fault({**signed(group_index=sent), "group_index": other}) == ALTERED
+
+
+def test_a_value_that_cannot_be_a_key() -> None:
+    """Another program's header may hold a list where a text is usual; it is signed as any other value."""
+    headers = signed(expires=["a"], group=[1])
+    assert fault(headers) == ""
+    assert fault({**headers, "group": [2]}) == fault({**headers, "expires": ["b"]}) == ALTERED
+
+
+def test_releases_sign_alike() -> None:
+    """A worker of the release before verifies what this one signs, so these two codes stay."""
+    signatures = Signatures(MessageKeys({"k": bytes(range(32))}))
+    plain = signatures.signed(HEADERS, *CONTENT, BODY)
+    assert plain[SIGNATURE] == "k.hlqxAdYnveXivVZGxjhJwEJj"
+    full = signatures.signed({**HEADERS, **SIGNED_ONES, "x-mine": "ü", "x_other": [1, None]}, *CONTENT, BODY)
+    assert full[SIGNATURE] == "k.uTXbuypYeprBkhwv+XpyXkJC"
