@@ -143,8 +143,9 @@ class SignedText:
         self._headers, self._names = headers, get(SIGNED) or ()
         limits, expires = get("timelimit"), get("expires")
         parts = (
-            tuple(limits) if type(limits) is list else limits, get("task"), content_type, content_encoding,
+            get("task"), content_type, content_encoding,
             None if expires is None else _text_of(expires),  # two moments that are equal may have two texts
+            tuple(limits) if type(limits) is list else limits,
             get("group"), get("group_index"), get(SCHEDULE),
         )  # fmt: skip
         try:
@@ -154,12 +155,7 @@ class SignedText:
 
     def of_headers(self, headers: Mapping[str, Any]) -> str:
         """All but the body, of a message that has these headers in the place of those of the first one."""
-        values: list[Any] = (
-            [*map(headers.get, OWN)]
-            if headers is self._headers
-            else [headers[name] if name in headers else self._headers.get(name) for name in OWN]
-        )
-        *values, generation, batch = values
+        *values, generation, batch = [headers[name] if name in headers else self._headers.get(name) for name in OWN]
         values.append(None if type(generation) is int and not generation else generation)
         values.append(None if batch is None else _json(batch))
         callers = [[name, headers[name] if name in headers else self._headers.get(name)] for name in self._names]
@@ -224,9 +220,8 @@ def as_sent(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> dict[str
 
 
 @functools.lru_cache(maxsize=1024, typed=True)  # typed: 1 and True are not signed as one
-def _head(limits: Any, *others: Any) -> str:
+def _head(task: Any, content_type: Any, content_encoding: Any, expires: Any, limits: Any, *place: Any) -> str:
     """The parts that nearly all messages of a task have in common, kept: to write them anew took a third of a signature."""
-    task, content_type, content_encoding, expires, *place = others
     return _parts(VERSION, task, content_type, content_encoding, expires, _limits(limits), *place)
 
 

@@ -70,7 +70,7 @@ class PayloadKeys:
         """The text. Raises: CannotOpen: its key is not here, it is no sealed text, it was altered, or it was bound to something else."""
         at = 2 + sealed[1] + SALT if len(sealed) > 1 else 0
         made = self._made.get(sealed[:at]) if len(sealed) >= at + NONCE + TAG else None
-        if made is None:  # the first text of its process
+        if made is None:  # no text with this head was opened here yet, or it is no sealed text
             name = key_of(sealed)
             if name not in self._keys:
                 raise cannot_open(f"it is sealed with the key {name!r}, which is not here" if name else NOT_SEALED)

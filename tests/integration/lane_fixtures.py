@@ -27,9 +27,7 @@ QUEUE = "immediate"
 POOLS = ("prefork", "threads", "solo")
 TURNS = 5  # in one of which a busy machine lets jobs be as short as they are
 WARM = 6  # jobs in a group, from which on a worker counts as one that knows that they are short
-WARMED_UP = (
-    90  # seconds: a job that waits for a processor or for a disk looks long, and each turn waits for the recorder
-)
+WARMED_UP = 90  # seconds: a job that waits for a processor looks long, and each turn waits for the recorder
 
 
 @dataclass(frozen=True)
