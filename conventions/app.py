@@ -213,7 +213,6 @@ class TaskLoader(AppLoader):
         self.app.check_driver()
         self.app.check_authorizer()
         self.app.check_sealing()
-        self.app.check_audit_keys()
         self.app.take_place_of(current_application())
         self.app.be_patient()
         self.app.take_fast_lane()

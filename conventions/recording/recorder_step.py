@@ -17,7 +17,9 @@ class RecorderStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
+        """Raises: ConfigurationError: a worker in production has no keys for the audit."""
         super().__init__(worker, **options)
+        worker.app.check_audit_keys()  # here, since Celery runs `on_worker_init` in beat, too, which seals nothing
         self._ended = threading.Event()
         self._keeper: Keeper | None = None
 
