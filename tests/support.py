@@ -46,3 +46,11 @@ def wait_until(predicate: Callable[[], T | Literal[False] | None], timeout: floa
         if time.monotonic() - began >= patient(timeout):
             raise AssertionError(f"not within {timeout:g} s: {description or predicate}")
         time.sleep(0.02)
+
+
+def wait_until_is(read: Callable[[], T], expected: T, timeout: float, description: str) -> None:
+    """Wait until a value is another one. Raises: AssertionError with what it is when the time passes."""
+    try:
+        wait_until(lambda: read() == expected, timeout, description)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: it is not {expected}, but {read()}") from error

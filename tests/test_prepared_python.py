@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests import prepared_python
-from tests.prepared_python import FRESH, Forked
+from tests.prepared_python import DJANGO, FRESH, WRITES_NO_BYTECODE, Forked
 from tests.support import wait_until
 
 SHOW = """\
@@ -20,12 +20,13 @@ print(json.dumps({
     "argv": sys.argv, "path": sys.path[:2], "folder": os.getcwd(), "name": __name__, "zone": __import__("time").tzname[0],
     "variables": {name: os.environ.get(name) for name in ("MINE", "HOME", "PATH")}, "input": sys.stdin.read(),
     "signals": [str(signal.getsignal(one)) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD)],
-    "threads": threading.active_count(), "files": sorted(os.listdir("/proc/self/fd"))[:-1], "leads": os.getsid(0) == os.getpid(),
+    "threads": threading.active_count(), "files": sorted(os.listdir("/proc/self/fd"))[:-1], "leads": os.getsid(0) == os.getpid(), "bytecode": sys.dont_write_bytecode,
     "modules": sorted({one.partition(".")[0] for one in sys.modules} & {"tests", "installed", "tasks"}),
     "encodings": [sys.stdout.encoding, sys.stdout.errors, sys.stderr.errors, sys.stdout.line_buffering],
 }))
 print("あ", file=sys.stderr)
 import atexit; atexit.register(lambda: print("at exit"))
+threading.Thread(target=lambda: (threading.main_thread().join(), print("a thread"))).start()
 sys.exit(int(sys.argv[1]))
 """
 
@@ -39,33 +40,40 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shown(folder: Path, status: int, **variables: str) -> tuple[int, dict[str, object], str | None]:
+def shown(folder: Path, how: str, status: int, **variables: str) -> tuple[int, dict[str, object], str | None]:
     """What a process of its own, or a forked one, shows: its status, what it was given, and its errors."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "MINE": "7", "TZ": "Asia/Tokyo"} | variables
-    command = [sys.executable, "-m", "shows", str(status)]
+    words = {"a module": ["-m", "shows"], "a program": ["-c", SHOW], "a file": ["shows.py"]}[how]
+    command = [sys.executable, *words, str(status)]
     ended = prepared_python.run(command, cwd=folder, env=environment, timeout=60, apart=True)
     first, *others = ended.stdout.splitlines()
-    assert others == ["at exit"]
+    assert others == ["a thread", "at exit"]
     return ended.returncode, json.loads(first), ended.stderr
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_all_that_it_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+@pytest.mark.parametrize("how", ["a module", "a program", "a file"])
+@pytest.mark.parametrize("more", [{}, {DJANGO: "x.settings"}, {WRITES_NO_BYTECODE: "1"}])
+def test_all_that_it_is_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], how: str, status: int
+) -> None:
     """The same in a forked process and in one of its own."""
-    forked = shown(folder, status)
+    forked = shown(folder, how, status, **more)
     monkeypatch.setenv(FRESH, "1")
-    own = shown(folder, status)
+    own = shown(folder, how, status, **more)
     assert forked[1] == own[1]
     assert forked == own
     assert (forked[0], forked[2]) == (status, "あ\n")
     assert forked[1]["zone"] == "JST"
 
 
-def test_an_error(folder: Path) -> None:
+@pytest.mark.parametrize("wrong", ["raise ValueError('no')", "raise SystemExit('ValueError: no')"])
+def test_an_error(folder: Path, wrong: str) -> None:
     """Is on standard error, with a status of 1."""
-    ended = prepared_python.run([sys.executable, "-m", "fails"], cwd=folder, env=os.environ, timeout=60)
+    (folder / "fails.py").write_text(f"{wrong}\n")
+    ended = prepared_python.run([sys.executable, "-m", "fails"], cwd=folder, env=os.environ, timeout=60, apart=True)
     assert ended.returncode == 1
-    assert "ValueError: no" in ended.stdout
+    assert (ended.stderr or "").endswith("ValueError: no\n")
 
 
 def waiting(folder: Path) -> Forked:

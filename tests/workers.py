@@ -162,9 +162,9 @@ def wait_until_empty(app: ConventionsApp, timeout: float = 30, servers: Sequence
     `servers` are asked, too: only they know of messages that are not in a Redis.
     """
 
-    def left() -> list[Any]:
+    def left() -> Sequence[Any]:
         try:
-            return [*messages(app), *(one for server in servers for one in server.left())]
+            return messages(app) or [one for server in servers for one in server.left()]
         except (
             RedisTimeout,
             LookupError,
@@ -256,15 +256,8 @@ class Installation:
 
     def python(self, program: str, **variables: str) -> str:
         """Run a program to its end; returns what it prints. Raises: AssertionError with its errors."""
-        ended = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=self.folder,
-            env=self.environment | variables,
-            text=True,
-            capture_output=True,
-            timeout=patient(60),
-            check=False,
-        )
+        command, environment = [sys.executable, "-c", program], self.environment | variables
+        ended = prepared_python.run(command, cwd=self.folder, env=environment, timeout=patient(60), apart=True)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

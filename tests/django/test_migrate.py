@@ -5,6 +5,7 @@ import pytest
 from conventions.storage.migrations.run import VERSION_TABLE
 from conventions.storage.tables import Base
 from tests.django_project import DjangoProject
+from tests.prepared_python import FRESH
 
 TABLES = {*Base.metadata.tables, VERSION_TABLE}
 LATEST = """
@@ -75,7 +76,7 @@ def test_migrate_asks_for_no_broker(sqlite_project: DjangoProject) -> None:
     project.say("CELERY_BROKER_URL = 'rediss://:k3-long-enough@of-celery:1/2'")
     project.manage("migrate")
     assert tables(project) >= TABLES
-    assert project.python("import sys\nprint('sqlalchemy' in sys.modules)") == "False\n"
+    assert project.python("import sys\nprint('sqlalchemy' in sys.modules)", **{FRESH: "1"}) == "False\n"
 
 
 def test_other_ones_see_what_it_does(sqlite_project: DjangoProject) -> None:

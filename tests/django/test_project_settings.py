@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.django_project import DjangoProject
+from tests.prepared_python import FRESH
 
 ERROR = """
 from conventions.core.errors import ConfigurationError
@@ -306,4 +307,5 @@ def test_an_environment_without_django_s_package(tmp_path: Path) -> None:
     (tmp_path / "django.py").write_text("raise ImportError('not here')", encoding="utf-8")
     hidden = "import os, sys, warnings\nos.environ['DJANGO_SETTINGS_MODULE'] = 'nowhere'\n"
     hidden += "warnings.simplefilter('ignore')\nsys.modules['django'] = None\n"
-    assert installation.python(hidden + "from installed import app\nprint(app.settings.lease)") == "30.0\n"
+    program = f"{hidden}from installed import app\nprint(app.settings.lease)"
+    assert installation.python(program, **{FRESH: "1"}) == "30.0\n"

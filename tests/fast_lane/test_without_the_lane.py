@@ -16,6 +16,7 @@ from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.storage.tables import ExecutionRow
 from tests.crash.tempo import QUICK
+from tests.prepared_python import FRESH
 from tests.support import patient, wait_until
 from tests.workers import ROOT, Installation, wait_for_letter, wait_until_empty
 
@@ -94,7 +95,8 @@ def left_out(installation: Installation) -> Path:
 @pytest.mark.parametrize("setting", ["true", "false"])
 def test_turned_off_nothing_of_it_is_imported(installation: Installation, app: ConventionsApp, setting: str) -> None:
     """By the setting; with it, the lane is there."""
-    with installation.worker("-Q", "immediate", CONVENTIONS_FAST_LANE=setting):
+    variables = {"CONVENTIONS_FAST_LANE": setting, FRESH: "1"}
+    with installation.worker("-Q", "immediate", **variables):
         where, *modules = Imported.delay().get(timeout=patient(20))
     assert where == str(ROOT / "conventions")
     assert (f"{LANE}.door" in modules) == (setting == "true")

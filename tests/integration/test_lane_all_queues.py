@@ -16,7 +16,7 @@ from tests.integration import (
 )
 from tests.integration.lane_fixtures import QUEUE, TURNS, Lane, alone, install, sizes, some  # noqa: F401  # fixtures
 from tests.integration.lane_tasks import Apart, Lengthy, Nap, Quick
-from tests.support import wait_until
+from tests.support import wait_until, wait_until_is
 from tests.workers import Installation, told
 
 Alone: TypeAlias = tuple[Installation, ConventionsApp]
@@ -36,7 +36,7 @@ def warm(alone: Alone, folder: Path, *options: str) -> Iterator[Lane]:
         finally:
             (folder / "go").touch()
         lane.wait_until_done()
-        wait_until(lambda: app.broker.sizes("long") == Sizes(0, 0, 0), 20, "the long ones have ended")
+        wait_until_is(lambda: app.broker.sizes("long"), Sizes(0, 0, 0), 20, "the long ones have ended")
 
 
 def send_long(folder: Path, *names: str) -> None:
@@ -63,12 +63,12 @@ def test_no_more_long_jobs_are_taken_than_run(alone: Alone, tmp_path: Path, pool
         with lane.paused():
             Quick.enqueue_many(some(tmp_path, 4_000))
             send_long(tmp_path, *(f"long {number}" for number in range(5)))
-        wait_until(lambda: lane.app.broker.sizes("long") == Sizes(3, 0, 2), 30, "both processes run one")
-        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 30, "others may have the short ones")
+        wait_until_is(lambda: lane.app.broker.sizes("long"), Sizes(3, 0, 2), 30, "both processes run one")
+        wait_until_is(lambda: lane.app.broker.sizes(QUEUE).in_flight, 0, 30, "others may have the short ones")
         done = len(lane.names)
         assert done < 4_000, "the long ones did not wait for the end of the queue"
         with alone[0].worker("-c", "1"):
-            wait_until(lambda: lane.app.broker.sizes("long") == Sizes(2, 0, 3), 30, "a third process, a third job")
+            wait_until_is(lambda: lane.app.broker.sizes("long"), Sizes(2, 0, 3), 30, "a third process, a third job")
             (tmp_path / "go").touch()
             lane.wait_until_done()
     assert len(set(lane.names)) == len(lane.names) == 4_005
@@ -92,7 +92,7 @@ def test_jobs_that_go_alone_are_not_kept_from_other_workers(alone: Alone, tmp_pa
             Quick.enqueue_many(some(tmp_path, 10))
             Apart.enqueue_many([{"folder": tmp_path, "name": f"{number}", "how": "held"} for number in range(20)])
         lane.wait_for("0")
-        wait_until(lambda: lane.app.broker.sizes(QUEUE) == Sizes(16, 0, 4), 30, "four are held, of which one runs")
+        wait_until_is(lambda: lane.app.broker.sizes(QUEUE), Sizes(16, 0, 4), 30, "four are held, of which one runs")
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -106,7 +106,7 @@ def test_short_jobs_that_go_alone_do_not_wait_behind_long_ones(alone: Alone, tmp
             for one in some(tmp_path, 200):
                 Quick.apply_async(kwargs=one, ignore_result=False)
         lane.wait_for("second")
-        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 30, "none is kept")
+        wait_until_is(lambda: lane.app.broker.sizes(QUEUE).in_flight, 0, 30, "none is kept")
 
 
 def test_a_thread_that_is_free_again_goes_on(alone: Alone, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_thread_that_is_free_again_goes_on(alone: Alone, tmp_path: Path) -> No
         Apart.enqueue_many([{"folder": tmp_path, "name": "apart", "how": "held"}])
         lane.wait_for("apart")
         Quick.enqueue_many(some(tmp_path, 3))
-        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 4, 30, "they wait for the thread")
+        wait_until_is(lambda: lane.app.broker.sizes(QUEUE).in_flight, 4, 30, "they wait for the thread")
         (tmp_path / "go").touch()
         wait_until(lambda: len(lane.names) == 4, 30, "they run")
 
@@ -126,7 +126,7 @@ def test_functions_count_as_long_in_a_queue_of_long_jobs(alone: Alone, tmp_path:
         with lane.paused():
             for _ in range(20):
                 lane_tasks.function.apply_async((str(tmp_path),), queue="long")
-        wait_until(lambda: lane.app.broker.sizes("long") == Sizes(16, 0, 2), 30, "two run, and two wait for them")
+        wait_until_is(lambda: lane.app.broker.sizes("long"), Sizes(16, 0, 2), 30, "two run, and two wait for them")
 
 
 @pytest.mark.parametrize(("options", "most"), [(("-P", "solo"), 1), (("--autoscale=2,1",), 2)])
@@ -139,7 +139,7 @@ def test_the_processes_that_there_may_be(alone: Alone, tmp_path: Path, options: 
         wait_until(lambda: len(lane.names) == most, 20, "as many run as may")
         assert app.broker.sizes("long") == Sizes(10 - most, 0, most)
         (tmp_path / "go").touch()
-        wait_until(lambda: app.broker.sizes("long") == Sizes(0, 0, 0), 20, "all have ended")
+        wait_until_is(lambda: app.broker.sizes("long"), Sizes(0, 0, 0), 20, "all have ended")
 
 
 def test_a_queue_of_long_jobs_that_is_consumed_later(alone: Alone, tmp_path: Path) -> None:
