@@ -1,4 +1,4 @@
-"""What `bench.traces`, `bench.signed` and `bench.sealed` do: measure celery-conventions with something on, by turns with it off."""
+"""What `bench.traces`, `bench.signed` and `bench.sealed` do: measure celery-conventions with something on, by turns with it off, or profile it."""
 
 import argparse
 import sys
@@ -10,12 +10,13 @@ from pathlib import Path
 from bench.by_turns import PLAN, SHOWN, medians, ratio, say
 from bench.measure import compare
 from bench.processes import Site
+from bench.profiling import profile
 from bench.server import Server
 from bench.systems import SYSTEMS
 
 
 def measure(arguments: Sequence[str] | None, *, prog: str, description: str | None, subject: str, word: str) -> int:
-    """Measure, and print a table: each figure with it, as a ratio to that without.
+    """Measure, and print a table: each figure with it, as a ratio to that without; or a profile.
 
     Args:
         arguments: of the command line.
@@ -30,6 +31,9 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
     asked = argparse.ArgumentParser(prog=prog, description=description)
     asked.add_argument("--rounds", type=int, default=PLAN.rounds)
     asked.add_argument("--jobs", type=int, default=PLAN.jobs)
+    asked.add_argument(
+        "--profile", choices=("worker", "enqueue"), help=f"profile it {word} alone, as `python -m bench` does"
+    )
     options = asked.parse_args(arguments)
     ours = next(system for system in SYSTEMS if system.name == "conventions")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Server(Path(folder), None) as server:
@@ -37,6 +41,9 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
         for name, program in (("without", ours.name), (word, f"{word}_conventions")):
             (place := Path(folder) / name).mkdir()
             sites.append(Site(replace(ours, name=name, title=name, program=program), server.url, place))
+        if options.profile:
+            sys.stdout.write(profile(sites[1], server, options.profile, options.jobs))
+            return 0
         results = compare(sites, server, replace(PLAN, rounds=options.rounds, jobs=options.jobs), say)
     cells = [ratio(results[0], results[1], field) for field in SHOWN]
     rows = ((subject, *SHOWN.values()), ("---", *("---:" for _ in SHOWN)), (word, *cells))

@@ -1,5 +1,6 @@
 """A RabbitMQ of the tests' own, on loopback, which they can stop, kill and start again."""
 
+import math
 import os
 import shutil
 import signal
@@ -28,7 +29,6 @@ ssl_options.keyfile = {files.key}
 ssl_options.verify = verify_none
 ssl_options.fail_if_no_peer_cert = false
 """
-ASKED_EVERY = 1  # seconds
 STARTS_WITHIN = 120  # seconds, on a busy machine
 
 
@@ -45,7 +45,7 @@ class Rabbit:
         self._port, self._epmd = free_port(), str(free_port())
         self.tls_port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
-        self._was_empty, self._left, self._ask_at = False, list[str](), 0.0
+        self._empty_since = math.inf
         self._environment = {
             "HOME": str(folder),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -112,21 +112,12 @@ class Rabbit:
         return len(connections)
 
     def left(self) -> list[str]:
-        """What is not done: each queue of jobs that has messages, also those that a worker holds, or that are not due.
-
-        A question takes the better part of a second of a processor, so callers who ask all the time get the answer before.
-        """
+        """What is not done: each queue of jobs that has messages, also those that a worker holds, or that are not due."""
+        queues = self.queues("/").items()
+        found = [f"queue {name} has {count}" for name, count in queues if count and "pidbox" not in name]
         now = time.monotonic()
-        if now < self._ask_at:
-            return self._left
-        found = [
-            f"queue {name} has {count}" for name, count in self.queues("/").items() if count and "pidbox" not in name
-        ]
-        if found or self._was_empty:  # empty, and some seconds later still: it is no old count
-            self._was_empty, self._left, self._ask_at = False, found, now + (ASKED_EVERY if found else 0)
-        else:
-            self._was_empty, self._left, self._ask_at = True, ["nothing for some seconds"], now + COUNTED_EVERY
-        return self._left
+        self._empty_since = math.inf if found else min(self._empty_since, now)
+        return found or (["nothing for some seconds"] if now - self._empty_since < COUNTED_EVERY else [])
 
     def restart(self) -> None:
         """Stop it in good order, and start it."""

@@ -22,3 +22,11 @@ def test_a_run_compares_with_and_without(module: str, subject: str, word: str) -
     assert head.startswith(f"| {subject} | sender CPU |")
     assert all(float(cell.split()[0]) > 0 for cell in row.strip("| ").split(" | ")[1:])
     assert [line.partition(":")[0] for line in each] == ["without", word]
+
+
+def test_a_profile() -> None:
+    """Of a worker that opens what is sealed."""
+    command = [sys.executable, "-m", "bench.sealed", "--jobs", "200", "--profile", "worker"]
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=patient(100), check=False)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert ended.stdout.startswith("200 jobs; cProfile")

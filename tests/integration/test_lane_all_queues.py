@@ -92,7 +92,8 @@ def test_jobs_that_go_alone_are_not_kept_from_other_workers(alone: Alone, tmp_pa
             Quick.enqueue_many(some(tmp_path, 10))
             Apart.enqueue_many([{"folder": tmp_path, "name": f"{number}", "how": "held"} for number in range(20)])
         lane.wait_for("0")
-        wait_until_is(lambda: lane.app.broker.sizes(QUEUE), Sizes(16, 0, 4), 30, "four are held, of which one runs")
+        # On a slow machine some of the short ones went back, too, and wait behind the one that runs.
+        wait_until_is(lambda: lane.app.broker.sizes(QUEUE).in_flight, 4, 30, "four are held, of which one runs")
 
 
 @pytest.mark.parametrize("pool", POOLS)
