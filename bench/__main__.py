@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bench.crash import crash_each
 from bench.measure import Plan, compare
-from bench.processes import Site, SystemFailed
-from bench.profiling import profile
+from bench.processes import Site
+from bench.profiling import show
 from bench.rabbitmq import RabbitMQ
 from bench.report import document, markdown
 from bench.server import Server
@@ -88,10 +88,7 @@ def _rabbitmq(asked: argparse.ArgumentParser, options: argparse.Namespace) -> Ra
 def _profile(options: argparse.Namespace, server: Server, folder: Path, rabbitmq: RabbitMQ | None) -> int:
     name = (options.only or [PROFILED])[0]
     site = _site(next(one for one in SYSTEMS if one.name == name), server, folder, rabbitmq)
-    try:
-        sys.stdout.write(profile(site, server, options.profile, options.jobs or PROFILED_JOBS))
-    except SystemFailed as error:
-        sys.stdout.write(f"{site.system.title} failed: {error}\n")
+    show(site, server, options.profile, options.jobs or PROFILED_JOBS)
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.by_turns import PLAN, SHOWN, medians, ratio, say
 from bench.measure import compare
 from bench.processes import Site
-from bench.profiling import profile
+from bench.profiling import show
 from bench.server import Server
 from bench.systems import SYSTEMS
 
@@ -42,8 +42,7 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
             (place := Path(folder) / name).mkdir()
             sites.append(Site(replace(ours, name=name, title=name, program=program), server.url, place))
         if options.profile:
-            sys.stdout.write(profile(sites[1], server, options.profile, options.jobs))
-            return 0
+            return not show(sites[1], server, options.profile, options.jobs)
         results = compare(sites, server, replace(PLAN, rounds=options.rounds, jobs=options.jobs), say)
     cells = [ratio(results[0], results[1], field) for field in SHOWN]
     rows = ((subject, *SHOWN.values()), ("---", *("---:" for _ in SHOWN)), (word, *cells))

@@ -2,11 +2,12 @@
 
 import io
 import pstats
+import sys
 import sysconfig
 from pathlib import Path
 
 from bench.measure import wait_for_records
-from bench.processes import ROOT, Sender, Site, Worker
+from bench.processes import ROOT, Sender, Site, SystemFailed, Worker
 from bench.server import Server
 
 TOP = 25
@@ -26,6 +27,16 @@ def profile(site: Site, server: Server, what: str, jobs: int) -> str:
     if not path.exists():
         raise site.failed("it left no profile")
     return _listing(path, jobs)
+
+
+def show(site: Site, server: Server, what: str, jobs: int) -> bool:
+    """Print that, or why there is none. Returns whether there is one."""
+    try:
+        sys.stdout.write(profile(site, server, what, jobs))
+    except SystemFailed as error:
+        sys.stdout.write(f"{site.system.title} failed: {error}\n")
+        return False
+    return True
 
 
 def _listing(path: Path, jobs: int) -> str:

@@ -50,6 +50,7 @@ OF_DJANGO = (  # of a process that has its settings
     "django.views.generic",
 )  # fmt: skip
 DJANGO = "DJANGO_SETTINGS_MODULE"
+PROGRAMS = ("-m", "-c")  # options whose value is what Python runs; else it runs a file
 ROOT, OURS = Path(__file__).resolve().parents[1], "conventions"
 MESSAGE = 1 << 20  # bytes
 
@@ -145,7 +146,7 @@ def _can_be_forked(command: Sequence[str], folder: Path, env: Mapping[str, str])
     known = (
         len(command) > 1
         and command[0] == sys.executable
-        and (command[1] in ("-m", "-c") or (folder / command[1]).is_file())
+        and (command[1] in PROGRAMS or (folder / command[1]).is_file())
     )
     if not known or os.environ.get(FRESH) or env.get(FRESH):
         return False
@@ -164,7 +165,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], order: _Order, files: tuple[int, int]) -> None:
         self.args, self.returncode = list(command), None
-        self._template = _Template.get(django=DJANGO in order["environment"])
+        self._template = _Template.get(OF_DJANGO if DJANGO in order["environment"] else ())
         self.pid = self._template.ask({"fork": order}, files)
         self._end = os.pidfd_open(self.pid)
         self._lock = threading.Lock()
@@ -207,17 +208,17 @@ class Forked:
 class _Template:
     """The process that is forked, and lives as long as this one."""
 
-    _present: ClassVar[dict[bool, "_Template"]] = {}
+    _present: ClassVar[dict[tuple[str, ...], "_Template"]] = {}  # by what they have imported beside `IMPORTED`
     _lock = threading.Lock()
 
     @classmethod
-    def get(cls, *, django: bool) -> "_Template":
+    def get(cls, more: tuple[str, ...]) -> "_Template":
         with cls._lock:
-            if django not in cls._present:
-                cls._present[django] = cls(OF_DJANGO if django else ())
-            return cls._present[django]
+            if more not in cls._present:
+                cls._present[more] = cls(more)
+            return cls._present[more]
 
-    def __init__(self, more: Sequence[str]) -> None:
+    def __init__(self, more: tuple[str, ...]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for one in (self._socket, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE)
@@ -276,10 +277,11 @@ def _become(order: _Order, files: Sequence[int]) -> None:
     time.tzset()
     paths = [one for one in order["environment"].get("PYTHONPATH", "").split(os.pathsep) if one]
     first, *others = order["command"]
-    sys.path[:1] = ["" if first == "-c" else order["folder"], *paths]  # the first one is of this file
+    own = {"-m": order["folder"], "-c": ""}.get(first, str(Path(order["folder"], first).parent))
+    sys.path[:1] = [own, *paths]  # the one there was is of this file
     importlib.invalidate_caches()
     sys.dont_write_bytecode = bool(os.environ.get(WRITES_NO_BYTECODE))
-    sys.argv[:] = [first, *others[first in ("-m", "-c") :]]
+    sys.argv[:] = [first, *others[first in PROGRAMS :]]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         file = open(number, "wb" if number else "rb", buffering=-1 if number == 0 else 0, closefd=False)  # noqa: SIM115
         raw: Any = file if number == 0 else io.BufferedWriter(file)

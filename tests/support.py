@@ -49,8 +49,8 @@ def wait_until(predicate: Callable[[], T | Literal[False] | None], timeout: floa
 
 
 def wait_until_is(read: Callable[[], T], expected: T, timeout: float, description: str) -> None:
-    """Wait until a value is another one. Raises: AssertionError with what it is when the time passes."""
+    """Wait until `read` returns what is expected; see `wait_until`. Raises: AssertionError with what it returns a moment later."""
     try:
         wait_until(lambda: read() == expected, timeout, description)
     except AssertionError as error:
-        raise AssertionError(f"{error}: it is not {expected}, but {read()}") from error
+        raise AssertionError(f"{error}: {expected} is expected, and it is {read()}") from error

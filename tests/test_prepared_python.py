@@ -20,7 +20,8 @@ print(json.dumps({
     "argv": sys.argv, "path": sys.path[:2], "folder": os.getcwd(), "name": __name__, "zone": __import__("time").tzname[0],
     "variables": {name: os.environ.get(name) for name in ("MINE", "HOME", "PATH")}, "input": sys.stdin.read(),
     "signals": [str(signal.getsignal(one)) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD)],
-    "threads": threading.active_count(), "files": sorted(os.listdir("/proc/self/fd"))[:-1], "leads": os.getsid(0) == os.getpid(), "bytecode": sys.dont_write_bytecode,
+    "threads": threading.active_count(), "files": sorted(os.listdir("/proc/self/fd"))[:-1], "leads": os.getsid(0) == os.getpid(),
+    "no bytecode": sys.dont_write_bytecode,
     "modules": sorted({one.partition(".")[0] for one in sys.modules} & {"tests", "installed", "tasks"}),
     "encodings": [sys.stdout.encoding, sys.stdout.errors, sys.stderr.errors, sys.stdout.line_buffering],
 }))
@@ -35,6 +36,8 @@ sys.exit(int(sys.argv[1]))
 def folder(tmp_path: Path) -> Path:
     """With a module that shows what it was given."""
     (tmp_path / "shows.py").write_text(SHOW)
+    (tmp_path / "within").mkdir()
+    (tmp_path / "within" / "shows.py").write_text(SHOW)
     (tmp_path / "waits.py").write_text("import time\nprint('waits', flush=True)\ntime.sleep(60)\n")
     (tmp_path / "fails.py").write_text("raise ValueError('no')\n")
     return tmp_path
@@ -43,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 def shown(folder: Path, how: str, status: int, **variables: str) -> tuple[int, dict[str, object], str | None]:
     """What a process of its own, or a forked one, shows: its status, what it was given, and its errors."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "MINE": "7", "TZ": "Asia/Tokyo"} | variables
-    words = {"a module": ["-m", "shows"], "a program": ["-c", SHOW], "a file": ["shows.py"]}[how]
+    words = {"a module": ["-m", "shows"], "a program": ["-c", SHOW], "a file": ["within/shows.py"]}[how]
     command = [sys.executable, *words, str(status)]
     ended = prepared_python.run(command, cwd=folder, env=environment, timeout=60, apart=True)
     first, *others = ended.stdout.splitlines()

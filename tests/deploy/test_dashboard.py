@@ -13,7 +13,7 @@ from tests.deploy.dashboard import FILE, FOLDER, dashboard, expressions, panels
 from tests.deploy.exposed import Samples
 from tests.deploy.expressions import VARIABLE, selectors, with_values
 from tests.deploy.test_prometheus import look
-from tests.docker.running_stack import ROOT
+from tests.docker.running_stack import ROOT, composed
 
 pytestmark = pytest.mark.everyday
 
@@ -110,7 +110,7 @@ def test_every_metric_is_shown(samples: Samples) -> None:
 
 def test_grafana_is_told_where_all_of_it_is() -> None:
     """The data source is the service of Compose, and the dashboard lies where the provider looks."""
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    compose = composed()["services"]
     (source,) = yaml.safe_load((FOLDER / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((FOLDER / "provisioning/dashboards/conventions.yml").read_text())["providers"]
     scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())

@@ -10,16 +10,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 
 from conventions.storage.redis_store import Store
-from tests.docker.running_stack import ROOT, make_secrets
+from tests.docker.running_stack import ROOT, composed, make_secrets
 from tests.redis_servers import free_port
 from tests.support import patient, wait_until
 from tests.workers import forget
 
-WHOLE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-OURS = {name: service for name, service in WHOLE["services"].items() if "celery -A" in str(service.get("command"))}
+OURS: dict[str, Any] = {
+    name: service for name, service in composed()["services"].items() if "celery -A" in str(service.get("command"))
+}
 PREFIX = f"t{uuid4().hex[:8]}"
 ADDRESSES = {"conventions_broker_url", "conventions_database_url", "owner_database_url"}
 
@@ -108,7 +108,11 @@ def test_a_service_starts_and_is_healthy(name: str, tmp_path: Path, made: Path) 
         assert running.poll() is None, (tmp_path / "log").read_text()
     finally:
         running.terminate()
-        running.wait(patient(30))
+        try:
+            running.wait(patient(30))
+        finally:
+            running.kill()
+            running.wait()
 
 
 def test_the_migration_ends_well(tmp_path: Path, made: Path) -> None:

@@ -11,13 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from conventions.storage.redis_store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
 OVERRIDE = Path(__file__).with_name("compose.override.yml")
 PASSWORD = "p@ss/w:rd $1#é"  # every character that an address or a shell would trip over
 LOGIN = ("me", "secret-enough-7")
+
+
+def composed() -> dict[str, Any]:
+    """`docker-compose.yml` as it is written: `services`, `secrets`, `volumes`."""
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    return found
 
 
 def why_not() -> str | None:
@@ -68,7 +78,7 @@ class RunningStack:
 
     def compose(self, *arguments: str) -> str:
         """Call `docker compose` and return its output. Raises: AssertionError with what it said."""
-        files = ["-f", str(ROOT / "docker-compose.yml"), "-f", str(OVERRIDE)]
+        files = ["-f", str(COMPOSE), "-f", str(OVERRIDE)]
         command = ["docker", "compose", "--env-file", str(self.env_file), "-p", self.project, *files, *arguments]
         ended = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
         assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"

@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
 from conventions.core.address_safety import fault_of_password
 from conventions.core.named_keys import parse_keys
 from conventions.core.settings import ENV_PREFIX
 from tasks.settings import TaskSettings
-from tests.docker.running_stack import ROOT, make_secrets
+from tests.docker.running_stack import COMPOSE, ROOT, composed, make_secrets
 
-COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-WHOLE: dict[str, Any] = yaml.safe_load(COMPOSE)
+TEXT = COMPOSE.read_text(encoding="utf-8")
+WHOLE = composed()
 SERVICES: dict[str, dict[str, Any]] = WHOLE["services"]
 
 
 def test_every_setting_reaches_the_containers() -> None:
     """A setting is passed on from `.env`, set, or a secret; all but the address of Redis, which is the broker's."""
-    passed = set(re.findall(rf"^  ({ENV_PREFIX}\w+):", COMPOSE, re.MULTILINE))
+    passed = set(re.findall(rf"^  ({ENV_PREFIX}\w+):", TEXT, re.MULTILINE))
     secret = {name.upper() for name in WHOLE["secrets"] if name.startswith("conventions_")}
     assert not passed & secret
     assert passed | secret == {ENV_PREFIX + name.upper() for name in TaskSettings.model_fields} - {
@@ -84,8 +82,8 @@ def test_every_service_has_bounds_and_no_right_too_many() -> None:
 
 def test_ports_are_published_on_the_loopback_interface() -> None:
     """No line publishes a port on every interface."""
-    published = re.findall(r"ports: \[\"(.*)\"\]", COMPOSE)
-    assert len(published) == COMPOSE.count("ports:") == 5
+    published = re.findall(r"ports: \[\"(.*)\"\]", TEXT)
+    assert len(published) == TEXT.count("ports:") == 5
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
