@@ -23,6 +23,7 @@ from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from tests.deadline_clock import Clock
 from tests.postgres import administer, database_of, postgresql_server, programs
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.shared_tasks import those_of
 from tests.workers import (
     KEYS,
@@ -99,6 +100,20 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("v")
     with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s") as server:
         yield f"unix://{server.unix_socket_path}?db=0"
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[Rabbit]:
+    """A RabbitMQ of our own; each test has a virtual host of its own there."""
+    with running_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit(rabbit_server: Rabbit) -> Iterator[Rabbit]:
+    """The same, for one test: the virtual hosts that it makes are deleted after it."""
+    yield rabbit_server
+    rabbit_server.drop_hosts()
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """A RabbitMQ of the tests' own, on loopback, which they can stop, kill and start again."""
 
+import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import amqp  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -20,7 +23,8 @@ from tests.support import wait_until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper on the path asks for another account
 CONTROL = PROGRAM.with_name("rabbitmqctl")
-COUNTED_EVERY = 6  # seconds: a quorum queue says every five how many messages it has
+ASK = "/usr/bin/erl_call"  # 5 ms for an answer; `rabbitmqctl` starts an Erlang for each: 0.7 s of a processor
+SETTLED = 1  # second: a message that goes from a queue to one that was counted before it is counted the next time
 TLS = """\
 listeners.ssl.1 = 127.0.0.1:{port}
 ssl_options.cacertfile = {files.authority}
@@ -29,6 +33,15 @@ ssl_options.keyfile = {files.key}
 ssl_options.verify = verify_none
 ssl_options.fail_if_no_peer_cert = false
 """
+COUNTED = """#{{
+    element(4, amqqueue:get_name(Queue)) => case amqqueue:get_type(Queue) of
+        rabbit_quorum_queue ->
+            case ra:local_query(amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_total/1, 5000) of
+                {{ok, {{_, Count}}, _}} -> Count;
+                _ -> -1
+            end;
+        _ -> case catch rabbit_amqqueue:info(Queue, [messages]) of [{{messages, Count}}] -> Count; _ -> -1 end
+    end || Queue <- rabbit_amqqueue:list({host})}}"""
 STARTS_WITHIN = 120  # seconds, on a busy machine
 
 
@@ -46,6 +59,7 @@ class Rabbit:
         self.tls_port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self._empty_since = math.inf
+        self._hosts: list[str] = []
         self._environment = {
             "HOME": str(folder),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -117,7 +131,7 @@ class Rabbit:
         found = [f"queue {name} has {count}" for name, count in queues if count and "pidbox" not in name]
         now = time.monotonic()
         self._empty_since = math.inf if found else min(self._empty_since, now)
-        return found or (["nothing for some seconds"] if now - self._empty_since < COUNTED_EVERY else [])
+        return found or (["nothing, for less than a second"] if now - self._empty_since < SETTLED else [])
 
     def restart(self) -> None:
         """Stop it in good order, and start it."""
@@ -153,22 +167,50 @@ class Rabbit:
         except (OSError, amqp.exceptions.AMQPError):
             return False
 
+    def ask(self, expression: str) -> Any:
+        """What an Erlang expression is on the server; it must be one that JSON can write."""
+        text = f"binary_to_list(iolist_to_binary(json:encode({expression}))).\n"
+        # A name of its own: the server refuses that of a connection which it has not closed yet.
+        command = [ASK, "-h", f"t{uuid4().hex}", "-sname", self._environment["RABBITMQ_NODENAME"], "-e"]
+        own = os.environ | self._environment
+        found = subprocess.run(command, env=own, input=text, capture_output=True, check=True, text=True, timeout=60)
+        if not (answer := re.fullmatch(r'\{ok, "(.*)"\}\s*', found.stdout, re.DOTALL)):
+            raise RuntimeError(f"RabbitMQ does not answer {expression}: {found.stdout}{found.stderr}")
+        return json.loads(answer[1])
+
+    def add_host(self) -> str:
+        """Make a virtual host; returns its name."""
+        host = f"t{uuid4().hex[:8]}"
+        assert self.ask(f'rabbit_vhost:add({_binary(host)}, <<"tests">>) == ok'), host
+        self.allow(host)
+        self._hosts.append(host)
+        return host
+
+    def drop_hosts(self) -> None:
+        """Delete the virtual hosts that were made: each of their queues costs something all the time."""
+        for host in self._hosts:
+            assert self.ask(f'rabbit_vhost:delete({_binary(host)}, <<"tests">>) == ok'), host
+        self._hosts.clear()
+
+    def allow(self, host: str, configure: str = ".*") -> None:
+        """Let applications declare the queues whose names match, and use all."""
+        rights = ", ".join(_binary(one) for one in ("guest", host, configure, ".*", ".*", "tests"))
+        assert self.ask(f"rabbit_auth_backend_internal:set_permissions({rights}) == ok"), host
+
+    def queues(self, host: str) -> dict[str, int]:
+        """Its queues, with their messages, also those that a worker holds; -1 for one that does not answer.
+
+        A quorum queue is asked itself: the counts that `rabbitmqctl` shows are up to five seconds old.
+        """
+        counts: dict[str, int] = self.ask(COUNTED.format(host=_binary(host)))
+        return counts
+
     def control(self, *arguments: str) -> str:
         """Run `rabbitmqctl`; returns what it prints."""
         command = [str(CONTROL), "--quiet", "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
         return subprocess.run(
             command, env=os.environ | self._environment, capture_output=True, check=True, text=True, timeout=60
         ).stdout
-
-    def add_host(self, host: str) -> None:
-        """Make a virtual host."""
-        self.control("add_vhost", host)
-        self.control("set_permissions", "--vhost", host, "guest", ".*", ".*", ".*")
-
-    def queues(self, host: str) -> dict[str, int]:
-        """Its queues, with their messages, also those that a worker holds."""
-        lines = self.control("list_queues", "--vhost", host, "name", "messages").splitlines()
-        return {name: int(count) for name, count in (line.split("\t") for line in lines) if count.isdigit()}
 
     def declare(self, host: str, queue: str) -> None:
         """Make a queue as another program would."""
@@ -190,6 +232,11 @@ class Rabbit:
             yield connection
         finally:
             connection.close()
+
+
+def _binary(text: str) -> str:
+    """A text as Erlang writes one."""
+    return f"<<{json.dumps(text)}/utf8>>"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from bench.processes import ROOT, Sender, Site, SystemFailed, Worker
 from bench.rabbitmq import RabbitMQ
 from bench.server import Server
 from bench.systems import SYSTEMS, System
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import patient
 from tests.test_docs import table
 
@@ -81,19 +81,12 @@ def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
     assert (stock["enqueue_commands"], stock["enqueue_round_trips"]) == (1, 1)
 
 
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A RabbitMQ of this file. Skips the tests where none is installed."""
-    with running_rabbitmq() as server:
-        yield server
-
-
 def test_systems_on_rabbitmq(tmp_path: Path, rabbit: Rabbit) -> None:
     """The server's CPU is that of both, and what is counted at Redis alone is left out."""
     path = tmp_path / "run.json"
     only = [word for name in ON_RABBITMQ for word in ("--only", name)]
-    rabbit.add_host("run")
-    printed = run("--quick", "--jobs", str(JOBS), "--rabbitmq", rabbit.url_of("run"), "--json", str(path), *only)
+    host = rabbit.add_host()
+    printed = run("--quick", "--jobs", str(JOBS), "--rabbitmq", rabbit.url_of(host), "--json", str(path), *only)
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["versions"]["rabbitmq"] >= "4"
     assert list(result["systems"]) == list(ON_RABBITMQ)
@@ -106,13 +99,13 @@ def test_systems_on_rabbitmq(tmp_path: Path, rabbit: Rabbit) -> None:
         assert sum(system["median"][f"{part}_server_cpu"] for part in ("enqueue", "drain")) > 0.1
     assert result["systems"]["rabbitmq_conventions"]["median"]["bulk_rate"] > 0
     assert "round trips, commands and memory are not counted" in printed
-    assert not rabbit.queues("run")
+    assert not rabbit.queues(host)
 
 
 def test_each_round_begins_with_no_queues(tmp_path: Path, rabbit: Rabbit) -> None:
     """Neither those of its own system nor those of the other one, also what their workers make."""
-    rabbit.add_host("rounds")
-    found = RabbitMQ.at(rabbit.url_of("rounds"))
+    host = rabbit.add_host()
+    found = RabbitMQ.at(rabbit.url_of(host))
     made = {"rabbitmq_stock": "celery_delayed_27", "rabbitmq_conventions": "immediate:low"}
     with Server(tmp_path / "server", rabbitmq=found) as server:
         for system in [one for one in SYSTEMS if one.name in made]:
@@ -121,9 +114,9 @@ def test_each_round_begins_with_no_queues(tmp_path: Path, rabbit: Rabbit) -> Non
             measure.start_anew(site, server)
             with Sender(site), Worker(site, "--concurrency", "2") as worker:
                 wait_for_records(site, worker, 1)
-            assert set(rabbit.queues("rounds")).intersection(made.values()) == {made[system.name]}
+            assert set(rabbit.queues(host)).intersection(made.values()) == {made[system.name]}
         server.flush()
-        assert not {name for name in rabbit.queues("rounds") if not name.endswith(".pidbox")}
+        assert not {name for name in rabbit.queues(host) if not name.endswith(".pidbox")}
 
 
 @pytest.mark.parametrize(

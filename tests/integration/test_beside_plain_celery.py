@@ -13,7 +13,7 @@ import pytest
 
 from conventions.storage.redis_store import Store
 from tests.console.flower_process import flower
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.redis_servers import (
     MASTER,
     SENTINEL_PASSWORD,
@@ -172,13 +172,6 @@ def celerys(address: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for all tests here; each has a virtual host of its own."""
-    with running_rabbitmq() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def other_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A second server of Redis."""
     with redis_server(tmp_path_factory.mktemp("r")) as url:
@@ -201,9 +194,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
 @pytest.fixture
 def virtual_host(rabbit: Rabbit) -> str:
     """The address of a virtual host of its own."""
-    host = f"t{uuid4().hex[:8]}"
-    rabbit.add_host(host)
-    return rabbit.url_of(host)
+    return rabbit.url_of(rabbit.add_host())
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 """Functions under an application of ours: plain Celery's outcomes, case by case, or those of a job where somebody has chosen so."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 import pytest
 
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import patient, wait_until
 from tests.workers import Installation
 
@@ -304,13 +304,6 @@ RUNS = {
 Make: TypeAlias = Callable[..., Installation]
 
 
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server of RabbitMQ."""
-    with running_rabbitmq() as server:
-        yield server
-
-
 @pytest.fixture
 def make(request: pytest.FixtureRequest, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Make:
     """Makes an installation whose module `functions` has a plain application, or ours of this kind."""
@@ -322,9 +315,8 @@ def make(request: pytest.FixtureRequest, valkey_url: str, new_database: Callable
         (tmp_path / "functions.py").write_text(head + tasks, encoding="utf-8")
         settings: dict[str, Any] = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "lease": 6}
         if kind == "rabbitmq":
-            host, rabbit = f"t{uuid4().hex[:8]}", request.getfixturevalue("rabbit")
-            rabbit.add_host(host)
-            settings |= {"broker_url": rabbit.url_of(host), "redis_url": valkey_url}
+            rabbit: Rabbit = request.getfixturevalue("rabbit")
+            settings |= {"broker_url": rabbit.url_of(rabbit.add_host()), "redis_url": valkey_url}
         return Installation(tmp_path, ["functions"], **settings)
 
     return make

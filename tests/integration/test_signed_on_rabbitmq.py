@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import amqp  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -17,24 +16,15 @@ from conventions import acting_as
 from conventions.app import ConventionsApp
 from conventions.broker.header_names import ACTOR, KEY, SIGNATURE
 from tests.integration.rabbitmq_tasks import Fails, Items, Note
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import wait_until
 from tests.workers import Installation, letters
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for all tests here."""
-    with running_rabbitmq() as server:
-        yield server
 
 
 @pytest.fixture
 def host(rabbit: Rabbit) -> str:
     """A virtual host of the test's own."""
-    host = f"t{uuid4().hex[:8]}"
-    rabbit.add_host(host)
-    return host
+    return rabbit.add_host()
 
 
 @pytest.fixture

@@ -4,23 +4,15 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from tests.otlp_receiver import PROVIDER, Receiver, Seen, receiving
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.support import wait_until
 from tests.workers import ROOT, Installation, wait_for_letter
 
 TASKS = "tests.integration.traces_tasks"
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Rabbit]:
-    """A server for all tests here; each has a virtual host of its own."""
-    with running_rabbitmq() as server:
-        yield server
 
 
 class Traced:
@@ -68,9 +60,8 @@ def traced(
     """On either broker."""
     settings: dict[str, Any] = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
     if request.param == "rabbitmq":
-        rabbit, host = request.getfixturevalue("rabbit"), f"t{uuid4().hex[:8]}"
-        rabbit.add_host(host)
-        settings |= {"broker_url": rabbit.url_of(host), "redis_url": valkey_url}
+        rabbit: Rabbit = request.getfixturevalue("rabbit")
+        settings |= {"broker_url": rabbit.url_of(rabbit.add_host()), "redis_url": valkey_url}
     with receiving() as receiver:
         yield Traced(Installation(tmp_path, [TASKS], **settings), receiver)
 
