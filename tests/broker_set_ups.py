@@ -18,7 +18,7 @@ Brokers = Callable[[], dict[str, Any]]
 
 @contextmanager
 def broker_of(request: pytest.FixtureRequest, valkey_url: str, folder: Path) -> Iterator[Brokers]:
-    """What makes the settings of one test of a set-up.
+    """What makes the settings of one test of a set-up, of which `request.param` is one of `BROKERS`.
 
     On RabbitMQ each has a virtual host of its own: names of queues have no prefix there, and what a killed worker of the test before held comes back.
     """

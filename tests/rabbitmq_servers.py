@@ -168,7 +168,12 @@ class Rabbit:
             return False
 
     def ask(self, expression: str) -> Any:
-        """What an Erlang expression is on the server; it must be one that JSON can write."""
+        """What an Erlang expression is on the server; it must be one that JSON can write.
+
+        Raises:
+            RuntimeError: the expression fails there.
+            CalledProcessError: no server answers.
+        """
         text = f"binary_to_list(iolist_to_binary(json:encode({expression}))).\n"
         # A name of its own: the server refuses that of a connection which it has not closed yet.
         command = [ASK, "-h", f"t{uuid4().hex}", "-sname", self._environment["RABBITMQ_NODENAME"], "-e"]
@@ -187,13 +192,13 @@ class Rabbit:
         return host
 
     def drop_hosts(self) -> None:
-        """Delete the virtual hosts that were made: each of their queues costs something all the time."""
+        """Delete all virtual hosts that `add_host` made, for whomever: each of their queues costs something all the time."""
         for host in self._hosts:
             assert self.ask(f'rabbit_vhost:delete({_binary(host)}, <<"tests">>) == ok'), host
         self._hosts.clear()
 
     def allow(self, host: str, configure: str = ".*") -> None:
-        """Let applications declare the queues whose names match, and use all."""
+        """Let applications declare those queues alone whose names match `configure`, a regular expression, and use all."""
         rights = ", ".join(_binary(one) for one in ("guest", host, configure, ".*", ".*", "tests"))
         assert self.ask(f"rabbit_auth_backend_internal:set_permissions({rights}) == ok"), host
 
