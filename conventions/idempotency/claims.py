@@ -205,9 +205,19 @@ class Claims:
         token, *_ = self._run("claim_of", [request.claim])
         return token is not None and token != request.token.encode()
 
-    def release(self, claim: str, token: str, why: str = "") -> None:
-        """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
-        self._run("give_back", ["", "", "", 0, 1, claim, token, why])
+    def release(self, claim: str, token: str, why: str = "", *, counted: bool = True) -> None:
+        """Give up the claim of a job that ends here without an outcome.
+
+        Args:
+            claim: its name.
+            token: of the delivery that holds it; another one changes nothing.
+            why: what is known of that end.
+            counted: whether the start counts, as where its process died; not where its worker was stopped.
+
+        Raises:
+            RedisError: it may be released; else its lease ends it.
+        """
+        self._run("give_back", ["", "", "", 0, int(counted), claim, token, why])
 
     def end_running(
         self, claim: str, message_id: str, generation: int, token: str, *, loser: Literal["nobody", "lapsed", "itself"]

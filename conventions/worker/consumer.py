@@ -97,12 +97,14 @@ class Consumer(CeleryConsumer):
         return call
 
     def _do_what_is_left(self) -> None:
-        """Do what a lost connection has left here: its loop is over, and nobody asks for a turn while something waits."""
-        while self._soon:
-            try:
-                self._do_soon()
-            except Exception:
-                logger.exception("a message of the lost connection is not acknowledged, and comes again")
+        """Do what waits for a turn of a loop that is over, one after the other, whatever happens to each: the connection may be lost."""
+        for do in (self.app.loop_calls.run, self._do_soon):
+            while True:
+                try:
+                    do()
+                    break
+                except Exception:
+                    logger.exception("a message of the lost connection is not acknowledged, and comes again")
 
     def _do_soon(self) -> None:
         while self._soon:
@@ -315,10 +317,9 @@ class Consumer(CeleryConsumer):
 
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
-        self.app.loop_calls.run()  # before the connection is closed
-        self._do_soon()  # of jobs that ended when the loop had
+        self._do_what_is_left()  # of jobs that ended when the loop had; before the connection is closed
         super().shutdown()
-        self.app.loop_calls.run()
+        self._do_what_is_left()
         if not self.app.in_flight.flush(FLUSH_WITHIN):
             logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
 

@@ -479,9 +479,14 @@ class Request(PlainRequest):
         """The same, of a job with a claim."""
         if isinstance(error, Terminated):
             error = worker_lost(error)
-        with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
-            self.app.port.release(self.claim, self.token, self._how_ended(error))
+        if not self.app.hung_jobs.are_seized:
+            with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
+                self.app.port.release(self.claim, self.token, self._how_ended(error))
         super().on_lost(error)
+
+    def release_uncounted(self, why: str) -> None:
+        """The worker ends, and the job with it: see `HungJobs`. Raises: RedisError."""
+        self.app.port.release(self.claim, self.token, why, counted=False)
 
     def acknowledge(self) -> None:
         """Acknowledge; what follows the job was sent before."""

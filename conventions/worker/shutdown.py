@@ -138,15 +138,20 @@ class Stopping(bootsteps.StartStopStep):
             self._told.get(timeout=self._worker.app.settings.shutdown_grace)
         if has_terminated(self._worker) and threading.main_thread().is_alive():
             return  # the worker has ended by itself, and the program goes on
-        held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
+        # First, so that nobody counts the deaths below as starts without an outcome.
+        held, hung_jobs = in_flight.seize(), self._worker.app.hung_jobs
+        running = hung_jobs.seize()
+        # Messages of RabbitMQ are in no register here: they come back as the connection ends.
+        unfinished = len(held) or len(state.active_requests)
         for process in children():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
+        hung_jobs.release_seized(running, STOPPED)  # before their messages are back
         in_flight.give_back_seized(held, STOPPED)
         in_flight.flush(RETURN_WITHIN)
         with suppress(RedisError):  # it ends in order, and nobody must think that it is silent
             WorkerReports(self._worker.app.store).leave(self._worker.hostname)
-        logger.warning("stopped with %d jobs unfinished; their messages are back in their queues", len(held))
+        logger.warning("stopped with %d jobs unfinished; their messages are back in their queues", unfinished)
         logging.shutdown()
         if getattr(self._worker, "pidlock", None):
             self._worker.pidlock.release()

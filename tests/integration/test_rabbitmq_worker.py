@@ -185,19 +185,44 @@ def test_a_broker_that_blocks_senders_stops_no_worker(
 def test_a_worker_that_stops_acknowledges_what_ends_meanwhile(
     installation: Installation, app: ConventionsApp, rabbit: Rabbit, pool: str
 ) -> None:
-    """Its jobs end after its loop has: their messages do not come again."""
+    """Its jobs end after its loop has, also later than RabbitMQ waits for a heartbeat: their messages do not come again."""
+    installation.settings |= {"lease": 6, "shutdown_grace": 60}  # a heartbeat every 3 s
     host, count = str(app.settings.broker_url).rpartition("/")[2], 4
     sent = [Holds.delay(number).id for number in range(count)]
     with installation.worker("--concurrency=4", f"--pool={pool}", "-Q", "immediate") as worker:
         wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "immediate" not in rabbit.control("list_consumers", "--vhost", host), 30, "its loop is over")
+        over = time.monotonic()
+        if pool == "prefork":  # threads send no heartbeats
+            wait_until(lambda: time.monotonic() > over + 9, 30, "three heartbeats are over")
         (installation.folder / "go").touch()
-        assert worker.process.wait(patient(40)) == 0
+        assert worker.process.wait(patient(40)) == 0, worker.output
     with rabbit.connection(host) as connection:
         left = connection.channel().queue_declare("immediate", passive=True).message_count
     assert left == 0
     wait_until(lambda: [kinds(app, one) for one in sent] == [["succeeded"]] * count, 20, "each has one end")
+
+
+def test_a_connection_that_is_lost_while_a_worker_stops(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit
+) -> None:
+    """It ends in order nevertheless; the messages come again, and find their outcome."""
+    host, count = str(app.settings.broker_url).rpartition("/")[2], 4
+    sent = [Holds.delay(number).id for number in range(count)]
+    with installation.worker("--concurrency=4", "-Q", "immediate") as worker:
+        wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
+        worker.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "immediate" not in rabbit.control("list_consumers", "--vhost", host), 30, "its loop is over")
+        rabbit.ask("[exit(P, kill) || P <- rabbit_networking:local_connections()]")
+        (installation.folder / "go").touch()
+        assert worker.process.wait(patient(40)) == 0, worker.output
+        assert "Couldn't ack" in worker.output
+    assert rabbit.queues(host)["immediate"] == count
+    with installation.worker("-Q", "immediate"):
+        wait_until(lambda: rabbit.queues(host)["immediate"] == 0, 30, "all messages are gone")
+        wait_until(lambda: [kinds(app, one) for one in sent] == [["succeeded"]] * count, 20, "each has one end")
+    assert sorted(numbers(installation.folder, "begun")) == [*range(count)]
 
 
 def test_a_pool_that_grows(installation: Installation, app: ConventionsApp) -> None:

@@ -1,0 +1,117 @@
+"""How a worker stops where the claims are on another server than the messages: what its grace period does not let end goes back, uncounted."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery.signals import worker_init
+
+from conventions import ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.idempotency.interrupted_start import STOPPED
+from conventions.records import executions
+from conventions.worker.request import Request
+from tests.broker_set_ups import Brokers, broker_of
+from tests.support import patient, wait_until
+from tests.workers import Installation, letters
+
+DEATH_SEEN = "the death of its process was seen first"
+STOPS = 4  # more than the starts that make a message poison
+
+pytestmark = pytest.mark.processes
+
+
+class Stays(ImmediateTask):
+    """Write a line when it starts, and end as soon as the file `go` is there."""
+
+    idempotent_on = ("name",)
+    soft_time_limit = 100
+    time_limit = 110
+
+    def run(self, name: str, folder: Path) -> None:
+        with (folder / "started").open("a") as lines:
+            lines.write(f"{name}\n")
+        wait_until((folder / "go").exists, timeout=100)
+
+
+@worker_init.connect
+def let_deaths_be_seen_first(sender: Any, **_: Any) -> None:
+    """Where a test asks for it: claims are released only after Celery has seen the death of the process."""
+    if "DEATH_FIRST" in os.environ:
+        seen, hung_jobs, on_lost = Event(), sender.app.hung_jobs, Request.on_lost
+        release_seized = hung_jobs.release_seized
+
+        def on_lost_and_tell(self: Request, error: BaseException) -> None:
+            on_lost(self, error)
+            seen.set()
+
+        def release_later(*arguments: Any) -> None:
+            if seen.wait(20):
+                logging.getLogger(__name__).warning(DEATH_SEEN)
+            release_seized(*arguments)
+
+        Request.on_lost, hung_jobs.release_seized = on_lost_and_tell, release_later  # type: ignore[method-assign]
+
+
+@pytest.fixture(params=["two redis", "rabbitmq"])
+def brokers(
+    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Brokers]:
+    """Where messages and claims are."""
+    with broker_of(request, valkey_url, tmp_path_factory.mktemp("b")) as made:
+        yield made
+
+
+@pytest.fixture
+def installation(brokers: Brokers, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """An application without a worker."""
+    # A short lease: the one that records ends with the worker that is stopped, and the next one waits for its lead.
+    settings: dict[str, Any] = {"key_prefix": f"t{uuid4().hex[:8]}", "lease": 6} | brokers()
+    return Installation(tmp_path, [__name__], [Path(__file__).parent], database_url=new_database(tmp_path), **settings)
+
+
+@pytest.fixture
+def app(installation: Installation) -> Iterator[ConventionsApp]:
+    """The sending side."""
+    with installation.application() as app:
+        yield app
+
+
+def wait_for_start(file: Path, number: int) -> None:
+    """Wait until a job has begun so many times."""
+    wait_until(lambda: file.exists() and len(file.read_text().splitlines()) == number, 15, f"start {number}")
+
+
+def rows(app: ConventionsApp) -> list[tuple[str, int, str]]:
+    """Kind, attempt and error of all that was recorded."""
+    with app.database.session(read_only=True) as session:
+        found = executions.listing(session, executions.ExecutionFilter(), 100)
+        return sorted((row.kind, row.attempt, row.error_message or "") for row in found)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_what_is_not_done_within_the_grace_period_goes_back(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+) -> None:
+    """It runs again at once, not after a lease, and no stop counts as a start of a job that ends its worker."""
+    Stays.delay("first", tmp_path)
+    variables = {"CONVENTIONS_SHUTDOWN_GRACE": "0.5"} | ({"DEATH_FIRST": "1"} if pool == "prefork" else {})
+    for number in range(1, STOPS + 1):
+        with installation.worker("-Q", "immediate", "-P", pool, "-c", "1", **variables) as worker:
+            wait_for_start(tmp_path / "started", number)
+            worker.process.send_signal(signal.SIGTERM)
+            worker.process.wait(patient(10))
+            assert "stopped with 1 jobs unfinished" in worker.output
+            assert (DEATH_SEEN in worker.output) == (pool == "prefork")
+    (tmp_path / "go").touch()
+    with installation.worker("-Q", "immediate", "-P", pool, "-c", "1"):
+        wait_until(lambda: ("succeeded", 1, "") in rows(app), 15, "it is done")
+        wait_until(lambda: len(rows(app)) == STOPS + 1, 15, "each start is recorded")
+    assert rows(app) == [("interrupted", 1, STOPPED)] * STOPS + [("succeeded", 1, "")]
+    assert letters(app, state=None) == []
