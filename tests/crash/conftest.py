@@ -11,7 +11,7 @@ from conventions.transport.rabbitmq_declare_queues import ARGUMENTS
 from tests.crash import crash_tasks
 from tests.crash.server import Breakable, Server
 from tests.crash.set_ups import ONE_REDIS, RABBITMQ, TWO_REDIS
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.rabbitmq_servers import Rabbit
 from tests.workers import Installation
 
 
@@ -41,15 +41,21 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def rabbit_with_queues(rabbit_server: Rabbit) -> Rabbit:
+    """A RabbitMQ that has the queues of these tests. One that is killed within seconds of a queue's first declaration may lose that queue for good."""
+    with rabbit_server.connection() as connection:
+        for name in (name for queue in QUEUES for name in queues_of(queue)):
+            connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments=dict(ARGUMENTS))
+    rabbit_server.restart()
+    return rabbit_server
+
+
 @pytest.fixture
-def rabbit() -> Iterator[Rabbit]:
+def rabbit(rabbit_with_queues: Rabbit) -> Iterator[Rabbit]:
     """A RabbitMQ that the test may kill."""
-    with running_rabbitmq() as server:
-        with server.connection() as connection:
-            for name in (name for queue in QUEUES for name in queues_of(queue)):
-                connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments=dict(ARGUMENTS))
-        server.restart()  # one that is killed within seconds of a queue's first declaration may lose that queue for good
-        yield server
+    yield rabbit_with_queues
+    rabbit_with_queues.mend()
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_a_worker_that_stops_acknowledges_what_ends_meanwhile(
     with installation.worker("--concurrency=4", f"--pool={pool}", "-Q", "immediate") as worker:
         wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
         worker.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "immediate" not in rabbit.control("list_consumers", "--vhost", host), 30, "its loop is over")
+        wait_until(lambda: "immediate" not in rabbit.consumed(host), 30, "its loop is over")
         over = time.monotonic()
         if pool == "prefork":  # threads send no heartbeats
             wait_until(lambda: time.monotonic() > over + 9, 30, "three heartbeats are over")
@@ -213,7 +213,7 @@ def test_a_connection_that_is_lost_while_a_worker_stops(
     with installation.worker("--concurrency=4", "-Q", "immediate") as worker:
         wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
         worker.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "immediate" not in rabbit.control("list_consumers", "--vhost", host), 30, "its loop is over")
+        wait_until(lambda: "immediate" not in rabbit.consumed(host), 30, "its loop is over")
         rabbit.ask("[exit(P, kill) || P <- rabbit_networking:local_connections()]")
         (installation.folder / "go").touch()
         assert worker.process.wait(patient(40)) == 0, worker.output
