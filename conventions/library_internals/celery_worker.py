@@ -55,6 +55,23 @@ def future_of(result: Any) -> Future[Any] | None:
     return found
 
 
+def limit_anew(consumer: Any, before: Any, bucket: Any) -> None:
+    """Let the jobs that Celery holds back for the limit of before wait for another one, or begin where there is none.
+
+    Args:
+        consumer: Celery's, of this worker.
+        before: the bucket of the limit of before.
+        bucket: that of the present one, or `None`.
+    """
+    waiting = list(before.contents)
+    before.clear_pending()
+    for held, tokens in waiting:
+        if bucket:
+            consumer._limit_task(held, bucket, tokens)  # noqa: SLF001
+        else:
+            consumer._limit_move_to_pool(held)  # noqa: SLF001
+
+
 def has_terminated(worker: Any) -> bool:
     """Whether a worker has ended all its parts."""
     return bool(worker.blueprint.state == bootsteps.TERMINATE)

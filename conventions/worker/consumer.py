@@ -20,7 +20,7 @@ from conventions.core.actor import UNSIGNED
 from conventions.core.error_text import text_of
 from conventions.core.errors import CannotOpen, CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
-from conventions.library_internals.celery_worker import is_solo
+from conventions.library_internals.celery_worker import is_solo, limit_anew
 from conventions.sealing.payload_keys import key_of
 from conventions.sealing.sealed_body import is_sealed
 from conventions.tasks.job_classes import long_queues
@@ -121,6 +121,10 @@ class Consumer(CeleryConsumer):
         super().reset_rate_limits()
         if "rate_limits" in vars(self):  # not at the first time
             self.rate_limits.change(before)
+            return
+        for name, bucket in before.items():  # of a broker with which Celery holds jobs back
+            if bucket:
+                limit_anew(self, bucket, self.task_buckets[name])
 
     def connect(self) -> Any:
         """Connect to the broker. Raises: SystemExit in production, where the servers would lose jobs."""

@@ -1,6 +1,7 @@
 """Tasks for tests with RabbitMQ: each leaves a line in the current folder when it begins and when it ends."""
 
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -86,6 +87,26 @@ class HoldsLong(LongRunningTask):
 
     def run(self, number: int) -> None:
         hold(number)
+
+
+class Limited(ImmediateTask):
+    """Write a number, once a minute."""
+
+    idempotent_on = EVERY_ARGUMENT
+    rate_limit = "1/m"
+
+    def run(self, number: int) -> None:
+        write("limited", number)
+
+
+class Deadly(ImmediateTask):
+    """End the process that it runs in."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        write("begun", number)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Deaf(ImmediateTask):

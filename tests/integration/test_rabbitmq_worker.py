@@ -32,12 +32,24 @@ from conventions.records.executions import ExecutionFilter
 from conventions.storage.tables import DeadLetterRow
 from conventions.transport.rabbitmq_declare_queues import ARGUMENTS
 from tests.integration.fault_tasks import After, Number, Started, Sum, Works
-from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Pauses, Steps
+from tests.integration.rabbitmq_tasks import (
+    Deadly,
+    Deaf,
+    Fails,
+    Holds,
+    HoldsLong,
+    Items,
+    Kept,
+    Limited,
+    Note,
+    Pauses,
+    Steps,
+)
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
-from tests.workers import Installation, Worker, letters, wait_for_letter
+from tests.workers import Installation, Worker, letters, told, wait_for_letter
 
 OTHER = """\
 from conventions import create_app
@@ -289,6 +301,38 @@ def test_what_is_cancelled_does_not_run(installation: Installation, app: Convent
         wait_until(lambda: len(numbers(installation.folder)) == 2, 20, "the others")
         wait_until(lambda: kinds(app, ids[1]) == ["cancelled"], 20, "its end is recorded")
     assert numbers(installation.folder) == [0, 2]
+
+
+def test_a_job_that_kills_its_process(installation: Installation, app: ConventionsApp) -> None:
+    """Its start limit ends it, with a letter; RabbitMQ's own limit would drop the message."""
+    sent = Deadly.delay(7)
+    with installation.worker("-Q", "immediate", "-c", "1"):
+        letter = wait_for_letter(app, sent.id)
+        Note.delay(1)
+        wait_until(lambda: numbers(installation.folder) == [1], 20, "others run")
+    assert (letter.error, numbers(installation.folder, "begun")) == ("TooManyStarts", [7, 7, 7])
+    assert kinds(app, sent.id).count("interrupted") == 3
+
+
+def test_a_rate_limit(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
+    """It holds back its own task alone; what waits in a worker that stops goes to another one, and runs at once when the limit is lifted."""
+    host, count = str(app.settings.broker_url).rpartition("/")[2], 4
+    for number in range(count):
+        Limited.delay(number)
+    for number in range(20):
+        Note.delay(number)
+    with installation.worker("-Q", "immediate", "-c", "2") as worker:
+        wait_until(lambda: len(numbers(installation.folder)) == 20, 20, "the others have run")
+        wait_until(lambda: len(numbers(installation.folder, "limited")) == 1, 20, "the first one has run")
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(patient(20)) == 0
+        wait_until(lambda: rabbit.queues(host)["immediate"] == count - 1, 10, "the rest is back")
+    with installation.worker("-Q", "immediate", "-c", "2"):
+        wait_until(lambda: len(numbers(installation.folder, "limited")) == 2, 20, "one more has run")
+        assert "ok" in str(told(app.control.rate_limit, Limited.name, 0))
+        wait_until(lambda: len(numbers(installation.folder, "limited")) == count, 20, "all have run")
+        wait_until(lambda: rabbit.queues(host)["immediate"] == 0, 20, "nothing is left")
+    assert sorted(numbers(installation.folder, "limited")) == [*range(count)], "each once"
 
 
 def test_a_chord(installation: Installation, app: ConventionsApp) -> None:

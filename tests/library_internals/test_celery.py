@@ -46,6 +46,12 @@ SEAMS = [
         "516dac5ca9",
         "execution/settle.py, tasks/running_task.py",
     ),
+    Seam(
+        "celery.worker.consumer.consumer:Consumer._limit_move_to_pool",
+        "(self, request)",
+        "",
+        "library_internals/celery_worker.py",
+    ),
     # What writes the id of the last step into a chain that is sent.
     Seam("celery.canvas:_chain.run", "", "508f515e52", "library_internals/celery.py"),
     Seam("celery.canvas:_chain.prepare_steps", "", "769e743dec", "library_internals/celery.py"),
@@ -77,7 +83,12 @@ SEAMS = [
     Seam("celery.worker.strategy:default", "", "571fb31858", "worker/strategy.py, fast_lane/short_cut.py"),
     Seam("celery.worker.request:create_request_cls", "", "0fca8bbbce", "fast_lane/short_request.py"),
     Seam("celery.worker.consumer.consumer:Consumer.call_soon_ack", "", "51f1fc9ad5", "fast_lane/short_request.py"),
-    Seam("celery.worker.consumer.consumer:Consumer._limit_task", "", "75802f9509", "worker/rate_limits.py"),
+    Seam(
+        "celery.worker.consumer.consumer:Consumer._limit_task",
+        "(self, request, bucket, tokens)",
+        "75802f9509",
+        "worker/rate_limits.py, library_internals/celery_worker.py",
+    ),
     Seam("celery.worker.loops:asynloop", "", "fad4382286", "worker/shutdown.py, transport/redis_transport.py"),
     Seam("celery.worker.state:task_reserved", "", "31688234dd", "fast_lane/short_cut.py"),
     Seam("celery.worker.state:task_ready", "", "c828c23270", "worker/request.py, fast_lane/group.py"),
