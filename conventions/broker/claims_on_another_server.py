@@ -12,8 +12,8 @@ class ClaimStore(Protocol):
 
     store: Store
 
-    def release(self, claim: str, token: str, why: str, /, *, counted: bool) -> None:
-        """Release the claim of a job whose process died, or, uncounted, of one whose worker was stopped. Raises: RedisError."""
+    def release(self, claim: str, token: str, why: str, /) -> None:
+        """Release the claim of a job whose process died. Raises: RedisError."""
 
     def note_follow_ups_sent(self, claim: str, message_id: str, /) -> None:
         """Note that what follows a job was sent. Raises: RedisError."""
@@ -32,9 +32,9 @@ class ClaimsElsewhere:
     def __init__(self, claims: ClaimStore) -> None:
         self._claims = claims
 
-    def release(self, claim: str, token: str, why: str, *, counted: bool = True) -> None:
+    def release(self, claim: str, token: str, why: str) -> None:
         """See `BrokerPort`."""
-        self._claims.release(claim, token, why, counted=counted)
+        self._claims.release(claim, token, why)
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """See `BrokerPort`."""

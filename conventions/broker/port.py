@@ -75,8 +75,8 @@ class BrokerPort(Protocol):
     def claim_of(self, claim: str) -> str:
         """The claim, if the server of the messages keeps it; else empty. Raises: RedisError."""
 
-    def release(self, claim: str, token: str, why: str, *, counted: bool = True) -> None:
-        """Release the claim of a job whose process died, unless returning the message does so; see `Claims.release`. Raises: RedisError."""
+    def release(self, claim: str, token: str, why: str) -> None:
+        """Release the claim of a job whose process died, unless returning the message does so; `why`: see `Claims`. Raises: RedisError."""
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """Note that what follows a job was sent, unless acknowledging the message does so. Raises: RedisError."""

@@ -75,10 +75,10 @@ class RedisPort:
         """See `BrokerPort`."""
         return claim if self.keeps_claims else ""
 
-    def release(self, claim: str, token: str, why: str, *, counted: bool = True) -> None:
+    def release(self, claim: str, token: str, why: str) -> None:
         """See `BrokerPort`."""
         if not self.keeps_claims:
-            self._elsewhere.release(claim, token, why, counted=counted)
+            self._elsewhere.release(claim, token, why)
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """See `BrokerPort`."""

@@ -205,19 +205,15 @@ class Claims:
         token, *_ = self._run("claim_of", [request.claim])
         return token is not None and token != request.token.encode()
 
-    def release(self, claim: str, token: str, why: str = "", *, counted: bool = True) -> None:
-        """Give up the claim of a job that ends here without an outcome.
+    def release(self, claim: str, token: str, why: str = "") -> None:
+        """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
+        self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
-        Args:
-            claim: its name.
-            token: of the delivery that holds it; another one changes nothing.
-            why: what is known of that end.
-            counted: whether the start counts, as where its process died; not where its worker was stopped.
-
-        Raises:
-            RedisError: it may be released; else its lease ends it.
-        """
-        self._run("give_back", ["", "", "", 0, int(counted), claim, token, why])
+    def release_all(self, claims: Mapping[str, str], why: str) -> None:
+        """Give up claims by their tokens, of jobs that were cut off: their starts do not count. Raises: RedisError."""
+        each = (["", "", "", 0, 0, claim, token, why] for token, claim in claims.items())
+        if arguments := [one for start in each for one in start]:
+            self._run("give_back", arguments)
 
     def end_running(
         self, claim: str, message_id: str, generation: int, token: str, *, loser: Literal["nobody", "lapsed", "itself"]

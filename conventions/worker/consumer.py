@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,10 +18,11 @@ from conventions.broker.header_names import ACTOR, FINGERPRINT, OTHER_NAMES, SIG
 from conventions.broker.message_form import fault_of_headers
 from conventions.broker.server_checks import check_servers
 from conventions.core.actor import UNSIGNED
+from conventions.core.background_rounds import Rounds
 from conventions.core.error_text import text_of
 from conventions.core.errors import CannotOpen, CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
-from conventions.library_internals.celery_worker import is_solo, limit_anew
+from conventions.library_internals.celery_worker import has_processes, is_solo, limit_anew
 from conventions.sealing.payload_keys import key_of
 from conventions.sealing.sealed_body import is_sealed
 from conventions.tasks.job_classes import long_queues
@@ -35,12 +37,13 @@ from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN, leave_closed
 from conventions.worker.sender_check import queue_of
-from conventions.worker.shutdown import end_processes, stops
+from conventions.worker.shutdown import end_processes, stops, wait_if_cut_off
 from conventions.worker.unsigned_limits import refuse_beyond
 
 logger = logging.getLogger(__name__)
 
 EVENTS_EVERY, EVENTS_AT_ONCE = 0.2, 500  # seconds between two sends of events, and how many are sent without a wait
+SETTLED_EVERY = 0.1  # seconds between two looks for what has ended after the loop of a pool of threads
 FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what has ended
 
 
@@ -85,10 +88,18 @@ class Consumer(CeleryConsumer):
         self.intake: Intake = app.new_intake(self)
         self.pauses = WorkerPauses(self)
         self._soon: deque[Callable[[], Any]] = deque()
+        # After the loop jobs of a pool of processes are acknowledged by a thread of Celery's, which sends heartbeats, too; those of threads
+        # by one of ours. Only one thread may write to a connection.
+        self._celery_settles = has_processes(type(self.pool))
+        self._settling = threading.RLock()
+        fault = "what has ended is not acknowledged now"
+        self._settler = Rounds(
+            "last acknowledgements", self._do_what_is_left, SETTLED_EVERY, fault=fault, logger=logger
+        )
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Acknowledge in the next turn of the loop; or at the end, if no turn comes any more."""
-        if self.hub is None:
+        if self.hub is None or (stops() and self._celery_settles):
             return super().call_soon_ack(p, *args, **kwargs)
         call = functools.partial(p, *args, **kwargs)
         self._soon.append(call)
@@ -98,17 +109,19 @@ class Consumer(CeleryConsumer):
 
     def _do_what_is_left(self) -> None:
         """Do what waits for a turn of a loop that is over, one after the other, whatever happens to each: the connection may be lost."""
-        for do in (self.app.loop_calls.run, self._do_soon):
-            while True:
-                try:
-                    do()
-                    break
-                except Exception:
-                    logger.exception("a message of the lost connection is not acknowledged, and comes again")
+        with self._settling:
+            for do in (self.app.loop_calls.run, self._do_soon):
+                while True:
+                    try:
+                        do()
+                        break
+                    except Exception:
+                        logger.exception("a message of the lost connection is not acknowledged, and comes again")
 
     def _do_soon(self) -> None:
-        while self._soon:
-            self._soon.popleft()()
+        with self._settling:
+            while self._soon:
+                self._soon.popleft()()
 
     @functools.cached_property
     def rate_limits(self) -> RateLimits:
@@ -314,6 +327,9 @@ class Consumer(CeleryConsumer):
         """Stop consuming, and return what has not started."""
         self.pauses.stop()
         super().stop()
+        self._do_what_is_left()
+        if self.hub is not None and not self._celery_settles:
+            self._settler.start()
         self.intake.clear()
         if returned := self.app.in_flight.give_back_unstarted():
             logger.info("returned %d messages that had not started", returned)
@@ -321,6 +337,8 @@ class Consumer(CeleryConsumer):
 
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
+        wait_if_cut_off()
+        self._settler.stop(within=FLUSH_WITHIN)
         self._do_what_is_left()  # of jobs that ended when the loop had; before the connection is closed
         super().shutdown()
         self._do_what_is_left()

@@ -1,20 +1,16 @@
-"""`HungJobs`: ends jobs that hang, where messages and claims are in two servers, and releases the claims of those that a stop cuts off.
+"""`HungJobs`: ends jobs that hang, where messages and claims are in two servers.
 
-Where they are in one, the heartbeat of a message tells that the lease of its claim is over, and its return releases the claim; see `InFlight`.
+Where they are in one, the heartbeat of a message tells that the lease of its claim is over; see `InFlight`.
 """
 
 import logging
 import threading
-from collections.abc import Iterable
 from typing import Protocol
 
 from conventions.core.background_rounds import Rounds
-from conventions.core.deadline import Deadline
 from conventions.core.halve_failing_call import is_outage
 
 logger = logging.getLogger(__name__)
-
-RELEASED_WITHIN = 5.0  # seconds that Redis has to release the claims of a worker that ends
 
 
 class Watched(Protocol):
@@ -22,14 +18,15 @@ class Watched(Protocol):
 
     token: str
 
+    @property
+    def claim(self) -> str:
+        """The name of its claim."""
+
     def has_lapsed(self) -> bool:
         """Whether the lease of its claim is over. Raises: RedisError."""
 
     def on_lapsed(self) -> bool:
         """End it, if it stands still. Returns whether it was ended."""
-
-    def release_uncounted(self, why: str, /) -> None:
-        """Release its claim, with no start counted; `why` it does not end here. Raises: RedisError."""
 
 
 class HungJobs:
@@ -37,13 +34,9 @@ class HungJobs:
 
     Args:
         every: seconds between two looks.
-
-    Attributes:
-        are_seized: whether this worker ends now: how its jobs end is recorded by `release_seized` alone.
     """
 
     def __init__(self, *, every: float) -> None:
-        self.are_seized = False
         self._lock = threading.Lock()
         self._watched: dict[str, Watched] = {}
         fault = "whether jobs hang is not known now"
@@ -61,26 +54,11 @@ class HungJobs:
             with self._lock:
                 self._watched.pop(job.token, None)
 
-    def seize(self) -> list[Watched]:
-        """Take all jobs away from the other threads, for a process that ends now."""
-        self.are_seized = True
+    def claims(self) -> dict[str, str]:
+        """The claims of those that run now, by token."""
         with self._lock:
-            seized = list(self._watched.values())
-            self._watched.clear()
-        return seized
-
-    @staticmethod
-    def release_seized(jobs: Iterable[Watched], why: str) -> None:
-        """Release the claims of seized jobs, which run no more. No start is counted. What Redis does not take now ends with its lease."""
-        with Deadline(RELEASED_WITHIN):
-            for job in jobs:
-                try:
-                    job.release_uncounted(why)
-                except Exception as error:
-                    if is_outage(error):
-                        logger.warning("claims are not released, and end with their leases: %s", error)
-                        return
-                    logger.exception("the claim of a job is not released, and ends with its lease: token=%s", job.token)
+            watched = list(self._watched.values())
+        return {job.token: job.claim for job in watched}
 
     def _look(self) -> None:
         """End those that hang. Raises: RedisError."""

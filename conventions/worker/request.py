@@ -43,6 +43,7 @@ from conventions.records.journal import Event
 from conventions.sealing.sealed_body import BodyOfFunction, SealedBody, follows, is_sealed
 from conventions.worker.application import WorkerApplication
 from conventions.worker.claim_names_in_rotation import named
+from conventions.worker.shutdown import is_cut_off
 
 logger = logging.getLogger(__name__)
 
@@ -479,14 +480,10 @@ class Request(PlainRequest):
         """The same, of a job with a claim."""
         if isinstance(error, Terminated):
             error = worker_lost(error)
-        if not self.app.hung_jobs.are_seized:
+        if not is_cut_off():  # else who ends the jobs releases their claims, and counts nothing
             with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
                 self.app.port.release(self.claim, self.token, self._how_ended(error))
         super().on_lost(error)
-
-    def release_uncounted(self, why: str) -> None:
-        """The worker ends, and the job with it: see `HungJobs`. Raises: RedisError."""
-        self.app.port.release(self.claim, self.token, why, counted=False)
 
     def acknowledge(self) -> None:
         """Acknowledge; what follows the job was sent before."""

@@ -127,7 +127,8 @@ def _go_on_at_once(**_: Any) -> None:
 def installation(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """The tasks of this module; a worker has five seconds to finish its jobs."""
     settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "shutdown_grace": 5}
-    return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+    packages = [__name__, "tests.integration.stopping_function"]
+    return Installation(tmp_path, packages, [Path(__file__).parent], **settings)
 
 
 @pytest.fixture
@@ -244,6 +245,42 @@ def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: 
     assert lines(tmp_path / "done") == ["late"]
     with installation.worker("-Q", QUEUE, "-c", "1"):
         check_ended(app, ["pid", "late"])
+
+
+def test_a_job_that_has_only_just_begun_is_cut_off(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """Its process has begun it, and is killed before the main one has heard of that: its start does not count."""
+    more = {"GO_ON_AT_ONCE": str(tmp_path), "TOLD_AGAIN": "after", "CONVENTIONS_SHUTDOWN_GRACE": "60"}
+    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", **more) as worker:
+        hand_to_a_stopped_process(app, worker, tmp_path, "late")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait(patient(20))
+    assert lines(tmp_path / "started") == ["late"]
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
+    assert starts(app, "late") == 0
+    (tmp_path / "go").touch()
+    with installation.worker("-Q", QUEUE, "-c", "1"):
+        check_ended(app, ["pid", "late"])
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_function_that_has_ended_is_acknowledged_while_others_run(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+) -> None:
+    """So the end of the grace period does not let it run again: it has no claim that would tell."""
+    Hold.delay("first", tmp_path)
+    app.send_task("note_of_a_function", kwargs={"folder": str(tmp_path)}, queue=QUEUE)
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2", CONVENTIONS_SHUTDOWN_GRACE="60") as worker:
+        wait_until(lambda: sorted(lines(tmp_path / "started")) == ["first", "function"], 20, "both run")
+        worker.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        (tmp_path / "function may end").touch()
+        wait_until(lambda: app.broker.sizes(QUEUE) == Sizes(0, 0, 1), 20, "it is acknowledged")
+        wait_until(lambda: time.monotonic() > began + SAME_PRESS, 10, "it is no longer the same signal")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait(patient(20))
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
 
 
 def test_a_job_that_is_not_written_to_its_end_holds_nobody_up(

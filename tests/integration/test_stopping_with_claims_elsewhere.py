@@ -42,10 +42,10 @@ class Stays(ImmediateTask):
 
 @worker_init.connect
 def let_deaths_be_seen_first(sender: Any, **_: Any) -> None:
-    """Where a test asks for it: claims are released only after Celery has seen the death of the process."""
+    """Where a test asks for it: claims are released only after Celery has seen the death of a process."""
     if "DEATH_FIRST" in os.environ:
-        seen, hung_jobs, on_lost = Event(), sender.app.hung_jobs, Request.on_lost
-        release_seized = hung_jobs.release_seized
+        seen, claims, on_lost = Event(), sender.app.claims, Request.on_lost
+        release_all = claims.release_all
 
         def on_lost_and_tell(self: Request, error: BaseException) -> None:
             on_lost(self, error)
@@ -54,9 +54,9 @@ def let_deaths_be_seen_first(sender: Any, **_: Any) -> None:
         def release_later(*arguments: Any) -> None:
             if seen.wait(20):
                 logging.getLogger(__name__).warning(DEATH_SEEN)
-            release_seized(*arguments)
+            release_all(*arguments)
 
-        Request.on_lost, hung_jobs.release_seized = on_lost_and_tell, release_later  # type: ignore[method-assign]
+        Request.on_lost, claims.release_all = on_lost_and_tell, release_later  # type: ignore[method-assign]
 
 
 @pytest.fixture(params=["two redis", "rabbitmq"])
@@ -83,9 +83,9 @@ def app(installation: Installation) -> Iterator[ConventionsApp]:
         yield app
 
 
-def wait_for_start(file: Path, number: int) -> None:
-    """Wait until a job has begun so many times."""
-    wait_until(lambda: file.exists() and len(file.read_text().splitlines()) == number, 15, f"start {number}")
+def wait_for_starts(file: Path, number: int) -> None:
+    """Wait until jobs have begun so many times."""
+    wait_until(lambda: file.exists() and len(file.read_text().splitlines()) == number, 15, f"{number} starts")
 
 
 def rows(app: ConventionsApp) -> list[tuple[str, int, str]]:
@@ -100,18 +100,21 @@ def test_what_is_not_done_within_the_grace_period_goes_back(
     app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
 ) -> None:
     """It runs again at once, not after a lease, and no stop counts as a start of a job that ends its worker."""
-    Stays.delay("first", tmp_path)
+    count = 1 if pool == "solo" else 2
+    for number in range(count):
+        Stays.delay(str(number), tmp_path)
+    options = ("-Q", "immediate", "-P", pool, "-c", str(count))
     variables = {"CONVENTIONS_SHUTDOWN_GRACE": "0.5"} | ({"DEATH_FIRST": "1"} if pool == "prefork" else {})
     for number in range(1, STOPS + 1):
-        with installation.worker("-Q", "immediate", "-P", pool, "-c", "1", **variables) as worker:
-            wait_for_start(tmp_path / "started", number)
+        with installation.worker(*options, **variables) as worker:
+            wait_for_starts(tmp_path / "started", number * count)
             worker.process.send_signal(signal.SIGTERM)
             worker.process.wait(patient(10))
-            assert "stopped with 1 jobs unfinished" in worker.output
+            assert f"stopped with {count} jobs unfinished" in worker.output
             assert (DEATH_SEEN in worker.output) == (pool == "prefork")
     (tmp_path / "go").touch()
-    with installation.worker("-Q", "immediate", "-P", pool, "-c", "1"):
-        wait_until(lambda: ("succeeded", 1, "") in rows(app), 15, "it is done")
-        wait_until(lambda: len(rows(app)) == STOPS + 1, 15, "each start is recorded")
-    assert rows(app) == [("interrupted", 1, STOPPED)] * STOPS + [("succeeded", 1, "")]
+    with installation.worker(*options):
+        wait_until(lambda: rows(app).count(("succeeded", 1, "")) == count, 15, "they are done")
+        wait_until(lambda: len(rows(app)) == (STOPS + 1) * count, 15, "each start is recorded")
+    assert rows(app) == [("interrupted", 1, STOPPED)] * STOPS * count + [("succeeded", 1, "")] * count
     assert letters(app, state=None) == []

@@ -24,9 +24,8 @@ class Job:
 
     def __init__(self, lapsed: Callable[[], bool], ends: bool = True) -> None:
         self.token, self._lapsed, self._ends = str(id(self)), lapsed, ends
+        self.claim = f"claim of {self.token}"
         self.asked = self.told = 0
-        self.released: list[str] = []
-        self.fault: Exception | None = None
 
     def has_lapsed(self) -> bool:
         """Whether its lease is over."""
@@ -37,12 +36,6 @@ class Job:
         """End it."""
         self.told += 1
         return self._ends
-
-    def release_uncounted(self, why: str) -> None:
-        """Release its claim, unless it has a fault."""
-        if self.fault:
-            raise self.fault
-        self.released.append(why)
 
 
 def away() -> bool:
@@ -89,25 +82,10 @@ def test_an_outage_and_a_fault_end_no_look_for_others(hung: HungJobs) -> None:
     wait_until(lambda: third.told == 1, 30, "the look goes on")
 
 
-def test_jobs_of_a_worker_that_ends(hung: HungJobs) -> None:
-    """Nobody looks at them any more, and each claim is released; a fault in one leaves the others alone."""
-    _, faulty, _ = jobs = [Job(lambda: True) for _ in range(3)]
-    faulty.fault = ValueError("broken")
-    for job in jobs:
-        hung.watch(job)
-    assert not hung.are_seized
-    seized = hung.seize()
-    assert hung.are_seized
-    assert seized == jobs
-    assert hung.seize() == []
-    hung.release_seized(seized, "stopped")
-    assert [job.released for job in jobs] == [["stopped"], [], ["stopped"]]
-
-
-def test_claims_that_cannot_be_released_now(hung: HungJobs, caplog: pytest.LogCaptureFixture) -> None:
-    """While Redis is away nobody waits for each of them: they end with their leases."""
-    first, second = Job(lambda: False), Job(lambda: False)
-    first.fault = Away("away")
-    hung.release_seized([first, second], "stopped")
-    assert second.released == []
-    assert "end with their leases: away" in caplog.text
+def test_the_claims_of_those_that_run(hung: HungJobs) -> None:
+    """By token; not of one that has ended."""
+    runs, over = Job(lambda: False), Job(lambda: False)
+    hung.watch(runs)
+    hung.watch(over)
+    hung.forget(over)
+    assert hung.claims() == {runs.token: runs.claim}
