@@ -61,7 +61,8 @@ class Consumer(CeleryConsumer):
 
     app: WorkerApplication
 
-    _events_wait = False
+    _events_wait = _is_asked = False
+    _settled_by: Literal["loop", "celery", "us", "nobody"] = "loop"  # who calls what is to be called soon
     _checked = False
 
     def __init__(
@@ -90,7 +91,6 @@ class Consumer(CeleryConsumer):
         self._soon: deque[Callable[[], Any]] = deque()
         # After the loop jobs of a pool of processes are acknowledged by a thread of Celery's, which sends heartbeats, too; those of threads
         # by one of ours. Only one thread may write to a connection.
-        self._celery_settles = has_processes(type(self.pool))
         self._settling = threading.RLock()
         fault = "what has ended is not acknowledged now"
         self._settler = Rounds(
@@ -99,11 +99,15 @@ class Consumer(CeleryConsumer):
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Acknowledge in the next turn of the loop; or at the end, if no turn comes any more."""
-        if self.hub is None or (stops() and self._celery_settles):
+        if self.hub is None or self._settled_by == "celery":
             return super().call_soon_ack(p, *args, **kwargs)
         call = functools.partial(p, *args, **kwargs)
+        if self._settled_by == "nobody":
+            call()
+            return call
         self._soon.append(call)
-        if len(self._soon) == 1:
+        if not self._is_asked:  # also threads of a pool append
+            self._is_asked = True
             self.hub.call_soon(self._do_soon)
         return call
 
@@ -119,6 +123,7 @@ class Consumer(CeleryConsumer):
                         logger.exception("a message of the lost connection is not acknowledged, and comes again")
 
     def _do_soon(self) -> None:
+        self._is_asked = False  # first: what is appended from now on asks anew
         with self._settling:
             while self._soon:
                 self._soon.popleft()()
@@ -327,8 +332,9 @@ class Consumer(CeleryConsumer):
         """Stop consuming, and return what has not started."""
         self.pauses.stop()
         super().stop()
+        self._settled_by = "celery" if has_processes(type(self.pool)) else "us"
         self._do_what_is_left()
-        if self.hub is not None and not self._celery_settles:
+        if self.hub is not None and self._settled_by == "us":
             self._settler.start()
         self.intake.clear()
         if returned := self.app.in_flight.give_back_unstarted():
@@ -339,6 +345,7 @@ class Consumer(CeleryConsumer):
         """End, after the last acknowledgement is through."""
         wait_if_cut_off()
         self._settler.stop(within=FLUSH_WITHIN)
+        self._settled_by = "nobody"
         self._do_what_is_left()  # of jobs that ended when the loop had; before the connection is closed
         super().shutdown()
         self._do_what_is_left()

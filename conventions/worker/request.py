@@ -494,7 +494,9 @@ class Request(PlainRequest):
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        """Return the message, or drop it."""
+        """Return the message, or drop it. One that is cut off goes back with its process, after its claim was released."""
+        if requeue and is_cut_off():
+            return
         self.app.hung_jobs.forget(self)
         super().reject(requeue)
 

@@ -152,16 +152,18 @@ class Stopping(bootsteps.StartStopStep):
         except Exception:
             logger.exception("a job that was cut off may wait for the end of its lease")
         finally:
-            logging.shutdown()
-            if getattr(self._worker, "pidlock", None):
-                self._worker.pidlock.release()
-            os._exit(state.should_stop or 0)
+            try:
+                logging.shutdown()
+                if getattr(self._worker, "pidlock", None):
+                    self._worker.pidlock.release()
+            finally:
+                os._exit(state.should_stop or 0)
 
     def _cut_off(self, in_flight: InFlight) -> None:
         """End what runs, and let it run elsewhere. The last step returns the messages: a job in a thread goes on until this process has ended."""
         app, held = self._worker.app, in_flight.seize()
         # Messages of RabbitMQ are in no register here: they come back as the connection ends.
-        unfinished = len(held) or sum(not one.acknowledged for one in state.active_requests)
+        unfinished = len(held) or _number_of_unacknowledged()
         for process in children():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -189,6 +191,14 @@ class Stopping(bootsteps.StartStopStep):
         channel: Any = getattr(getattr(self._worker.consumer, "task_consumer", None), "channel", None)
         if hasattr(channel, "end_reads"):
             channel.end_reads(READ_WITHIN)
+
+
+def _number_of_unacknowledged() -> int:
+    """How many jobs run whose messages were not acknowledged."""
+    for _ in range(100):
+        with suppress(RuntimeError):  # another thread has begun or ended one meanwhile
+            return sum(not one.acknowledged for one in state.active_requests)
+    return len(state.active_requests)
 
 
 def is_cut_off() -> bool:

@@ -264,16 +264,17 @@ def test_a_job_that_has_only_just_begun_is_cut_off(
         check_ended(app, ["pid", "late"])
 
 
+@pytest.mark.parametrize("told_by", ["signal", "remote control"])
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_function_that_has_ended_is_acknowledged_while_others_run(
-    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str, told_by: str
 ) -> None:
     """So the end of the grace period does not let it run again: it has no claim that would tell."""
     Hold.delay("first", tmp_path)
     app.send_task("note_of_a_function", kwargs={"folder": str(tmp_path)}, queue=QUEUE)
     with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2", CONVENTIONS_SHUTDOWN_GRACE="60") as worker:
         wait_until(lambda: sorted(lines(tmp_path / "started")) == ["first", "function"], 20, "both run")
-        worker.process.send_signal(signal.SIGTERM)
+        worker.process.send_signal(signal.SIGTERM) if told_by == "signal" else app.control.shutdown()
         began = time.monotonic()
         (tmp_path / "function may end").touch()
         wait_until(lambda: app.broker.sizes(QUEUE) == Sizes(0, 0, 1), 20, "it is acknowledged")
