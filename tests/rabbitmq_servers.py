@@ -124,12 +124,17 @@ class Rabbit:
         cut = 'rabbit_networking:close_connection(P, "cut by a test")'
         return int(self.ask(f"length([{cut} || P <- rabbit_networking:connections()])"))
 
-    def mend(self, host: str = "/") -> None:
-        """After a test that may have broken it: it answers, nobody is connected, and the queues of this host are empty."""
-        self.thaw() if self._server is not None else self.start()
-        wait_until(self.answers, STARTS_WITHIN, "RabbitMQ answers")
+    def break_connections(self) -> None:
+        """End every connection without a word, as a network does that fails."""
         self.ask("[exit(P, kill) || P <- rabbit_networking:connections()]")
 
+    def mend(self, host: str = "/") -> None:
+        """After a test that may have broken it: it answers, nobody is connected, and the queues of this host are empty."""
+        if self._server is None:
+            self.start()
+        self.thaw()
+        wait_until(self.answers, STARTS_WITHIN, "RabbitMQ answers")
+        self.break_connections()
         all_queues = f"rabbit_amqqueue:list({_binary(host)})"
 
         def is_empty() -> bool:  # what a lost connection held is in its queue a moment later

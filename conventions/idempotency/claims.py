@@ -207,11 +207,19 @@ class Claims:
 
     def release(self, claim: str, token: str, why: str = "") -> None:
         """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
-        self._run("give_back", ["", "", "", 0, 1, claim, token, why])
+        self._run("give_back", _without_message(claim, token, why, counted=True))
 
     def release_all(self, claims: Mapping[str, str], why: str) -> None:
-        """Give up claims by their tokens, of jobs that were cut off: their starts do not count. Raises: RedisError."""
-        each = (["", "", "", 0, 0, claim, token, why] for token, claim in claims.items())
+        """Give up the claims of jobs that were cut off: their starts do not count.
+
+        Args:
+            claims: their names, each by the token of the delivery that may hold it; else it stays as it is.
+            why: what is known of the end of these jobs.
+
+        Raises:
+            RedisError: they may be released; else their leases end them.
+        """
+        each = (_without_message(claim, token, why, counted=False) for token, claim in claims.items())
         if arguments := [one for start in each for one in start]:
             self._run("give_back", arguments)
 
@@ -297,6 +305,11 @@ class Claims:
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self.store.key("cancel", message_id)
+
+
+def _without_message(claim: str, token: str, why: str, *, counted: bool) -> list[Any]:
+    """The arguments of `give_back` for a claim whose message goes back by itself."""
+    return ["", "", "", 0, int(counted), claim, token, why]
 
 
 def settle_arguments(one: Settlement, signatures: EntrySignatures | None) -> list[Any]:

@@ -2,8 +2,6 @@
 
 import functools
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,7 +16,6 @@ from conventions.broker.header_names import ACTOR, FINGERPRINT, OTHER_NAMES, SIG
 from conventions.broker.message_form import fault_of_headers
 from conventions.broker.server_checks import check_servers
 from conventions.core.actor import UNSIGNED
-from conventions.core.background_rounds import Rounds
 from conventions.core.error_text import text_of
 from conventions.core.errors import CannotOpen, CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
@@ -26,8 +23,10 @@ from conventions.library_internals.celery_worker import has_processes, is_solo, 
 from conventions.sealing.payload_keys import key_of
 from conventions.sealing.sealed_body import is_sealed
 from conventions.tasks.job_classes import long_queues
+from conventions.worker.acknowledgements import Acknowledgements
 from conventions.worker.application import WorkerApplication
 from conventions.worker.claim_names_in_rotation import choose_name
+from conventions.worker.cut_off import wait_if_cut_off
 from conventions.worker.delivery_limit import fault_of_deliveries
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
@@ -37,13 +36,12 @@ from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN, leave_closed
 from conventions.worker.sender_check import queue_of
-from conventions.worker.shutdown import end_processes, stops, wait_if_cut_off
+from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unsigned_limits import refuse_beyond
 
 logger = logging.getLogger(__name__)
 
 EVENTS_EVERY, EVENTS_AT_ONCE = 0.2, 500  # seconds between two sends of events, and how many are sent without a wait
-SETTLED_EVERY = 0.1  # seconds between two looks for what has ended after the loop of a pool of threads
 FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what has ended
 
 
@@ -55,14 +53,14 @@ class Consumer(CeleryConsumer):
 
     Attributes:
         reads_ahead: whether it takes more messages than it has processes for.
+        acknowledgements: of what has ended.
         intake: takes what it has read.
         pauses: what people have paused.
     """
 
     app: WorkerApplication
 
-    _events_wait = _is_asked = False
-    _settled_by: Literal["loop", "celery", "us", "nobody"] = "loop"  # who calls what is to be called soon
+    _events_wait = False
     _checked = False
 
     def __init__(
@@ -88,45 +86,15 @@ class Consumer(CeleryConsumer):
         self._unknown = UnknownTasks(self)
         self.intake: Intake = app.new_intake(self)
         self.pauses = WorkerPauses(self)
-        self._soon: deque[Callable[[], Any]] = deque()
-        # After the loop jobs of a pool of processes are acknowledged by a thread of Celery's, which sends heartbeats, too; those of threads
-        # by one of ours. Only one thread may write to a connection.
-        self._settling = threading.RLock()
-        fault = "what has ended is not acknowledged now"
-        self._settler = Rounds(
-            "last acknowledgements", self._do_what_is_left, SETTLED_EVERY, fault=fault, logger=logger
-        )
+        self.acknowledgements = Acknowledgements(app.loop_calls)
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Acknowledge in the next turn of the loop; or at the end, if no turn comes any more."""
-        if self.hub is None or self._settled_by == "celery":
+        if self.hub is None or self.acknowledgements.by_celery:
             return super().call_soon_ack(p, *args, **kwargs)
         call = functools.partial(p, *args, **kwargs)
-        if self._settled_by == "nobody":
-            call()
-            return call
-        self._soon.append(call)
-        if not self._is_asked:  # also threads of a pool append
-            self._is_asked = True
-            self.hub.call_soon(self._do_soon)
+        self.acknowledgements.soon(call, self.hub)
         return call
-
-    def _do_what_is_left(self) -> None:
-        """Do what waits for a turn of a loop that is over, one after the other, whatever happens to each: the connection may be lost."""
-        with self._settling:
-            for do in (self.app.loop_calls.run, self._do_soon):
-                while True:
-                    try:
-                        do()
-                        break
-                    except Exception:
-                        logger.exception("a message of the lost connection is not acknowledged, and comes again")
-
-    def _do_soon(self) -> None:
-        self._is_asked = False  # first: what is appended from now on asks anew
-        with self._settling:
-            while self._soon:
-                self._soon.popleft()()
 
     @functools.cached_property
     def rate_limits(self) -> RateLimits:
@@ -156,7 +124,7 @@ class Consumer(CeleryConsumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Celery's handler, which one bad message cannot end; a stopping worker gives back what still arrives."""
         handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
-        self._do_what_is_left()
+        self.acknowledgements.do_all()  # the turn of the loop that was asked for has gone with the connection before
         channel = self.task_consumer.channel
         if hasattr(channel, "in_flight"):
             self.intake.attach()
@@ -332,10 +300,8 @@ class Consumer(CeleryConsumer):
         """Stop consuming, and return what has not started."""
         self.pauses.stop()
         super().stop()
-        self._settled_by = "celery" if has_processes(type(self.pool)) else "us"
-        self._do_what_is_left()
-        if self.hub is not None and self._settled_by == "us":
-            self._settler.start()
+        if self.hub is not None:
+            self.acknowledgements.leave_loop(by_celery=has_processes(type(self.pool)))
         self.intake.clear()
         if returned := self.app.in_flight.give_back_unstarted():
             logger.info("returned %d messages that had not started", returned)
@@ -344,11 +310,9 @@ class Consumer(CeleryConsumer):
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
         wait_if_cut_off()
-        self._settler.stop(within=FLUSH_WITHIN)
-        self._settled_by = "nobody"
-        self._do_what_is_left()  # of jobs that ended when the loop had; before the connection is closed
+        self.acknowledgements.end()  # before the connection is closed
         super().shutdown()
-        self._do_what_is_left()
+        self.acknowledgements.do_all()
         if not self.app.in_flight.flush(FLUSH_WITHIN):
             logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
 

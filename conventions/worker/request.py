@@ -43,7 +43,7 @@ from conventions.records.journal import Event
 from conventions.sealing.sealed_body import BodyOfFunction, SealedBody, follows, is_sealed
 from conventions.worker.application import WorkerApplication
 from conventions.worker.claim_names_in_rotation import named
-from conventions.worker.shutdown import is_cut_off
+from conventions.worker.cut_off import is_cut_off
 
 logger = logging.getLogger(__name__)
 

@@ -9,36 +9,25 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
 from celery.signals import worker_process_shutdown, worker_shutdown, worker_shutting_down
 from celery.worker import state
-from redis.exceptions import RedisError
 
-from conventions.broker.in_flight import InFlight
-from conventions.broker.redis_broker import HeldMessage
-from conventions.core.deadline import Deadline
 from conventions.core.repeated_signal import SAME_PRESS
 from conventions.execution.process_ends import has_ended
-from conventions.idempotency.interrupted_start import STOPPED
-from conventions.library_internals.billiard import children, destination_of, open_jobs, pids_of
+from conventions.library_internals.billiard import destination_of, open_jobs, pids_of
 from conventions.library_internals.celery_worker import has_terminated, is_warm_handler, say
-from conventions.metrics.worker_reports import WorkerReports
+from conventions.worker.cut_off import cut_off
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.02  # seconds between two looks for processes that are idle
 READ_WITHIN = 0.3  # seconds that the main thread of a worker that stops has to end its read by itself
-# Seconds that Redis has to hear that a hurried worker leaves, to release the claims of its jobs, and to take back what it holds.
-LEFT_WITHIN, RELEASED_WITHIN, RETURN_WITHIN = 2.0, 2.0, 5.0
-ENDED_WITHIN = 3 * (LEFT_WITHIN + RELEASED_WITHIN + RETURN_WITHIN)  # seconds that its main thread waits for that
 EXIT_STATUS: dict[int, int] = {signal.SIGTERM: 0, signal.SIGINT: 1}  # as Celery's
 SIGNALS = (*EXIT_STATUS, signal.SIGQUIT)
-
-_cut_off = threading.Event()  # of this process, which ends then, whatever else it may have to do
 
 
 class Stopping(bootsteps.StartStopStep):
@@ -146,70 +135,12 @@ class Stopping(bootsteps.StartStopStep):
             self._told.get(timeout=self._worker.app.settings.shutdown_grace)
         if has_terminated(self._worker) and threading.main_thread().is_alive():
             return  # the worker has ended by itself, and the program goes on
-        _cut_off.set()  # first, so that nobody counts the deaths below as starts without an outcome
-        try:
-            self._cut_off(in_flight)
-        except Exception:
-            logger.exception("a job that was cut off may wait for the end of its lease")
-        finally:
-            try:
-                logging.shutdown()
-                if getattr(self._worker, "pidlock", None):
-                    self._worker.pidlock.release()
-            finally:
-                os._exit(state.should_stop or 0)
-
-    def _cut_off(self, in_flight: InFlight) -> None:
-        """End what runs, and let it run elsewhere. The last step returns the messages: a job in a thread goes on until this process has ended."""
-        app, held = self._worker.app, in_flight.seize()
-        # Messages of RabbitMQ are in no register here: they come back as the connection ends.
-        unfinished = len(held) or _number_of_unacknowledged()
-        for process in children():
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        with suppress(RedisError), Deadline(LEFT_WITHIN):  # it ends in order, and nobody must think that it is silent
-            WorkerReports(app.store).leave(self._worker.hostname)
-        self._release(held)
-        in_flight.give_back_seized(held, STOPPED)
-        in_flight.flush(RETURN_WITHIN)
-        logger.warning("stopped with %d jobs unfinished; their messages are back in their queues", unfinished)
-
-    def _release(self, held: Iterable[HeldMessage]) -> None:
-        """Release the claims that the return of messages does not release."""
-        app = self._worker.app
-        released_then = {one.token for one in held if one.claim}
-        try:
-            # Pages have also those that have begun, and of which the main thread has not heard yet.
-            running = app.hung_jobs.claims() | {one.token: one.claim for one in app.pages.look() if one.token}
-            left = {token: claim for token, claim in running.items() if token not in released_then}
-            with Deadline(RELEASED_WITHIN):
-                app.claims.release_all(left, STOPPED)
-        except Exception as error:  # noqa: BLE001  # whatever it is, messages are still to be returned
-            logger.warning("claims are not released, and end with their leases: %s: %s", type(error).__name__, error)
+        cut_off(self._worker, state.should_stop or 0)
 
     def _end_reads(self) -> None:
         channel: Any = getattr(getattr(self._worker.consumer, "task_consumer", None), "channel", None)
         if hasattr(channel, "end_reads"):
             channel.end_reads(READ_WITHIN)
-
-
-def _number_of_unacknowledged() -> int:
-    """How many jobs run whose messages were not acknowledged."""
-    for _ in range(100):
-        with suppress(RuntimeError):  # another thread has begun or ended one meanwhile
-            return sum(not one.acknowledged for one in state.active_requests)
-    return len(state.active_requests)
-
-
-def is_cut_off() -> bool:
-    """Whether this process ends now, with the jobs that it runs. Another thread does what is to be done for them."""
-    return _cut_off.is_set()
-
-
-def wait_if_cut_off() -> None:
-    """Let the thread that ends this process do so, after all that it has to do."""
-    if is_cut_off():
-        threading.Event().wait(ENDED_WITHIN)
 
 
 def stops() -> bool:

@@ -2,11 +2,9 @@
 
 import subprocess
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
-from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +29,7 @@ from conventions.fast_lane.short_cut import ShortCut
 from conventions.fast_lane.short_request import ShortRequest, handed_over, short_requests
 from conventions.idempotency.claim_answers import Granted
 from conventions.records.journal import Event
+from conventions.worker.acknowledgements import Acknowledgements
 from conventions.worker.consumer import Consumer
 from conventions.worker.request import Request
 from conventions.worker.strategy import strategy
@@ -156,7 +155,7 @@ def test_the_lane_says_what_a_worker_that_reads_ahead_reads(
     looks: list[Any] = []
     hub = SimpleNamespace(call_repeatedly=lambda *call: looks.append(call))
     vars(worker).update(vars(consumer), strategies={}, reads_ahead=reads_ahead, hub=hub)
-    worker.intake, worker._soon, worker._settling = LaneIntake(worker), deque(), RLock()
+    worker.intake, worker.acknowledgements = LaneIntake(worker), Acknowledgements(app.loop_calls)
     intake = worker.intake
     worker.create_task_handler()
     assert looks == [(RETURN_AFTER, intake.lane.look)]
@@ -170,7 +169,7 @@ def test_a_lost_connection_keeps_no_later_message_from_being_acknowledged(app: C
     turns: list[Any] = []
     hub = SimpleNamespace(call_repeatedly=lambda *_: None, call_soon=turns.append)
     vars(worker).update(vars(consumer), strategies={}, reads_ahead=False, hub=hub)
-    worker.intake, worker._soon, worker._settling = LaneIntake(worker), deque(), RLock()
+    worker.intake, worker.acknowledgements = LaneIntake(worker), Acknowledgements(app.loop_calls)
     del worker.call_soon_ack  # the fixture's
     done: list[int] = []
 

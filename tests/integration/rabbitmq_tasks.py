@@ -1,4 +1,4 @@
-"""Tasks for tests with RabbitMQ: each leaves a line in the current folder when it begins and when it ends."""
+"""Tasks for tests with RabbitMQ and two Redis: each leaves a line in the current folder when it begins and when it ends."""
 
 import os
 import signal

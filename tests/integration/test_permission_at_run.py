@@ -26,7 +26,7 @@ from conventions.permission import roles
 from conventions.records.denials import ACTION
 from conventions.sending.send import checked_send
 from conventions.storage.tables import AuditRow, ExecutionRow
-from tests.broker_set_ups import BROKERS, Brokers, broker_of
+from tests.broker_set_ups import Brokers
 from tests.recorded import contents
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
@@ -276,15 +276,6 @@ class Year(BatchTask):
 
     def process(self, chunk: list[int], year: int) -> None:
         self.app.store.redis.rpush(self.app.store.key("done"), f"{year} {len(chunk)}")
-
-
-@pytest.fixture(scope="module", params=BROKERS)
-def brokers(
-    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Brokers]:
-    """Where messages and claims are."""
-    with broker_of(request, valkey_url, tmp_path_factory.mktemp("b")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_a_connection_that_is_lost_while_a_worker_stops(
         wait_until(lambda: len(numbers(installation.folder, "begun")) == count, 30, "all jobs run")
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "immediate" not in rabbit.consumed(host), 30, "its loop is over")
-        rabbit.ask("[exit(P, kill) || P <- rabbit_networking:local_connections()]")
+        rabbit.break_connections()
         (installation.folder / "go").touch()
         assert worker.process.wait(patient(40)) == 0, worker.output
         assert "Couldn't ack" in worker.output

@@ -12,7 +12,7 @@ from conventions.app import ConventionsApp
 from conventions.core.named_keys import new_key
 from conventions.dead_letters.resend import redrive
 from conventions.sealing.name_keys import NameKeys
-from tests.broker_set_ups import BROKERS, Brokers, broker_of
+from tests.broker_set_ups import Brokers
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
 
@@ -77,15 +77,6 @@ class Commits(Noting):
             session.info["result"] = f"{order} {amount} of before"
             self.note(f"{order} {amount}")
         return "new"
-
-
-@pytest.fixture(scope="module", params=BROKERS)
-def brokers(
-    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Brokers]:
-    """Where messages and claims are."""
-    with broker_of(request, valkey_url, tmp_path_factory.mktemp("b")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from conventions.storage.tables import (
     OutboxRow,
     RedriveRow,
 )
-from tests.broker_set_ups import BROKERS, Brokers, broker_of
+from tests.broker_set_ups import Brokers
 from tests.recorded import contents
 from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, letters, wait_for_letter, wait_until_empty
@@ -302,15 +302,6 @@ class Sealed(BatchTask):
         self.app.store.redis.rpush(
             self.app.store.key("done"), f"{len(summary.returns)} chunks, {len(summary.returns[0])} by {self.actor}"
         )
-
-
-@pytest.fixture(scope="module", params=BROKERS)
-def brokers(
-    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Brokers]:
-    """Where messages and claims are."""
-    with broker_of(request, valkey_url, tmp_path_factory.mktemp("b")) as made:
-        yield made
 
 
 @pytest.fixture

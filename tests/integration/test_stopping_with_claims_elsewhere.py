@@ -12,12 +12,12 @@ from uuid import uuid4
 import pytest
 from celery.signals import worker_init
 
-from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.idempotency.interrupted_start import STOPPED
 from conventions.records import executions
 from conventions.worker.request import Request
-from tests.broker_set_ups import Brokers, broker_of
+from tests.broker_set_ups import Brokers
+from tests.integration.rabbitmq_tasks import Holds
 from tests.support import patient, wait_until
 from tests.workers import Installation, letters
 
@@ -25,19 +25,6 @@ DEATH_SEEN = "the death of its process was seen first"
 STOPS = 4  # more than the starts that make a message poison
 
 pytestmark = pytest.mark.processes
-
-
-class Stays(ImmediateTask):
-    """Write a line when it starts, and end as soon as the file `go` is there."""
-
-    idempotent_on = ("name",)
-    soft_time_limit = 100
-    time_limit = 110
-
-    def run(self, name: str, folder: Path) -> None:
-        with (folder / "started").open("a") as lines:
-            lines.write(f"{name}\n")
-        wait_until((folder / "go").exists, timeout=100)
 
 
 @worker_init.connect
@@ -59,21 +46,13 @@ def let_deaths_be_seen_first(sender: Any, **_: Any) -> None:
         Request.on_lost, claims.release_all = on_lost_and_tell, release_later  # type: ignore[method-assign]
 
 
-@pytest.fixture(params=["two redis", "rabbitmq"])
-def brokers(
-    request: pytest.FixtureRequest, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Brokers]:
-    """Where messages and claims are."""
-    with broker_of(request, valkey_url, tmp_path_factory.mktemp("b")) as made:
-        yield made
-
-
 @pytest.fixture
 def installation(brokers: Brokers, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """An application without a worker."""
     # A short lease: the one that records ends with the worker that is stopped, and the next one waits for its lead.
     settings: dict[str, Any] = {"key_prefix": f"t{uuid4().hex[:8]}", "lease": 6} | brokers()
-    return Installation(tmp_path, [__name__], [Path(__file__).parent], database_url=new_database(tmp_path), **settings)
+    packages = [__name__, "tests.integration.rabbitmq_tasks"]
+    return Installation(tmp_path, packages, [Path(__file__).parent], database_url=new_database(tmp_path), **settings)
 
 
 @pytest.fixture
@@ -95,6 +74,7 @@ def rows(app: ConventionsApp) -> list[tuple[str, int, str]]:
         return sorted((row.kind, row.attempt, row.error_message or "") for row in found)
 
 
+@pytest.mark.parametrize("brokers", ["two redis", "rabbitmq"], indirect=True)
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_what_is_not_done_within_the_grace_period_goes_back(
     app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
@@ -102,12 +82,12 @@ def test_what_is_not_done_within_the_grace_period_goes_back(
     """It runs again at once, not after a lease, and no stop counts as a start of a job that ends its worker."""
     count = 1 if pool == "solo" else 2
     for number in range(count):
-        Stays.delay(str(number), tmp_path)
+        Holds.delay(number)
     options = ("-Q", "immediate", "-P", pool, "-c", str(count))
     variables = {"CONVENTIONS_SHUTDOWN_GRACE": "0.5"} | ({"DEATH_FIRST": "1"} if pool == "prefork" else {})
     for number in range(1, STOPS + 1):
         with installation.worker(*options, **variables) as worker:
-            wait_for_starts(tmp_path / "started", number * count)
+            wait_for_starts(tmp_path / "begun", number * count)
             worker.process.send_signal(signal.SIGTERM)
             worker.process.wait(patient(10))
             assert f"stopped with {count} jobs unfinished" in worker.output
