@@ -33,6 +33,7 @@ from tests.workers import Installation, letters, wait_until_empty
 
 TWICE, BAD, ODD = 500, 200, 50  # rows: with the address of one far above, with a fault, with a value of two lines
 FAR = 10 * ImportContacts.chunk_size  # rows: never in one chunk
+KILLS = 3
 LONG = ("-Q", "long", "-c", "2")
 COLUMNS = ("email", "name", "company", "city", "country", "phone")
 FAMILIES, GIVEN = ("佐藤", "鈴木", "髙橋", "渡邊", "山﨑", "齋藤"), ("陽菜", "蓮", "結衣", "大翔", "さくら", "ソウタ")
@@ -230,6 +231,7 @@ def place(tmp_path: Path, server: Server, new_url: Callable[[Path], str], rows: 
         folder = tmp_path / name
         folder.mkdir()
         settings: dict[str, Any] = {
+            "start_limit": KILLS + 1,  # on a slow machine each kill may meet the splitter, or the same chunk
             "database_url": new_url(folder),
             "output_dir": str(folder / "output"),
             "input_dir": "/",
@@ -256,7 +258,9 @@ def import_killed(place: Place, path: Path) -> str:
         summary = place.summary(batch_id)
         return summary is not None and summary.done >= place.rows * part
 
-    for moment in (is_cut, lambda: is_done(1 / 3), lambda: is_done(2 / 3)):
+    moments = (is_cut, lambda: is_done(1 / 3), lambda: is_done(2 / 3))
+    assert len(moments) == KILLS
+    for moment in moments:
         with place.installation.worker(*LONG) as worker:
             wait_until(moment, 120)
             os.killpg(worker.process.pid, signal.SIGKILL)
