@@ -26,7 +26,7 @@ from conventions.sending.bulk_sender import Bulk
 
 ITEMS = 175  # of a batch that is killed: 18 chunks, the last one shorter, in turns of 7, 7 and 4
 PER_TURN = 70
-STORM_ITEMS, STORM_CHUNK = 3000, 3
+STORM_CHUNK = 3  # items
 KILLED_IN, DEAD_IN = 10, 100  # every tenth chunk of the storm, and every hundredth
 MILLION = 1_000_000
 GIB = 1 << 30
@@ -74,19 +74,19 @@ class Storm(Diary):
 
     chunk_size = STORM_CHUNK
 
-    def items(self, folder: Path) -> Iterator[int]:  # noqa: ARG002  # an argument of `process`
-        yield from range(STORM_ITEMS)
+    def items(self, folder: Path, chunks: int) -> Iterator[int]:  # noqa: ARG002  # an argument of `process`
+        yield from range(chunks * STORM_CHUNK)
 
-    def count(self, folder: Path) -> int:  # noqa: ARG002  # the same
-        return STORM_ITEMS
+    def count(self, folder: Path, chunks: int) -> int:  # noqa: ARG002  # the same
+        return chunks * STORM_CHUNK
 
-    def process(self, chunk: list[int], folder: Path) -> None:
+    def process(self, chunk: list[int], folder: Path, chunks: int) -> None:
         index = chunk[0] // STORM_CHUNK
         kills = index % KILLED_IN == 3
         if kills and index % 20 == 3:
             die_once(folder, f"killed-{index}")
         # Chunks overtake each other, and all others have ended when the last one does.
-        time.sleep(1 if chunk[-1] == STORM_ITEMS - 1 else random.uniform(0, 0.02))
+        time.sleep(1 if index == chunks - 1 else random.uniform(0, 0.02))
         if index % DEAD_IN == 0 and not (folder / "mended").exists():
             write(folder, "ends", time.monotonic())
             raise BusinessError("not mended yet")
@@ -95,10 +95,10 @@ class Storm(Diary):
         if kills:  # the others, after their effect
             die_once(folder, f"killed-{index}")
 
-    def finish(self, summary: BatchSummary, folder: Path) -> None:
+    def finish(self, summary: BatchSummary, folder: Path, chunks: int) -> None:  # noqa: ARG002  # the same
         self.call(folder, "finish", summary)
 
-    def recovered(self, summary: BatchSummary, folder: Path) -> None:
+    def recovered(self, summary: BatchSummary, folder: Path, chunks: int) -> None:  # noqa: ARG002  # the same
         self.call(folder, "recovered", summary)
 
 

@@ -22,7 +22,6 @@ from tests.crash.batch_crash_tasks import (
     MILLION,
     PER_TURN,
     STORM_CHUNK,
-    STORM_ITEMS,
     GoneOn,
     Killed,
     Million,
@@ -36,9 +35,6 @@ from tests.support import wait_until
 from tests.workers import Installation, Worker, letters, wait_for_letter, wait_until_empty
 
 LONG = ("-Q", "long")  # all that is of a batch
-STORM_CHUNKS = STORM_ITEMS // STORM_CHUNK
-DEAD = [*range(0, STORM_CHUNKS, DEAD_IN)]
-TWICE = 100  # chunks that are sent again meanwhile
 PEAK = 300 * 1024  # KiB
 
 ANYWHERE = [
@@ -106,10 +102,10 @@ def wait_for_state(app: ConventionsApp, batch_id: str, state: str, timeout: floa
         raise AssertionError(f"{what} is not {state} after {timeout:g} s: {found}") from None
 
 
-def send_twice(app: ConventionsApp, batch_id: str, folder: Path) -> None:
+def send_twice(app: ConventionsApp, batch_id: str, folder: Path, chunks: int) -> None:
     """Send a tenth of the chunks once more under their ids, some that have ended and some that have not."""
     wait_until(lambda: app.batches.summary(batch_id), description="the batch has begun")  # only then is a chunk counted
-    indexes = random.Random(19).sample(range(STORM_CHUNKS), TWICE)
+    indexes = random.Random(19).sample(range(chunks), chunks // 10)
     for position, index in enumerate(sorted(indexes)):
         # Every other one when about as many chunks have ended: that is when the first copy runs, or has ended.
         if position % 2:
@@ -118,9 +114,9 @@ def send_twice(app: ConventionsApp, batch_id: str, folder: Path) -> None:
         kwargs = {
             "batch_id": batch_id,
             "chunk_index": index,
-            "total_chunks": STORM_CHUNKS,
+            "total_chunks": chunks,
             "items": [*range(first, first + STORM_CHUNK)],
-            "arguments": {"folder": str(folder)},
+            "arguments": {"folder": str(folder), "chunks": chunks},
         }
         Storm.chunk_task.apply_async(kwargs=kwargs, task_id=chunk_id(batch_id, index))
 
@@ -131,23 +127,23 @@ def ended(app: ConventionsApp, batch_id: str) -> int:
     return (summary.done + summary.failed) // STORM_CHUNK if summary else 0
 
 
-def check_finish(trace: Trace) -> None:
+def check_finish(trace: Trace, chunks: int, dead: Sequence[int]) -> None:
     """`finish` was called once, after all chunks, with what is true then."""
     (finish,) = trace.calls("finish")
     assert finish["at"] >= max(map(float, trace.lines("ends")))
-    assert (finish["total"], finish["chunks"]) == (STORM_ITEMS, STORM_CHUNKS)
-    assert finish["failed"] == len(DEAD) * STORM_CHUNK
-    assert finish["done"] == STORM_ITEMS - finish["failed"]
-    assert (finish["failed_chunks"], finish["cancelled_chunks"]) == (DEAD, [])
+    assert (finish["total"], finish["chunks"]) == (chunks * STORM_CHUNK, chunks)
+    assert finish["failed"] == len(dead) * STORM_CHUNK
+    assert finish["done"] == finish["total"] - finish["failed"]
+    assert (finish["failed_chunks"], finish["cancelled_chunks"]) == (dead, [])
 
 
-def check_summary(app: ConventionsApp, batch_id: str, failed: list[int]) -> None:
+def check_summary(app: ConventionsApp, batch_id: str, chunks: int, failed: list[int]) -> None:
     """What everybody can read of the batch, with these chunks dead."""
     summary = app.batches.summary(batch_id)
     assert summary is not None
-    items = len(failed) * STORM_CHUNK
-    assert (summary.state, summary.total, summary.chunks) == ("done", STORM_ITEMS, STORM_CHUNKS)
-    assert (summary.done, summary.failed, summary.failed_chunks) == (STORM_ITEMS - items, items, failed)
+    total, items = chunks * STORM_CHUNK, len(failed) * STORM_CHUNK
+    assert (summary.state, summary.total, summary.chunks) == ("done", total, chunks)
+    assert (summary.done, summary.failed, summary.failed_chunks) == (total - items, items, failed)
 
 
 def wait_for_dead(app: ConventionsApp, ids: set[str], generation: int) -> None:
@@ -157,34 +153,40 @@ def wait_for_dead(app: ConventionsApp, ids: set[str], generation: int) -> None:
 
 
 @on_each_set_up
-def test_a_thousand_chunks_in_a_storm(
-    installation: Installation, app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path
+@pytest.mark.parametrize("chunks", [300, pytest.param(1000, marks=pytest.mark.soak)])
+def test_chunks_in_a_storm(
+    installation: Installation,
+    app: ConventionsApp,
+    worker: Worker,
+    servers: Sequence[Breakable],
+    tmp_path: Path,
+    chunks: int,
 ) -> None:
     """A tenth of the processes die, a tenth of the messages come twice, a hundredth are dead letters and are redriven."""
-    trace = Trace(tmp_path / "storm")
-    batch = Storm.delay(folder=trace.folder)
-    send_twice(app, batch.id, trace.folder)
+    trace, total, fail = Trace(tmp_path / "storm"), chunks * STORM_CHUNK, [*range(0, chunks, DEAD_IN)]
+    batch = Storm.delay(folder=trace.folder, chunks=chunks)
+    send_twice(app, batch.id, trace.folder, chunks)
     wait_for_state(app, batch.id, "done", 180)
-    check_finish(trace)
-    assert len([*trace.folder.glob("killed-*")]) == STORM_CHUNKS // KILLED_IN
+    check_finish(trace, chunks, fail)
+    assert len([*trace.folder.glob("killed-*")]) == chunks // KILLED_IN
 
-    dead = {chunk_id(batch.id, index) for index in DEAD}
+    dead = {chunk_id(batch.id, index) for index in fail}
     wait_for_dead(app, dead, generation=0)
     assert all(redrive(app, id_, "ann") for id_ in dead)
     wait_for_dead(app, dead, generation=1)  # too early, so they died again, which changes nothing
-    check_summary(app, batch.id, failed=DEAD)
+    check_summary(app, batch.id, chunks, failed=fail)
     assert trace.calls("recovered") == []
 
     (trace.folder / "mended").touch()
     assert all(redrive(app, id_, "ann") for id_ in dead)
     wait_until(lambda: (calls := trace.calls("recovered")) and calls[-1]["failed"] == 0, 30, "it has recovered")
     wait_until_empty(app, 30, servers)
-    assert trace.calls("recovered")[-1]["done"] == STORM_ITEMS
-    check_summary(app, batch.id, failed=[])
+    assert trace.calls("recovered")[-1]["done"] == total
+    check_summary(app, batch.id, chunks, failed=[])
     assert len(trace.calls("finish")) == 1
     # A process that died after the effect, and before anybody knew of it, is the one reason for a second time.
-    twice = {item for item in range(STORM_ITEMS) if item // STORM_CHUNK % 20 == 13}
-    assert trace.items == Counter({item: 2 if item in twice else 1 for item in range(STORM_ITEMS)})
+    twice = {item for item in range(total) if item // STORM_CHUNK % 20 == 13}
+    assert trace.items == Counter({item: 2 if item in twice else 1 for item in range(total)})
     assert worker.process.poll() is None
 
 

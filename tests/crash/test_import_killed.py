@@ -121,7 +121,7 @@ def make(path: Path, rows: int) -> None:
                 file.write("\r\n")
 
 
-@pytest.fixture(scope="module", params=[30_000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.fixture(scope="module", params=[20_000, pytest.param(100_000, marks=pytest.mark.soak)])
 def rows(request: pytest.FixtureRequest) -> int:
     """How many rows the file has."""
     return int(request.param)

@@ -14,12 +14,13 @@ from tests.crash.chaos import pause
 from tests.crash.crash_tasks import Hold, Idle, Trivial
 from tests.crash.evidence import Runs
 from tests.crash.set_ups import on_each_set_up
-from tests.crash.tempo import BRISK, USUAL
+from tests.crash.tempo import BRISK, USUAL, Tempo
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
 from tests.workers import Installation, wait_until_empty
 
 QUEUED = 100_000
+SOME = 30_000  # more than a worker does until it recovers, with a short lease
 RECOVERY = 45  # seconds, promised at any length of the queue
 SHORT_LEASE, SHORT_RECOVERY = 6, 10  # seconds
 
@@ -59,15 +60,28 @@ def recovery(installation: Installation, fill_queue: Callable[[], None]) -> floa
     return found[1]
 
 
-def test_behind_100_000_messages_in_its_queue(
-    installation: Installation, app: ConventionsApp, show: Callable[[str], None]
+@pytest.mark.parametrize(
+    ("tempo", "queued", "promised"),
+    [
+        pytest.param(USUAL, QUEUED, RECOVERY, marks=pytest.mark.soak, id="usual"),
+        pytest.param(Tempo(SHORT_LEASE), SOME, SHORT_RECOVERY, id="short"),
+    ],
+)
+def test_behind_a_long_queue(
+    installation: Installation,
+    app: ConventionsApp,
+    show: Callable[[str], None],
+    tempo: Tempo,
+    queued: int,
+    promised: float,
 ) -> None:
     """The other worker is busy with those of its own queue all the time."""
-    seconds = recovery(installation, lambda: fill(app, Trivial, QUEUED, Priority.LOW))
+    tempo.install(installation)
+    seconds = recovery(installation, lambda: fill(app, Trivial, queued, Priority.LOW))
     left = app.broker.sizes("immediate").ready
-    show(f"recovery with {QUEUED} messages of lower priority in the queue, {left} left at the end: {seconds:.1f} s")
+    show(f"recovery with {queued} messages of lower priority in the queue, {left} left at the end: {seconds:.1f} s")
     assert left > 0  # else this shows nothing
-    assert seconds < RECOVERY + patient(1) - 1
+    assert seconds < promised + patient(1) - 1
 
 
 @pytest.mark.soak

@@ -17,7 +17,7 @@ from tests.support import wait_until
 from tests.workers import Installation
 
 pytestmark = [pytest.mark.processes]
-MANY = 20_000
+MANY = 8_000
 
 
 @pytest.fixture
