@@ -155,12 +155,7 @@ def wait_for_dead(app: ConventionsApp, ids: set[str], generation: int) -> None:
 @on_each_set_up
 @pytest.mark.parametrize("chunks", [300, pytest.param(1000, marks=pytest.mark.soak)])
 def test_chunks_in_a_storm(
-    installation: Installation,
-    app: ConventionsApp,
-    worker: Worker,
-    servers: Sequence[Breakable],
-    tmp_path: Path,
-    chunks: int,
+    app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path, chunks: int
 ) -> None:
     """A tenth of the processes die, a tenth of the messages come twice, a hundredth are dead letters and are redriven."""
     trace, total, fail = Trace(tmp_path / "storm"), chunks * STORM_CHUNK, [*range(0, chunks, DEAD_IN)]

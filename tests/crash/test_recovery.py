@@ -61,21 +61,17 @@ def recovery(installation: Installation, fill_queue: Callable[[], None]) -> floa
 
 
 @pytest.mark.parametrize(
-    ("tempo", "queued", "promised"),
+    "case",
     [
-        pytest.param(USUAL, QUEUED, RECOVERY, marks=pytest.mark.soak, id="usual"),
-        pytest.param(Tempo(SHORT_LEASE), SOME, SHORT_RECOVERY, id="short"),
+        pytest.param((USUAL, QUEUED, RECOVERY), marks=pytest.mark.soak, id="usual lease"),
+        pytest.param((Tempo(SHORT_LEASE), SOME, SHORT_RECOVERY), id="short lease"),
     ],
 )
 def test_behind_a_long_queue(
-    installation: Installation,
-    app: ConventionsApp,
-    show: Callable[[str], None],
-    tempo: Tempo,
-    queued: int,
-    promised: float,
+    installation: Installation, app: ConventionsApp, show: Callable[[str], None], case: tuple[Tempo, int, float]
 ) -> None:
     """The other worker is busy with those of its own queue all the time."""
+    tempo, queued, promised = case
     tempo.install(installation)
     seconds = recovery(installation, lambda: fill(app, Trivial, queued, Priority.LOW))
     left = app.broker.sizes("immediate").ready
