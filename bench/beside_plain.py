@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.by_turns import PLAN, SHOWN, medians, ratio, say
+from bench.by_turns import JOBS, SHOWN, add_options, medians, plan_of, ratio, say
 from bench.measure import compare
 from bench.processes import Site
 from bench.profiling import show
@@ -29,12 +29,12 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
         The exit status.
     """
     asked = argparse.ArgumentParser(prog=prog, description=description)
-    asked.add_argument("--rounds", type=int, default=PLAN.rounds)
-    asked.add_argument("--jobs", type=int, default=PLAN.jobs)
+    add_options(asked)
     asked.add_argument(
         "--profile", choices=("worker", "enqueue"), help=f"profile it {word} alone, as `python -m bench` does"
     )
     options = asked.parse_args(arguments)
+    plan = plan_of(options)
     ours = next(system for system in SYSTEMS if system.name == "conventions")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Server(Path(folder), None) as server:
         sites = []
@@ -42,8 +42,8 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
             (place := Path(folder) / name).mkdir()
             sites.append(Site(replace(ours, name=name, title=name, program=program), server.url, place))
         if options.profile:
-            return not show(sites[1], server, options.profile, options.jobs)
-        results = compare(sites, server, replace(PLAN, rounds=options.rounds, jobs=options.jobs), say)
+            return not show(sites[1], server, options.profile, options.jobs or JOBS)
+        results = compare(sites, server, plan, say)
     cells = [ratio(results[0], results[1], field) for field in SHOWN]
     rows = ((subject, *SHOWN.values()), ("---", *("---:" for _ in SHOWN)), (word, *cells))
     sys.stdout.write("".join(f"| {' | '.join(row)} |\n" for row in rows))

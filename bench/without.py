@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.by_turns import PLAN, SHOWN, ratio, say
+from bench.by_turns import SHOWN, add_options, plan_of, ratio, say
 from bench.measure import Result, compare
 from bench.optimisations import ELSEWHERE, OPTIMISATIONS
 from bench.processes import Site
@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help=f"of {', '.join(OPTIMISATIONS)}; default: all but {', '.join(ELSEWHERE)}",
     )
-    asked.add_argument("--rounds", type=int, default=PLAN.rounds)
-    asked.add_argument("--jobs", type=int, default=PLAN.jobs)
+    add_options(asked)
     options = asked.parse_args(arguments)
     names = options.names or [name for name in OPTIMISATIONS if name not in ELSEWHERE]
     if unknown := sorted({*names} - {*OPTIMISATIONS}):
@@ -37,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (place := Path(folder) / (name or "all")).mkdir()
             system = replace(full, name=name or "all", title=name or "all of them", program=full.name, without=name)
             sites.append(Site(system, server.url, place))
-        plan = replace(PLAN, rounds=options.rounds, jobs=options.jobs)
-        results = compare(sites, server, plan, say)
+        results = compare(sites, server, plan_of(options), say)
     sys.stdout.write(table(results))
     return 0
 

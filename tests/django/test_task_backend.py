@@ -201,8 +201,11 @@ def test_a_failure_is_a_dead_letter(project: DjangoProject, worker: Worker) -> N
     assert said.startswith("dead 1 ")
     assert "LookupError" in said
     wait_for(project, "signal RUNNING fail 0", "signal FAILED fail 1")
-    shown = project.run("dead-letters", "list", app="shop")
-    assert "conventions.django_task" in shown.stdout
+    wait_until(
+        lambda: "conventions.django_task" in project.run("dead-letters", "list", app="shop").stdout,
+        30,
+        "the recorder has written its dead letter",
+    )
 
 
 def test_a_killed_process_loses_nothing(project: DjangoProject, worker: Worker) -> None:
