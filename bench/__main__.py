@@ -5,11 +5,11 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bench.crash import crash_each
 from bench.measure import Plan, compare
+from bench.plan_options import add_plan_options, plan_of
 from bench.processes import Site
 from bench.profiling import show
 from bench.rabbitmq import RabbitMQ
@@ -27,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="bench", description="Compare job systems, interleaved, on one server.")
     names = [system.name for system in SYSTEMS]
-    parser.add_argument("--quick", action="store_true", help="under two minutes, with much more noise")
-    parser.add_argument("--rounds", type=_positive, help=f"default {FULL.rounds}, or {QUICK.rounds} with --quick")
-    parser.add_argument("--jobs", type=_positive, help="jobs of a round; default: some seconds' worth")
+    add_plan_options(parser, FULL, QUICK, "under two minutes, with much more noise")
     parser.add_argument("--crash", action="store_true", help="kill a worker of each system, too: a minute for each")
     parser.add_argument("--only", action="append", choices=names, help="this system; may be given several times")
     parser.add_argument(
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _profile(options, server, folder, rabbitmq)
             wanted = options.only or [one.name for one in SYSTEMS if rabbitmq or not one.rabbitmq]
             sites = [_site(one, server, folder, rabbitmq) for one in SYSTEMS if one.name in wanted]
-            plan = _plan(options)
+            plan = plan_of(options, FULL, QUICK)
             results = compare(sites, server, plan, _progress)
             if options.crash:
                 crash_each(results, server, _progress)
@@ -95,18 +93,6 @@ def _profile(options: argparse.Namespace, server: Server, folder: Path, rabbitmq
 def _site(system: System, server: Server, folder: Path, rabbitmq: RabbitMQ | None) -> Site:
     (folder / system.name).mkdir()
     return Site(system, server.url, folder / system.name, rabbitmq if system.rabbitmq else None)
-
-
-def _plan(options: argparse.Namespace) -> Plan:
-    plan = QUICK if options.quick else FULL
-    return replace(plan, rounds=options.rounds or plan.rounds, jobs=options.jobs or plan.jobs)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 def _progress(line: str) -> None:

@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.by_turns import SHOWN, add_options, medians, plan_of, ratio, say
+from bench.by_turns import PLAN, QUICK, QUICK_MEANS, SHOWN, medians, ratio, say
 from bench.measure import compare
+from bench.plan_options import add_plan_options, plan_of
 from bench.processes import ROOT, Site
 from bench.server import Server
 from bench.systems import SYSTEMS
 
-ROUNDS = 10
+FULL = replace(PLAN, rounds=10)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table: each figure now, as a ratio to that of the commit."""
     asked = argparse.ArgumentParser(prog="bench.before", description=__doc__)
     asked.add_argument("commit", metavar="COMMIT", help="its bench has this system, with the same verbs")
-    add_options(asked, ROUNDS)
+    add_plan_options(asked, FULL, QUICK, QUICK_MEANS)
     asked.add_argument("--system", default="conventions", choices=[system.name for system in SYSTEMS if system.journal])
     options = asked.parse_args(arguments)
     system = next(one for one in SYSTEMS if one.name == options.system)
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (place := Path(folder) / title).mkdir()
             row = replace(system, name=title, title=title, program=system.program or system.name, root=root)
             sites.append(Site(row, server.url, place))
-        results = compare(sites, server, plan_of(options), say)
+        results = compare(sites, server, plan_of(options, FULL, QUICK), say)
     failed = [f"{one.site.system.title}: {one.error}" for one in results if one.error]
     before, after = results
     cells = [ratio(before, after, field) for field in SHOWN]

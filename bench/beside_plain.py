@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.by_turns import JOBS, SHOWN, add_options, medians, plan_of, ratio, say
+from bench.by_turns import JOBS, PLAN, QUICK, QUICK_MEANS, SHOWN, medians, ratio, say
 from bench.measure import compare
+from bench.plan_options import add_plan_options, plan_of
 from bench.processes import Site
 from bench.profiling import show
 from bench.server import Server
@@ -29,12 +30,11 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
         The exit status.
     """
     asked = argparse.ArgumentParser(prog=prog, description=description)
-    add_options(asked)
+    add_plan_options(asked, PLAN, QUICK, QUICK_MEANS)
     asked.add_argument(
         "--profile", choices=("worker", "enqueue"), help=f"profile it {word} alone, as `python -m bench` does"
     )
     options = asked.parse_args(arguments)
-    plan = plan_of(options)
     ours = next(system for system in SYSTEMS if system.name == "conventions")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Server(Path(folder), None) as server:
         sites = []
@@ -43,7 +43,7 @@ def measure(arguments: Sequence[str] | None, *, prog: str, description: str | No
             sites.append(Site(replace(ours, name=name, title=name, program=program), server.url, place))
         if options.profile:
             return not show(sites[1], server, options.profile, options.jobs or JOBS)
-        results = compare(sites, server, plan, say)
+        results = compare(sites, server, plan_of(options, PLAN, QUICK), say)
     cells = [ratio(results[0], results[1], field) for field in SHOWN]
     rows = ((subject, *SHOWN.values()), ("---", *("---:" for _ in SHOWN)), (word, *cells))
     sys.stdout.write("".join(f"| {' | '.join(row)} |\n" for row in rows))

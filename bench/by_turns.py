@@ -1,15 +1,14 @@
-"""What `bench.without` and `bench.before` print of systems that were measured by turns: each figure as a ratio to the first one's."""
+"""How much is measured of systems by turns, and what is printed: each figure as a ratio to the first one's."""
 
-import argparse
 import statistics
 import sys
-from dataclasses import replace
 
 from bench.measure import Plan, Result, Sample
 
 JOBS = 15_000
 PLAN = Plan(rounds=5, seconds=3, jobs=JOBS, idle_seconds=2, sleeping_jobs=500)
 QUICK = Plan(rounds=1, seconds=3, jobs=200, idle_seconds=0.2)
+QUICK_MEANS = "a quarter of a minute, to see that it works; no jobs of 5 ms"
 SHOWN = {
     "enqueue_cpu": "sender CPU",
     "enqueue_rate": "enqueue, jobs/s",
@@ -22,20 +21,6 @@ SHOWN = {
     "latency_p50": "idle p50",
     "ready": "start",
 }
-
-
-def add_options(parser: argparse.ArgumentParser, rounds: int = PLAN.rounds) -> None:
-    """The options that say how much is measured; `rounds`: the default."""
-    parser.add_argument("--rounds", type=int, help=f"default {rounds}, or {QUICK.rounds} with --quick")
-    parser.add_argument("--jobs", type=int, help=f"jobs of a round; default {JOBS:,}, or {QUICK.jobs} with --quick")
-    parser.add_argument("--quick", action="store_true", help="half a minute, to see that it works; no jobs of 5 ms")
-    parser.set_defaults(default_rounds=rounds)
-
-
-def plan_of(options: argparse.Namespace) -> Plan:
-    """What they ask for."""
-    plan = QUICK if options.quick else replace(PLAN, rounds=options.default_rounds)
-    return replace(plan, rounds=options.rounds or plan.rounds, jobs=options.jobs or plan.jobs)
 
 
 def ratio(base: Result, one: Result, field: str) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.by_turns import SHOWN, add_options, plan_of, ratio, say
+from bench.by_turns import PLAN, QUICK, QUICK_MEANS, SHOWN, ratio, say
 from bench.measure import Result, compare
 from bench.optimisations import ELSEWHERE, OPTIMISATIONS
+from bench.plan_options import add_plan_options, plan_of
 from bench.processes import Site
 from bench.server import Server
 from bench.systems import SYSTEMS
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help=f"of {', '.join(OPTIMISATIONS)}; default: all but {', '.join(ELSEWHERE)}",
     )
-    add_options(asked)
+    add_plan_options(asked, PLAN, QUICK, QUICK_MEANS)
     options = asked.parse_args(arguments)
     names = options.names or [name for name in OPTIMISATIONS if name not in ELSEWHERE]
     if unknown := sorted({*names} - {*OPTIMISATIONS}):
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (place := Path(folder) / (name or "all")).mkdir()
             system = replace(full, name=name or "all", title=name or "all of them", program=full.name, without=name)
             sites.append(Site(system, server.url, place))
-        results = compare(sites, server, plan_of(options), say)
+        results = compare(sites, server, plan_of(options, PLAN, QUICK), say)
     sys.stdout.write(table(results))
     return 0
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from bench.by_turns import SHOWN
 from bench.processes import ROOT
+from tests.bench.printed_rows import cells_of, check_ratios
 from tests.support import patient
 
 
@@ -21,11 +21,9 @@ def test_a_run_compares_with_a_commit() -> None:
     ended = _before("HEAD", "--quick")
     assert ended.returncode == 0, ended.stderr + ended.stdout
     head, _, row, *each = ended.stdout.splitlines()
-    assert head.startswith("| now | sender CPU |")
-    cells = row.strip("| ").split(" | ")
-    assert cells[0] == "to HEAD"
-    assert cells.pop(1 + [*SHOWN].index("drain_5ms")) == "none"  # a quick run leaves it out
-    assert all(float(cell.split()[0]) > 0 for cell in cells[1:])
+    cells = cells_of(head, row)
+    assert cells.pop("now") == "to HEAD"
+    check_ratios(cells)
     assert [line.partition(":")[0] for line in each] == ["then", "now"]
 
 

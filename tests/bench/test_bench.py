@@ -28,7 +28,7 @@ COARSE = (
 )  # of so few jobs the clock of the CPU may see nothing, and a server may free more than they take
 OURS = ("conventions", "conventions_threads", "one_worker")
 ON_RABBITMQ = ("rabbitmq_stock", "rabbitmq_conventions")
-HERE = ("stock", "conventions")
+HERE = ("stock", "stock_threads", "conventions", "conventions_threads")
 WITHOUT_RATIO = ("batch_rate", "drain_recorder_cpu")  # of which stock has none
 PERFORMANCE = ROOT / "docs" / "performance.md"
 
@@ -71,7 +71,7 @@ def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
         }
     )
     assert ours["median"]["bulk_round_trips"] == pytest.approx(1 / (JOBS * BULK))  # one part holds them all
-    assert printed.count("| none | none | none | none |\n") == 1  # bulk enqueue of bare Celery
+    assert printed.count("| none | none | none | none |\n") == 2  # bulk enqueue of bare Celery
     assert "the crash of a worker, which `--crash` measures" in printed
     # Known from kombu: BRPOP, then MULTI ZADD HSET EXEC at the delivery, MULTI ZREM HDEL EXEC at the acknowledgement.
     stock = result["systems"]["stock"]["median"]

@@ -158,18 +158,18 @@ def test_chunks_in_a_storm(
     app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path, chunks: int
 ) -> None:
     """A tenth of the processes die, a tenth of the messages come twice, a hundredth are dead letters and are redriven."""
-    trace, total, fail = Trace(tmp_path / "storm"), chunks * STORM_CHUNK, [*range(0, chunks, DEAD_IN)]
+    trace, total, failing = Trace(tmp_path / "storm"), chunks * STORM_CHUNK, [*range(0, chunks, DEAD_IN)]
     batch = Storm.delay(folder=trace.folder, chunks=chunks)
     send_twice(app, batch.id, trace.folder, chunks)
     wait_for_state(app, batch.id, "done", 180)
-    check_finish(trace, chunks, fail)
+    check_finish(trace, chunks, failing)
     assert len([*trace.folder.glob("killed-*")]) == chunks // KILLED_IN
 
-    dead = {chunk_id(batch.id, index) for index in fail}
+    dead = {chunk_id(batch.id, index) for index in failing}
     wait_for_dead(app, dead, generation=0)
     assert all(redrive(app, id_, "ann") for id_ in dead)
     wait_for_dead(app, dead, generation=1)  # too early, so they died again, which changes nothing
-    check_summary(app, batch.id, chunks, failed=fail)
+    check_summary(app, batch.id, chunks, failed=failing)
     assert trace.calls("recovered") == []
 
     (trace.folder / "mended").touch()

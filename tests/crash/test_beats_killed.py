@@ -594,7 +594,7 @@ def test_no_two_runs_after_a_broker_that_did_not_answer(
     project.redis.set("seconds", 3)
     with project.process(*WORKER):
         with project.process("beat"):
-            # Its message has left the broker, so it ends while that stands still, and the next slot must be sent.
+            # The message of that run has left the broker. So it ends while the broker stands still, and the next slot is due.
             wait_until(lambda: project.redis.llen("held") >= 3, 40, "the second run has begun")
             with frozen(server):
                 project.wait_for_log("held is not sent yet", timeout=60)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,7 +34,7 @@ from tests.workers import Installation, letters, wait_until_empty
 
 TWICE, BAD, ODD = 500, 200, 50  # rows: with the address of one far above, with a fault, with a value of two lines
 FAR = 10 * ImportContacts.chunk_size  # rows: never in one chunk
-KILLS = 3
+KILLED_AT = (0, 1 / 3, 2 / 3)  # of the rows are done; at 0 it is still cut
 LONG = ("-Q", "long", "-c", "2")
 COLUMNS = ("email", "name", "company", "city", "country", "phone")
 FAMILIES, GIVEN = ("佐藤", "鈴木", "髙橋", "渡邊", "山﨑", "齋藤"), ("陽菜", "蓮", "結衣", "大翔", "さくら", "ソウタ")
@@ -231,7 +232,7 @@ def place(tmp_path: Path, server: Server, new_url: Callable[[Path], str], rows: 
         folder = tmp_path / name
         folder.mkdir()
         settings: dict[str, Any] = {
-            "start_limit": KILLS + 1,  # on a slow machine each kill may meet the splitter, or the same chunk
+            "start_limit": len(KILLED_AT) + 1,  # on a slow machine each kill may meet the splitter, or the same chunk
             "database_url": new_url(folder),
             "output_dir": str(folder / "output"),
             "input_dir": "/",
@@ -250,19 +251,17 @@ def import_killed(place: Place, path: Path) -> str:
     """Send it, and kill its worker while it is cut, after a third of the chunks, and after two thirds."""
     batch_id = place.send(path)
 
-    def is_cut() -> bool:
+    def has_come(part: float) -> bool:
         cursor, summary = place.app.batches.cursor(batch_id), place.summary(batch_id)
-        return bool(cursor and summary and cursor.sent.chunks and summary.done and summary.state == "splitting")
+        if summary is None:
+            return False
+        if part:
+            return summary.done >= place.rows * part
+        return cursor is not None and cursor.sent.chunks > 0 and summary.done > 0 and summary.state == "splitting"
 
-    def is_done(part: float) -> bool:
-        summary = place.summary(batch_id)
-        return summary is not None and summary.done >= place.rows * part
-
-    moments = (is_cut, lambda: is_done(1 / 3), lambda: is_done(2 / 3))
-    assert len(moments) == KILLS
-    for moment in moments:
+    for part in KILLED_AT:
         with place.installation.worker(*LONG) as worker:
-            wait_until(moment, 120)
+            wait_until(partial(has_come, part), 120, f"{part:.0%} of the rows are done")
             os.killpg(worker.process.pid, signal.SIGKILL)
         summary = place.summary(batch_id)
         assert summary is not None

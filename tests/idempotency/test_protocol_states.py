@@ -318,7 +318,7 @@ def run(store: Store, examples: int, steps: int) -> None:
     run_state_machine_as_test(type("Machine", (Protocol,), {"store": store}), settings=options)
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(100, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.thorough)])
 def test_no_interleaving_breaks_the_protocol(store: Store, examples: int) -> None:
     """Whatever happens in whatever order."""
     run(store, examples, steps=60)
