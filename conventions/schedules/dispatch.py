@@ -127,8 +127,15 @@ class Dispatch:
             tried = Passed(failure.slot, failure.slot, 1)
             lines.append(Run.without_message("failed", tried, now, BEAT, state.fault or ""))
             missed = Passed(missed.first, missed.last, missed.count - 1)
-        begun = state.begun is not None and missed.first <= state.begun <= missed.last
-        note = "its sending had begun, it may have run" if begun else ""
+        note = ""
+        if state.begun is not None and missed.first <= state.begun <= missed.last:
+            # Lines with one note become one line: then it is true of each slot. Of several slots of one look it is true of one.
+            which = (
+                "its sending"
+                if missed.count == 1
+                else f"the sending of {state.begun.astimezone(self._zone).isoformat()}"
+            )
+            note = f"{which} had begun, it may have run"
         return [*lines, *([Run.without_message("missed", missed, now, BEAT, note)] if missed.count else [])]
 
     def _fire(self, listed: Schedule, slot: datetime, next_slot: datetime | None, lead: Lead) -> None:

@@ -159,7 +159,7 @@ def may_have_run(project: BeatProject, name: str) -> set[datetime]:
     """Slots of which beat has not said that they were sent, since it ended meanwhile; it says so, or the next one would."""
     begun: Any = project.redis.hget(project.schedules.key(name), "begun")
     under_way = {datetime.fromtimestamp(int(begun.partition(":")[0]), UTC)} if begun else set()
-    return under_way | {*told_of(line for line in project.history(name) if line.note.endswith("it may have run"))}
+    return under_way | project.begun_but_missed(name)
 
 
 def messages(project: BeatProject) -> list[Any]:

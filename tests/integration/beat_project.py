@@ -1,12 +1,13 @@
 """A project of its own with a schedule, its server, and the beats and workers that a test starts and kills."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import redis
@@ -145,6 +146,21 @@ class BeatProject:
     def history(self, name: str = "often") -> list[Run]:
         """What became of a schedule's slots, the oldest first."""
         return self.schedules.history(name, 10_000)[::-1]
+
+    def begun_but_missed(self, name: str = "often") -> set[datetime]:
+        """The slots whose sending had begun, and that the history calls missed: they may have run."""
+        found: set[datetime] = set()
+        for run in self.history(name):
+            if run.what != "missed" or not run.note.endswith("had begun, it may have run"):
+                continue
+            assert run.planned_at
+            if one := re.match(r"the sending of (\S+) ", run.note):
+                found.add(datetime.fromisoformat(one[1]).astimezone(UTC))
+            else:  # of each slot that the line stands for
+                first = run.first_at or run.planned_at
+                step = (run.planned_at - first) / max(run.count - 1, 1)
+                found |= {first + step * n for n in range(run.count)}
+        return found
 
     def runs(self, name: str = "often") -> list[Run]:
         """What was sent for a schedule, the oldest first."""

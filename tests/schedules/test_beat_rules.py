@@ -176,6 +176,26 @@ def test_a_broker_that_refuses_around_a_slot(
     by_name = Counter(message["x_schedule"] for message in sent)
     assert by_name == {"latest": 1, "none": 1, "all": 3}
     assert history(app, "latest")[0][:2] == ("missed", 2)
+    assert Schedules(app.store).history("latest", 100)[-1].note == "its sending had begun, it may have run"
+
+
+def test_a_line_of_several_slots_names_the_one_that_may_have_run(
+    beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker did not answer when the first of them was sent, and beat looks again only after the third."""
+    scheduler = beat(Schedule("latest", every(8), Note, {"day": planned_date}))
+    scheduler.tick()
+    start = clock.now
+    with monkeypatch.context() as broken:
+        broken.setattr(Dispatch, "_send", raising(BrokerUnavailable("nobody there")))
+        clock.now = start + timedelta(seconds=8)
+        scheduler.tick()
+    clock.now = start + timedelta(seconds=35)
+    scheduler.tick()
+    line = Schedules(app.store).history("latest", 100)[-1]
+    begun = (start + timedelta(seconds=8)).astimezone(TOKYO).isoformat()
+    assert (line.count, line.note) == (3, f"the sending of {begun} had begun, it may have run")
+    assert len(sent) == 1
 
 
 # Which message it is.
