@@ -14,7 +14,7 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.schedule_store import Schedules
 from conventions.storage.database import utc_now
 from tests.batching import Ending
-from tests.console.browser import WIDE, chromium, programs, resize
+from tests.console.browser import WIDE, chromium, faults, programs, resize
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.failures import failure, record
 from tests.workers import Installation, acting_through, forget
@@ -133,12 +133,21 @@ def viewer(address: str, log_in: LogIn) -> User:
     return log_in(address, "vera:v")
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """Chromium."""
+@pytest.fixture(scope="session")
+def started_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium, one for all tests of a process: its start takes 3 s of a processor."""
     found = programs()
     if found is None:
         pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
     with chromium(found, tmp_path_factory.mktemp("profile")) as browser:
-        resize(browser, WIDE, dark=False)
         yield browser
+
+
+@pytest.fixture(scope="module")
+def browser(started_browser: Chrome) -> Iterator[Chrome]:
+    """Chromium, wide, with nobody logged in: a cookie is for a host, on whatever port."""
+    started_browser.delete_all_cookies()
+    faults(started_browser)  # those of the tests before
+    resize(started_browser, WIDE, dark=False)
+    yield started_browser
+    started_browser.get("about:blank")  # else the last page goes on asking its server, which ends
