@@ -31,6 +31,7 @@ from conventions.console.page import Static
 from conventions.console.queues import ChangePause, QueueList
 from conventions.console.redrives import RedriveDetail, RedriveList, StopRedrive
 from conventions.console.schedules import PauseSchedule, ResumeSchedule, RunSchedule, ScheduleDetail, ScheduleList
+from conventions.console.search import Search
 from conventions.console.tasks import TaskDetail
 from conventions.storage.database import utc_now
 
@@ -74,6 +75,7 @@ PAGES = (
     (r"/queues/pauses", ChangePause, "conventions-pauses"),
     (r"/alerts", AlertList, "conventions-alerts"),
     (r"/alerts/silences", ChangeSilence, "conventions-silences"),
+    (r"/search/(jobs|dead-letters)", Search, "conventions-search"),
     (r"/jobs", JobList, "conventions-jobs"),
     (r"/jobs/(.+)/cancel", CancelJob, "conventions-job-cancel"),
     (r"/jobs/(.+)/reveal", RevealJob, "conventions-job-reveal"),

@@ -69,7 +69,7 @@ class JobList(Page):
             query = JobQuery.read(self.parameters, utc_now(), ZoneInfo(self.capp.settings.timezone))
             if query.filter.arguments and not self.visitor.sees_values:  # who may not see values may not guess them
                 raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
-            found_by = sought(self.capp.name_keys, self.capp.tasks.values(), query.filter.arguments)
+            found_by = sought(self.capp.name_keys, self.capp.tasks.values(), query.filter.arguments, by_address=True)
         except ValueError as error:
             self.set_status(HTTPStatus.BAD_REQUEST)
             query = JobQuery.from_invalid(self.parameters)

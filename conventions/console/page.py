@@ -43,12 +43,13 @@ POLICY = {
 
 
 class Page(Guarded):
-    """Base of the pages. A subclass sets the roles that may read and write, and its entry in the navigation."""
+    """Base of the pages. A subclass sets the roles that may read and write, its entry in the navigation, and whether its forms change something."""
 
     tab = "conventions-letters"
     title = "Dead letters"
     may_read: Role = "viewer"
     may_write: Role = "operator"
+    changes = True
 
     def initialize(self, **kwargs: Any) -> None:
         """Note when the request came: what its page shows is of then, or newer."""
@@ -72,7 +73,9 @@ class Page(Guarded):
             return
         if not self.settings.get("xsrf_cookies"):  # otherwise Tornado has checked it
             self.check_xsrf_cookie()
-        if refused := self.refusal(self.may_write):
+        if not self.changes:
+            self.require(self.may_read)
+        elif refused := self.refusal(self.may_write):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, refused)
 
     def check_xsrf_cookie(self) -> None:
@@ -90,7 +93,12 @@ class Page(Guarded):
         query = Query.read(self.parameters)
         if not self.visitor.sees_values and (query.filter.text is not None or query.filter.arguments):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
-        found = sought(self.capp.name_keys, self.capp.tasks.values(), query.filter.arguments)
+        found = sought(
+            self.capp.name_keys,
+            self.capp.tasks.values(),
+            query.filter.arguments,
+            by_address=self.request.method in READS,
+        )
         return Query(replace(query.filter, **found._asdict()), query.parameters)
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:

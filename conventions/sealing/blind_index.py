@@ -5,6 +5,7 @@ looks for a value makes the same code of it. Equal values have equal codes, so a
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -17,6 +18,8 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """Arguments that somebody looks for: names, each with its value as text or as JSON."""
 Codes: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 """Of each name the codes of which a sealed job has one."""
+
+CODES = re.compile(r"code:([0-9a-f]{32}(?:,[0-9a-f]{32})*)")  # as an address has them
 
 
 class Searchable(Protocol):
@@ -49,20 +52,29 @@ def found_by(keys: NameKeys, searchable: Iterable[str], payload: Mapping[str, An
     return {FOUND_BY: found} if searchable else {}
 
 
-def sought(keys: NameKeys | None, tasks: Iterable[Searchable], wanted: Pairs) -> Sought:
+def with_codes(keys: NameKeys | None, tasks: Iterable[Searchable], text: str) -> str:
+    """`NAME=VALUE` for an address: with codes in the place of the value of a sensitive argument, or with nothing there if there are none, which no search takes."""
+    name, equals, value = text.partition("=")
+    searchable, sensitive = _names(tasks)
+    if not equals or name.strip() not in sensitive or CODES.fullmatch(value):
+        return text
+    found = _codes(keys, name.strip(), value) if keys is not None and name.strip() in searchable else ()
+    return f"{name}=code:{','.join(found)}" if found else f"{name}="
+
+
+def sought(keys: NameKeys | None, tasks: Iterable[Searchable], wanted: Pairs, *, by_address: bool = False) -> Sought:
     """How arguments are looked for. The value of one that any class calls sensitive is looked for by its code alone, so that no filter that is kept has it.
 
     Args:
         keys: of this process; `None`: it makes no codes.
         tasks: the classes that are known here.
         wanted: the arguments.
+        by_address: an address has them, which logs and browsers keep: such a value is refused, but as codes, see `with_codes`.
 
     Raises:
         NotSearchable: nothing can be found so.
     """
-    of_ours = [task for task in tasks if getattr(task, "searchable", ()) or getattr(task, "sensitive", ())]
-    searchable = {name for task in of_ours for name in task.searchable}
-    sensitive = {name for task in of_ours for name in task.sensitive}
+    searchable, sensitive = _names(tasks)
     names = [name for name, _ in wanted]
     for name in names:
         if name in sensitive and name not in searchable:
@@ -71,6 +83,11 @@ def sought(keys: NameKeys | None, tasks: Iterable[Searchable], wanted: Pairs) ->
             raise NotSearchable(f"{name} is sensitive, and this process has no CONVENTIONS_NAME_KEYS to look for it")
         if name in searchable and names.count(name) > 1:
             raise NotSearchable(f"{name} is asked for twice")
+    for name, text in wanted:
+        if by_address and name in sensitive and not CODES.fullmatch(text):
+            raise NotSearchable(
+                f"{name} is sensitive, and logs and browsers keep an address: type it into the search of the page"
+            )
     codes = tuple((name, _codes(keys, name, text)) for name, text in wanted if keys is not None and name in searchable)
     return Sought(tuple(pair for pair in wanted if pair[0] not in sensitive), codes)
 
@@ -81,8 +98,17 @@ def is_found(headers: Mapping[str, Any], name: str, codes: Sequence[str]) -> boo
     return isinstance(found, dict) and found.get(name) in codes
 
 
+def _names(tasks: Iterable[Searchable]) -> tuple[set[str], set[str]]:
+    """The arguments that are searchable by any of these classes, and those that are sensitive."""
+    of_ours = [task for task in tasks if getattr(task, "searchable", ()) or getattr(task, "sensitive", ())]
+    searchable = {name for task in of_ours for name in task.searchable}
+    return searchable, {name for task in of_ours for name in task.sensitive}
+
+
 def _codes(keys: NameKeys, name: str, text: str) -> tuple[str, ...]:
-    """Of a value that was typed: it may be a text, or JSON."""
+    """Of a value that was typed: it may be a text, JSON, or the codes themselves."""
+    if given := CODES.fullmatch(text):
+        return tuple(given[1].split(","))
     values = [_written(text)]
     with suppress(ValueError, RecursionError):  # it is no JSON
         values.append(_written(json.loads(text)))

@@ -76,7 +76,7 @@ def test_a_job_is_found_and_ended_by_force(
         wait_until(lambda: "hold 2" in ran.read_text(), 30, "it runs")
         log_in(browser, address)
         browser.get(f"{address}/")
-        search = one(browser, ".conventions-search input")
+        search = one(browser, ".conventions-search input[name=q]")
         search.send_keys(sent.id)
         one(browser, ".conventions-search button").click()
         wait_until(lambda: browser.current_url.endswith(f"/jobs/{sent.id}"), 15, "its page")

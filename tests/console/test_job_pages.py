@@ -270,7 +270,7 @@ def test_a_search_that_cannot_be_read(operator: User, words: dict[str, str]) -> 
 def test_the_search_box_leads_on(operator: User, shop_app: ConventionsApp) -> None:
     """An id to its page, an argument and anybody's name to a list."""
     sent = Send.delay(user_id=7, day=DAY)
-    assert 'action="/jobs"' in operator.get("/").text
+    assert 'action="/search/jobs"' in operator.get("/").text
     for asked, address in (
         (sent.id, f"/jobs/{sent.id}"),
         ("KeyError-0", "/jobs/KeyError-0"),
@@ -279,6 +279,8 @@ def test_the_search_box_leads_on(operator: User, shop_app: ConventionsApp) -> No
     ):
         answer = operator.get("/jobs", q=asked)
         assert (answer.status_code, answer.headers["location"]) == (303, address)
+        to_it = operator.post("/search/jobs", {"q": asked}).headers["location"]
+        assert operator.get(to_it).headers["location"] == address
 
 
 def test_what_another_program_wrote_ends_no_page(operator: User, shop_app: ConventionsApp) -> None:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
+from selenium.webdriver import Chrome
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
@@ -18,7 +20,9 @@ from conventions.dead_letters.edit import COMPARED
 from conventions.dead_letters.sealed_letters import arguments_of
 from conventions.records import audit
 from conventions.storage.tables import DeadLetterRow
+from tests.console.browser import faults, one, text
 from tests.console.flower_process import LOGINS, ROLES, User, flower
+from tests.support import wait_until
 from tests.workers import Installation, acting_through, forget, wait_for_letter
 
 CANARY = "canary-4417-9181"
@@ -49,6 +53,18 @@ class Returns(ImmediateTask):
 
     def run(self, ssn: str) -> str:
         return ssn
+
+
+class Found(ImmediateTask):
+    """Fail; it is found by what it seals."""
+
+    sensitive = ("patient",)
+    searchable = ("patient",)
+    not_idempotent = "it only fails"
+    retry_policy = RetryPolicy(attempts=1, network_attempts=1)
+
+    def run(self, patient: str) -> None:
+        raise ValueError(patient)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +106,8 @@ def users(address: str) -> Iterator[Callable[[str], User]]:
         return made[-1]
 
     yield user
-    for one in made:
-        one.client.close()
+    for each in made:
+        each.client.close()
 
 
 def text_of(page: str) -> str:
@@ -157,6 +173,66 @@ def test_it_is_edited_where_it_was_revealed(letter: tuple[ConventionsApp, str], 
     refused = user.get("/dead-letters", arg=f"ssn={CANARY}")
     assert refused.status_code == 400
     assert "ssn is sensitive" in text_of(refused.text)
+
+
+def test_no_address_has_what_is_looked_for(
+    letter: tuple[ConventionsApp, str], users: Callable[[str], User], installation: Installation
+) -> None:
+    """A form takes it, and leads to an address with a code of it. So it is in no log, no history, and in no link of the page."""
+    app, _ = letter
+    with installation.worker():
+        sent = Found.delay(patient=CANARY)
+        wait_for_letter(app, sent.id)
+    later = Found.apply_async(kwargs={"patient": CANARY}, countdown=3600)
+    user = users("oscar:o")
+    lists = {}
+    for part, form, id_ in (
+        ("dead-letters", {"arg": f"patient={CANARY}", "task": "Found"}, sent.id),
+        ("jobs", {"arg": f"patient={CANARY}"}, later.id),
+        ("jobs", {"q": f"patient={CANARY}"}, later.id),
+    ):
+        address = user.post(f"/search/{part}", form).headers["location"]
+        if "q" in form:
+            address = user.get(address).headers["location"]
+        page = user.get(address)
+        assert (page.status_code, id_ in page.text) == (200, True)
+        assert CANARY not in f"{address} {page.text}"
+        again = user.post(f"/search/{part}", {"arg": parse_qs(urlsplit(address).query)["arg"][0]}).headers["location"]
+        assert id_ in user.get(again).text
+        lists[part] = address
+    assert sent.id not in user.get(user.post("/search/jobs", {"arg": f"patient={CANARY}2"}).headers["location"]).text
+    selected = user.get(lists["dead-letters"].replace("/dead-letters?", "/dead-letters/redrive?"))
+    assert (selected.status_code, "Send 1 dead letter again" in text_of(selected.text)) == (200, True), text_of(
+        selected.text
+    )
+    (log,) = installation.folder.glob("flower-*.log")
+    assert CANARY not in log.read_text(encoding="utf-8")
+    for part in ("dead-letters", "jobs"):
+        refused = user.get(f"/{part}", arg=f"patient={CANARY}")
+        assert (refused.status_code, "type it into the search" in text_of(refused.text)) == (400, True)
+        unknown = user.get(user.post(f"/search/{part}", {"arg": f"ssn={CANARY}"}).headers["location"])
+        assert (unknown.status_code, "no class says that it is searchable" in text_of(unknown.text)) == (400, True)
+        assert users("vera:v").post(f"/search/{part}", {"arg": f"patient={CANARY}"}).status_code == 403
+
+
+def test_what_is_typed_into_the_filter_is_in_no_address(
+    letter: tuple[ConventionsApp, str], address: str, browser: Chrome
+) -> None:
+    """The list follows the keys, and the address has codes."""
+    later = Found.apply_async(kwargs={"patient": CANARY}, countdown=3600)
+    parts = urlsplit(address)
+    browser.get(f"{parts.scheme}://oscar:o@{parts.netloc}/jobs")
+    one(browser, "input[name=arg]").send_keys(f"patient={CANARY}")
+    wait_until(
+        lambda: "code%3A" in browser.current_url and later.id[:8] in text(browser, ".conventions-jobs"),
+        20,
+        "it is found",
+    )
+    assert CANARY not in browser.current_url
+    browser.refresh()
+    assert later.id[:8] in text(browser, ".conventions-jobs")
+    assert CANARY not in browser.page_source
+    assert faults(browser) == []
 
 
 def test_flowers_own_api_shows_no_result(

@@ -15,6 +15,7 @@ from conventions.app import ConventionsApp
 from conventions.console import flower_plugin
 from conventions.console.flower_plugin import NOW
 from conventions.console.redrives import RedriveDetail
+from conventions.console.search import Search
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
@@ -74,6 +75,7 @@ PAGES = (
     "/alerts",
     f"/tasks/{TASK}",
 )
+SEARCHES = ("/search/jobs", "/search/dead-letters")
 ADDRESSES = (
     r'(?:href|action|formaction|src|data-conventions-[a-z]+)="(/(?!ops/)[^"]*)"'  # those that are not below the prefix
 )
@@ -107,9 +109,41 @@ def test_nothing_is_left_out_here() -> None:
     """Each handler of ours that takes a form, and each that shows a page, is tried below."""
     handlers = {handler for _, handler, _ in flower_plugin.PAGES} | {NOW.handler_class}
     missing = web.RequestHandler.post
-    assert {handler_of(path) for path in WRITES} == {one for one in handlers if one.post is not missing}
+    posts = {handler_of(path) for path in (*WRITES, *SEARCHES)}
+    assert posts == {one for one in handlers if one.post is not missing}
+    assert (
+        {handler_of(path) for path in SEARCHES}
+        == {one for one in posts if not getattr(one, "changes", True)}
+        == {Search}
+    )
     shown = {handler_of(path) for path in PAGES} | {RedriveDetail}  # that needs a redrive, see test_pages.py
-    assert handlers - shown == {handler_of(path) for path in WRITES} - shown
+    assert handlers - shown == posts - shown
+
+
+@pytest.mark.parametrize("path", SEARCHES)
+def test_who_may_look_may_search(
+    viewer: User, address: str, log_in: LogIn, shop_app: ConventionsApp, path: str
+) -> None:
+    """It changes nothing. A token is asked for all the same, and a role that may look."""
+    answer = viewer.post(path, {"task": "Send", "state": "dead", "queue": " "})
+    list_ = path.removeprefix("/search")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"{list_}?task=Send&state=dead")
+    assert viewer.get(answer.headers["Location"]).status_code == 200
+    assert viewer.post(path).headers["Location"] == list_
+    assert viewer.post(path, {"task": "Send"}, token=False).status_code == 403
+    assert viewer.get(path).status_code == 405
+    assert log_in(address, "nobody:n").post(path, {"task": "Send"}).status_code == 403
+    assert untouched(shop_app)
+
+
+@pytest.mark.parametrize("path", SEARCHES)
+@pytest.mark.parametrize("form", [{"arg": "user_id=7"}, {"q": "user_id=7"}])
+def test_a_viewer_does_not_guess_values(
+    viewer: User, shop_app: ConventionsApp, path: str, form: dict[str, str]
+) -> None:
+    """Nor gets codes of them."""
+    assert viewer.post(path, form).status_code == 403
+    assert untouched(shop_app)
 
 
 @pytest.mark.parametrize("path", WRITES)
@@ -226,7 +260,10 @@ def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsA
     for path in PAGES:
         page = user.get(path)
         assert (page.status_code, re.findall(ADDRESSES, page.text)) == (200, []), path
-        assert '<form method="post"' not in page.text, path
+        forms = re.findall(r"<form[^>]*>", page.text)
+        assert [form for form in forms if 'method="post"' in form and 'role="search"' not in form] == [], path
+    found = user.post("/search/jobs", {"task": "Send"})
+    assert (found.status_code, found.headers["Location"]) == (303, "/ops/jobs?task=Send")
     assert 'href="/ops/dead-letters' in user.get("/dead-letters").text
     assert 'data-conventions-live="/ops/batches' in user.get("/batches").text
     assert 'data-conventions-live="/ops/schedules' in user.get("/schedules").text

@@ -279,16 +279,28 @@
       var words = new URLSearchParams();
       new FormData(form).forEach(function (text, name) { if (text.trim()) { words.append(name, text); } });
       // Not `form.action`: that is the field of this name.
-      var path = form.getAttribute("action") + (words.toString() ? "?" + words : "");
+      var path = window.location.origin + form.getAttribute("action");
       asked.abort(); // nobody waits for an older answer any more
       asked = new AbortController();
-      fetch(window.location.origin + path, { credentials: "same-origin", signal: asked.signal })
-        .then(function (answer) { return answer.text(); }) // of a refused filter, too: it says what is wrong
+      var options = { credentials: "same-origin", signal: asked.signal };
+      if (form.getAttribute("method") === "post") { // it leads to an address, which has no value that is sensitive
+        options.method = "POST";
+        options.body = words;
+      } else if (words.toString()) {
+        path += "?" + words;
+      }
+      var address = "";
+      fetch(path, options)
+        .then(function (answer) {
+          var at = new URL(answer.url);
+          address = at.pathname + at.search; // without the host: the address of the page may have a login, which no script may change
+          return answer.text(); // of a refused filter, too: it says what is wrong
+        })
         .then(function (text) {
           var fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-results]");
           if (!fresh) { return; }
           place.replaceChildren.apply(place, Array.prototype.slice.call(document.importNode(fresh, true).childNodes));
-          window.history.replaceState(null, "", path);
+          window.history.replaceState(null, "", address);
         })
         .catch(function () {}); // the button still works
     }
@@ -304,7 +316,7 @@
     function isFilled(field) { return field.tagName === "SELECT" ? field.selectedIndex > 0 : Boolean(field.value.trim()); }
     function follow() {
       all("[data-conventions-fold]").forEach(function (part) {
-        part.open = !narrow.matches || all("input, select", part).some(isFilled);
+        part.open = !narrow.matches || all("input:not([type=hidden]), select", part).some(isFilled);
       });
     }
     narrow.addEventListener("change", follow);
