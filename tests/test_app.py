@@ -178,7 +178,7 @@ def test_every_setting_of_celery_exists(app: ConventionsApp) -> None:
 
 def test_all_parts_keep_the_timings_of_the_lease() -> None:
     """They are made once, from the setting."""
-    with application(broker_url="redis://127.0.0.1:1", lease=6) as app:
+    with application(broker_url="redis://127.0.0.1:1", lease=6, broker_timeout=3) as app:
         timings = app.timings
         assert timings == Timings.of(6)
         assert app.claims.lease == timings.lease

