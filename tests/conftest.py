@@ -21,6 +21,7 @@ from conventions.core import deadline
 from conventions.idempotency.claims import Claims
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
+from conventions.testing import loggers_may_appear
 from tests.deadline_clock import Clock
 from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
@@ -66,6 +67,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     packages = {name for reason in reasons for found in INSTALL.findall(reason) for name in found.split()}
     if packages:
         terminalreporter.write_line(f"To run what was skipped, too: apt-get install {' '.join(sorted(packages))}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_of_threads() -> Iterator[None]:
+    """Workers and servers within this process make loggers at any moment."""
+    with loggers_may_appear():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

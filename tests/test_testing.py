@@ -73,6 +73,7 @@ class Book(ImmediateTask):
 '''
 
 TESTS = """
+import logging
 from datetime import date
 
 import psutil
@@ -125,6 +126,16 @@ def test_worker(conventions_worker, caplog):
     assert "failed: id=" in caplog.text, "logging is left alone"
 
 
+def test_loggers_that_appear_as_pytest_goes_through_all(conventions_worker):
+    for number, _ in zip(range(3), logging.root.manager.loggerDict.values()):
+        logging.getLogger(f"of.a.thread.{number}")
+
+
+def test_loggers_are_kept():
+    assert "of.a.thread.2" in logging.root.manager.loggerDict
+    assert type(logging.root.manager.loggerDict) is dict
+
+
 def test_a_sealed_job(conventions_queue, conventions_worker):
     sent = Seal.delay(1, "secret")
     assert conventions_queue.assert_enqueued(Seal, ssn="secret").id == sent.id
@@ -173,7 +184,7 @@ def test_the_fixtures(shop: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("CONVENTIONS_BROKER_URL", "redis://production.example.com")
     shop.makepyfile(TESTS)
-    shop.runpytest_subprocess("-q").assert_outcomes(passed=8)
+    shop.runpytest_subprocess("-q").assert_outcomes(passed=10)
     assert list(folder.iterdir()) == []
 
 

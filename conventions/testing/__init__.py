@@ -19,6 +19,7 @@ test can reach another broker. Without it the plugin does nothing. Celery is imp
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -34,6 +35,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from _collections_abc import dict_values
+
     import celery
 
     from conventions.app import ConventionsApp
@@ -184,6 +187,26 @@ class Worker:
             self._changed.notify_all()
 
 
+class _Loggers(dict[str, "logging.Logger | logging.PlaceHolder"]):
+    """The loggers of the process, of which some may be made while somebody goes through them."""
+
+    def values(self) -> "dict_values[str, logging.Logger | logging.PlaceHolder]":
+        return self.copy().values()
+
+
+@contextlib.contextmanager
+def loggers_may_appear() -> Iterator[None]:
+    """Let threads make loggers at any moment: pytest (9.2) goes through all as a test begins, with no lock."""
+    manager = logging.root.manager
+    kept = manager.loggerDict
+    manager.loggerDict = _Loggers(kept)
+    try:
+        yield
+    finally:
+        kept.update(manager.loggerDict)
+        manager.loggerDict = kept
+
+
 @pytest.fixture(scope="session")
 def _conventions_server(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The application under test, with its server running and its database migrated once."""
@@ -254,6 +277,7 @@ def conventions_worker(conventions_app: "ConventionsApp") -> Iterator[Worker]:
     # With a receiver of its own, Celery leaves the logging of the tests alone.
     with (
         telling_whole(),
+        loggers_may_appear(),
         _connected(*outcomes, (signals.setup_logging, lambda **_: None)),
         start_worker(conventions_app, perform_ping_check=False),
     ):
