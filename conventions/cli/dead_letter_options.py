@@ -11,11 +11,13 @@ import click
 from sqlalchemy.orm import Session
 
 from conventions.cli.base import app_of, existing, one_line_errors
+from conventions.core.name_and_value import name_and_value
 from conventions.core.time_units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import groups_that_begin
+from conventions.sealing.argument_names import ArgumentNames
 from conventions.sealing.blind_index import sought
 
 MOST_BEGUN = 5  # names that are shown where several begin so
@@ -43,10 +45,10 @@ class Pair(click.ParamType[tuple[str, str]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Parse it, or fail with the reason."""
-        name, equals, text = str(value).partition("=")
-        if not name or not equals:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, text
+        try:
+            return name_and_value(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 FILTERS = (
@@ -124,7 +126,7 @@ def _with_codes(which: Filter) -> Filter:
         return which
     app = app_of(click.get_current_context())
     app.loader.import_default_modules()
-    return replace(which, **sought(app.name_keys, app.tasks.values(), which.arguments)._asdict())
+    return replace(which, **sought(app.name_keys, ArgumentNames.of(app.tasks.values()), which.arguments)._asdict())
 
 
 def whole_group(beginning: str) -> str:

@@ -14,6 +14,7 @@ from conventions.console.display import runtime_text
 from conventions.core.time_units import moment_or_age
 from conventions.now.job_filter import STATES, JobFilter
 from conventions.now.job_listing import list_jobs
+from conventions.sealing.argument_names import ArgumentNames
 from conventions.sealing.blind_index import sought
 from conventions.storage.database import utc_now
 
@@ -66,7 +67,7 @@ def list_(
         first, last = (moment_or_age(text, now, zone) if text else None for text in (since, until))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    by = sought(app.name_keys, app.tasks.values(), of["arguments"])
+    by = sought(app.name_keys, ArgumentNames.of(app.tasks.values()), of["arguments"])
     found = list_jobs(app, JobFilter(state=state or "", since=first, until=last, **of | by._asdict()), limit)
     if as_json:
         print_json(asdict(found))

@@ -27,6 +27,7 @@ from conventions.execution.change_waiting import Outcome, cancel_selected, move_
 from conventions.execution.waiting_selection import Selection, found
 from conventions.now.job_filter import HeldBack, state_of_waiting
 from conventions.now.pause_targets import all_queues
+from conventions.sealing.argument_names import ArgumentNames
 from conventions.sealing.blind_index import sought
 from conventions.tasks.aliases import names_of
 
@@ -102,7 +103,7 @@ def _selection(
     return Selection(
         chosen,
         _tasks(app, task),
-        *sought(app.name_keys, app.tasks.values(), arguments),
+        *sought(app.name_keys, ArgumentNames.of(app.tasks.values()), arguments),
         sender,
         older_than,
         signed_with,

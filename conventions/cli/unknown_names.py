@@ -1,13 +1,13 @@
 """Say of a listing that has found nothing which of the names that it was given are not known here: one may be mistyped."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import say
 from conventions.core.near_names import did_you_mean
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.now.pause_targets import all_queues, known_targets
+from conventions.sealing.argument_names import taken_by
 
 
 def say_unknown(
@@ -41,14 +41,10 @@ def say_unknown(
         near = [one for one in sorted(workers) if one.partition("@")[0] == worker]
         meant = f" (did you mean {near[0]}?)" if near else did_you_mean(worker, workers)
         say(f"no worker {worker} runs now: it has ended, or has another name{meant}; there are: {there}", err=True)
-    taken = {name for one in named for name in _arguments(app.tasks[one])}
-    for name, _ in arguments if named else ():
+    takes = [taken_by(app.tasks[one]) for one in named]
+    taken = {name for names, _ in takes for name in names}
+    for name, _ in arguments if named and not any(others for _, others in takes) else ():
         if name not in taken:
             whose = f"the task {task} takes" if task else "no task here takes"
             no = "no argument" if task else "an argument"
             say(f"{whose} {no} {name}{did_you_mean(name, taken)}", err=True)
-
-
-def _arguments(task: Any) -> tuple[str, ...]:
-    """Names of a task's arguments; of a function none are known."""
-    return tuple(getattr(getattr(task, "arguments", None), "names", ()))

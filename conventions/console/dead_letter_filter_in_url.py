@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from conventions.console.filter_in_url import PageQuery
+from conventions.core.name_and_value import name_and_value
 from conventions.core.time_units import age
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
@@ -39,15 +40,11 @@ class Query(PageQuery[Filter]):
         if found.get("state", "dead") not in dead_letters.STATES:
             raise ValueError(f"there is no state {found['state']!r}; it is one of {', '.join(dead_letters.STATES)}")
         pairs = [text for text in values("arg") if text.strip()]
-        for text in pairs:
-            name, equals, _ = text.partition("=")
-            if not name.strip() or not equals:
-                raise ValueError(f"{text!r} is no argument and value; write it like user_id=7")
+        arguments = tuple(name_and_value(text) for text in pairs)
         ids = tuple(dict.fromkeys(values("id")))
         if len(ids) > MOST_IDS:
             raise ValueError(f"{len(ids)} letters are too many to be named one by one; use a filter")
         written += [("arg", text) for text in pairs] + [("id", id_) for id_ in ids]
-        arguments = tuple((text.partition("=")[0].strip(), text.partition("=")[2]) for text in pairs)
         return cls(Filter(arguments=arguments, ids=ids, **found), tuple(written))
 
     @classmethod

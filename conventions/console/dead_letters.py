@@ -12,6 +12,7 @@ from tornado import web
 from conventions.console import argument_editor, hidden_values
 from conventions.console.dead_letter_filter_in_url import FILTERS, Query, position_text, read_position
 from conventions.console.dead_letter_story import story_of
+from conventions.console.filtered_page import FilteredPage
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.console.reveal_form import reveal
@@ -47,26 +48,40 @@ SAME = Notice("success", "Nothing was different.")
 NOTED = Notice("success", "The note was written.")
 
 
-class LetterList(Page):
+class _FilteredLetters(FilteredPage):
+    """Base of the pages that show or change what a filter of letters names."""
+
+    def query(self) -> Query:
+        """The filter of letters in the request.
+
+        Raises:
+            ValueError: it cannot be read.
+            HTTPError: it filters by a value, and the visitor may not see values, so it may not guess them either.
+        """
+        query = Query.read(self.parameters)
+        if query.filter.text is not None:
+            self.require_values()
+        return Query(replace(query.filter, **self.sought(query.filter.arguments)._asdict()), query.parameters)
+
+
+class LetterList(_FilteredLetters):
     """`/dead-letters`: the groups and letters that match the filter."""
 
     async def get(self) -> None:
         """List groups and letters."""
         try:
             query, after = self._asked()
-        except ValueError as error:  # an invalid query shows no letters
-            self.set_status(HTTPStatus.BAD_REQUEST)
-            self.show(
-                "conventions_letters.html",
-                query=Query.from_invalid(self.parameters),
-                fault=str(error),
-                first=True,
-                states=STATES,
-                **NO_RESULT,
-            )
+        except ValueError as error:
+            self.refuse(str(error))
             return
         found = await self.in_thread(self._find, query, after)
         self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
+
+    def refuse(self, fault: str) -> None:
+        """Show what is wrong with the filter, to be corrected, and no letters."""
+        self.set_status(HTTPStatus.BAD_REQUEST)
+        query = Query.from_invalid(self.parameters)
+        self.show("conventions_letters.html", query=query, fault=fault, first=True, states=STATES, **NO_RESULT)
 
     def _asked(self) -> tuple[Query, Position | None]:
         if unknown := sorted(
@@ -248,7 +263,7 @@ def _left_text(newer: int) -> str:
     return f" {newer:,} newer {'one' if newer == 1 else 'ones'} came after you opened the form, and {'was' if newer == 1 else 'were'} left."
 
 
-class ConfirmedAction(Page, ABC):
+class ConfirmedAction(_FilteredLetters, ABC):
     """An action on several letters. It shows their number, and acts after the visitor has confirmed it."""
 
     verb = ""

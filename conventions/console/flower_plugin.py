@@ -27,11 +27,11 @@ from conventions.console.flower_events import with_filter
 from conventions.console.flower_handlers import guard_handlers
 from conventions.console.jobs import CancelJob, JobDetail, JobList, RevealJob
 from conventions.console.now import NowPage
-from conventions.console.page import Static
+from conventions.console.page import STATIC, Static
 from conventions.console.queues import ChangePause, QueueList
 from conventions.console.redrives import RedriveDetail, RedriveList, StopRedrive
 from conventions.console.schedules import PauseSchedule, ResumeSchedule, RunSchedule, ScheduleDetail, ScheduleList
-from conventions.console.search import Search
+from conventions.console.search import SearchJobs, SearchLetters
 from conventions.console.tasks import TaskDetail
 from conventions.storage.database import utc_now
 
@@ -75,7 +75,8 @@ PAGES = (
     (r"/queues/pauses", ChangePause, "conventions-pauses"),
     (r"/alerts", AlertList, "conventions-alerts"),
     (r"/alerts/silences", ChangeSilence, "conventions-silences"),
-    (r"/search/(jobs|dead-letters)", Search, "conventions-search"),
+    (r"/search/jobs", SearchJobs, "conventions-search-jobs"),
+    (r"/search/dead-letters", SearchLetters, "conventions-search-letters"),
     (r"/jobs", JobList, "conventions-jobs"),
     (r"/jobs/(.+)/cancel", CancelJob, "conventions-job-cancel"),
     (r"/jobs/(.+)/reveal", RevealJob, "conventions-job-reveal"),
@@ -117,7 +118,7 @@ def install() -> None:
     if any(getattr(one, "name", None) == PAGES[0][2] for one in flower_urls.handlers):
         return
     ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
-    static = {"path": str(FOLDER / "static")}
+    static = {"path": str(STATIC)}
     ours.append(web.url(r"/conventions-static/(.*)", Static, static, name="conventions-static"))
     guard_handlers(flower_urls.handlers, flower_urls.settings)
     if not hasattr(Events.on_event, "is_checked"):

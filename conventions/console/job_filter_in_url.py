@@ -3,6 +3,7 @@
 from typing import Any
 
 from conventions.console.filter_in_url import MOMENTS, ListingQuery
+from conventions.core.name_and_value import name_and_value
 from conventions.now.job_filter import STATES, JobFilter
 
 ARGUMENT = "arg"
@@ -22,7 +23,4 @@ class JobQuery(ListingQuery[JobFilter]):
         fields = {name: value for name, value in found.items() if name != ARGUMENT}
         if ARGUMENT not in found:
             return JobFilter(**fields)
-        name, equals, value = found[ARGUMENT].partition("=")
-        if not name or not equals:
-            raise ValueError(f"{found[ARGUMENT][:40]!r} is no argument: write NAME=VALUE")
-        return JobFilter(arguments=((name, value),), **fields)
+        return JobFilter(arguments=(name_and_value(found[ARGUMENT]),), **fields)

@@ -12,13 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from conventions.console import display, hidden_values
-from conventions.console.guard import ROLE
+from conventions.console.filtered_page import FilteredPage
 from conventions.console.job_filter_in_url import JobQuery
 from conventions.console.notice import Notice
 from conventions.console.page import Page
 from conventions.console.reveal_form import reveal
 from conventions.core.actor import acting_as
 from conventions.core.errors import JournalFull
+from conventions.core.name_and_value import name_and_value
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
@@ -39,7 +40,6 @@ from conventions.now.end_running import (
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.now.whole_id import LENGTH, SHORT, whole_ids
-from conventions.sealing.blind_index import sought
 from conventions.storage.database import utc_now
 
 ROWS = 100
@@ -55,7 +55,7 @@ CANCELLED = {
 }
 
 
-class JobList(Page):
+class JobList(FilteredPage):
     """`/jobs`: a search. `?q=` takes an id, a sender, or `argument=value`."""
 
     tab = "conventions-jobs"
@@ -63,36 +63,38 @@ class JobList(Page):
 
     async def get(self) -> None:
         """List what matches; an id leads to its page."""
-        if (asked := self.parameter("q")) and await self._leads_on(asked):
-            return
         try:
+            if asked := self.parameter("q"):
+                if "=" in asked:
+                    self.sought((name_and_value(asked),))
+                self.redirect(await self.address_of(asked), status=HTTPStatus.SEE_OTHER)
+                return
             query = JobQuery.read(self.parameters, utc_now(), ZoneInfo(self.capp.settings.timezone))
-            if query.filter.arguments and not self.visitor.sees_values:  # who may not see values may not guess them
-                raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
-            found_by = sought(self.capp.name_keys, self.capp.tasks.values(), query.filter.arguments, by_address=True)
+            which = replace(query.filter, **self.sought(query.filter.arguments)._asdict())
         except ValueError as error:
-            self.set_status(HTTPStatus.BAD_REQUEST)
-            query = JobQuery.from_invalid(self.parameters)
-            self.show("conventions_jobs.html", query=query, fault=str(error), found=None, **self._words())
+            self.refuse(str(error))
             return
-        which = replace(query.filter, **found_by._asdict())
         found = await self.in_thread(list_jobs, self.capp, which, ROWS)
         self.show("conventions_jobs.html", query=query, fault="", found=found, **self._words())
+
+    def refuse(self, fault: str) -> None:
+        """Show what is wrong with the filter, to be corrected, and no jobs."""
+        self.set_status(HTTPStatus.BAD_REQUEST)
+        query = JobQuery.from_invalid(self.parameters)
+        self.show("conventions_jobs.html", query=query, fault=fault, found=None, **self._words())
 
     def _words(self) -> dict[str, Any]:
         return {"states": STATES, "rows": ROWS, "length": display.runtime_text, "sees_values": self.visitor.sees_values}
 
-    async def _leads_on(self, asked: str) -> bool:
-        """Whether the search leads to another address: that of a job, or of a list."""
+    async def address_of(self, asked: str) -> str:
+        """Where a search for an id, a sender or `argument=value` leads: to the page of a job, or to a list. Raises: HTTPError, ValueError: see `in_address`."""
         if "=" in asked:
-            words = {"arg": asked}
+            words = {"arg": self.in_address(asked)}
         elif fault_of_name(asked) is None and (known := await self.in_thread(known_id, self.capp, asked)):
-            self.redirect(self.reverse_url("conventions-job", known), status=HTTPStatus.SEE_OTHER)
-            return True
+            return str(self.reverse_url("conventions-job", known))
         else:
             words = {"actor": asked}
-        self.redirect(f"{self.reverse_url('conventions-jobs')}?{urlencode(words)}", status=HTTPStatus.SEE_OTHER)
-        return True
+        return f"{self.reverse_url('conventions-jobs')}?{urlencode(words)}"
 
 
 def known_id(app: Application, text: str) -> str:

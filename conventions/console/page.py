@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from http import HTTPStatus
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -18,18 +19,17 @@ from sqlalchemy.orm import Session
 from tornado import web
 
 from conventions.console import display, hidden_values
-from conventions.console.dead_letter_filter_in_url import Query
-from conventions.console.guard import READS, ROLE, Checked, Guarded
+from conventions.console.guard import READS, Checked, Guarded
 from conventions.console.login_roles import Role
 from conventions.console.notice import COOKIE, KEPT_FOR, Notice
 from conventions.core.errors import SelectionUnknown
 from conventions.core.time_units import local_time, moment_ahead
-from conventions.sealing.blind_index import sought
 from conventions.sealing.shown_to_people import closed
 from conventions.storage.database import utc_now
 
 T = TypeVar("T")
 
+STATIC = Path(__file__).parent / "static"
 SLOWEST_READ = 15  # seconds
 # Many more than asyncio has: pages that wait for a Redis that stands still are not to hold up those that need SQL alone.
 _threads = ThreadPoolExecutor(64, "page")
@@ -40,6 +40,11 @@ POLICY = {
     ),
     "Cache-Control": "no-store",
 }
+
+
+@cache
+def _version(file: str) -> str | None:
+    return web.StaticFileHandler.get_content_version(str(STATIC / file))
 
 
 class Page(Guarded):
@@ -82,24 +87,6 @@ class Page(Guarded):
         """Check the token on every write. Flower checks it only if the login uses a cookie."""
         super().check_xsrf_cookie()
         web.RequestHandler.check_xsrf_cookie(self)
-
-    def query(self) -> Query:
-        """The filter of letters in the request.
-
-        Raises:
-            ValueError: it cannot be read.
-            HTTPError: it filters by a value, and the visitor may not see values, so it may not guess them either.
-        """
-        query = Query.read(self.parameters)
-        if not self.visitor.sees_values and (query.filter.text is not None or query.filter.arguments):
-            raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
-        found = sought(
-            self.capp.name_keys,
-            self.capp.tasks.values(),
-            query.filter.arguments,
-            by_address=self.request.method in READS,
-        )
-        return Query(replace(query.filter, **found._asdict()), query.parameters)
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a call that waits for a database outside the event loop, which also receives the workers' events.
@@ -154,6 +141,10 @@ class Page(Guarded):
     def clock(self, moment: datetime | None) -> str:
         """A moment as every page shows it: in the zone of the settings."""
         return local_time(moment, self.capp.settings.timezone)
+
+    def static(self, file: str) -> str:
+        """The address of the style or the script, another one for each version: browsers keep a file for long."""
+        return f"{self.reverse_url('conventions-static', file)}?v={_version(file)}"
 
     def lead_to(self, address: str, notice: Notice) -> None:
         """Answer a form that was taken: a reload of the page that follows neither sends it again nor shows the notice again."""

@@ -16,7 +16,7 @@ MOST_LISTED = 50
 MOST_CHARACTERS = 300  # characters of the last error
 STOPPED = Notice("success", "The redrive is stopped: it sends no more letters. Those that it has sent go on.")
 ENDED = Notice("warning", "Nothing was changed: the redrive had ended before.")
-FIELDS_WITH_VALUES = ("text", "arguments")  # filter fields that may contain values of arguments
+FIELDS_WITH_VALUES = ("text", "arguments", "codes")  # filter fields that may contain values of arguments
 
 
 def live_values(one: RedriveStatus, *, sees_values: bool) -> dict[str, Any]:

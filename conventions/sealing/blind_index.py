@@ -8,10 +8,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from conventions.broker.header_names import FOUND_BY
 from conventions.core.errors import NotSearchable
+from conventions.core.near_names import did_you_mean
+from conventions.sealing.argument_names import ArgumentNames
 from conventions.sealing.name_keys import NameKeys
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
@@ -19,19 +21,8 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 Codes: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 """Of each name the codes of which a sealed job has one."""
 
-CODES = re.compile(r"code:([0-9a-f]{32}(?:,[0-9a-f]{32})*)")  # as an address has them
-
-
-class Searchable(Protocol):
-    """What is used of a task here."""
-
-    @property
-    def sensitive(self) -> Sequence[str]:
-        """Arguments that are sealed."""
-
-    @property
-    def searchable(self) -> Sequence[str]:
-        """Arguments by which its sealed jobs are found."""
+CODE = "code:"
+CODES = re.compile(rf"{CODE}([0-9a-f]{{32}}(?:,[0-9a-f]{{32}})*)")  # as an address has them
 
 
 class Sought(NamedTuple):
@@ -52,44 +43,49 @@ def found_by(keys: NameKeys, searchable: Iterable[str], payload: Mapping[str, An
     return {FOUND_BY: found} if searchable else {}
 
 
-def with_codes(keys: NameKeys | None, tasks: Iterable[Searchable], text: str) -> str:
-    """`NAME=VALUE` for an address: with codes in the place of the value of a sensitive argument, or with nothing there if there are none, which no search takes."""
-    name, equals, value = text.partition("=")
-    searchable, sensitive = _names(tasks)
-    if not equals or name.strip() not in sensitive or CODES.fullmatch(value):
-        return text
-    found = _codes(keys, name.strip(), value) if keys is not None and name.strip() in searchable else ()
-    return f"{name}=code:{','.join(found)}" if found else f"{name}="
+def in_address(keys: NameKeys | None, names: ArgumentNames, wanted: tuple[str, str]) -> str:
+    """`NAME=VALUE` for an address, which logs and browsers keep: with codes in the place of a value that is not in clear.
+
+    Raises:
+        NotSearchable: no code of it finds anything, or no task takes an argument of this name: it may be a mistyped one.
+    """
+    name, value = wanted
+    if names.is_clear(name):
+        return f"{name}={value}"
+    if not names.knows(name):
+        raise NotSearchable(f"no task here takes an argument {name}{did_you_mean(name, names.taken)}")
+    return f"{name}={CODE}{','.join(_codes_alone(keys, names, name, value))}"
 
 
-def sought(keys: NameKeys | None, tasks: Iterable[Searchable], wanted: Pairs, *, by_address: bool = False) -> Sought:
+def sought(keys: NameKeys | None, names: ArgumentNames, wanted: Pairs, *, by_address: bool = False) -> Sought:
     """How arguments are looked for. The value of one that any class calls sensitive is looked for by its code alone, so that no filter that is kept has it.
 
     Args:
         keys: of this process; `None`: it makes no codes.
-        tasks: the classes that are known here.
+        names: what the tasks that are known here say.
         wanted: the arguments.
-        by_address: an address has them, which logs and browsers keep: such a value is refused, but as codes, see `with_codes`.
+        by_address: an address has them: a value that is in clear nowhere is refused, but as codes, see `in_address`.
 
     Raises:
         NotSearchable: nothing can be found so.
     """
-    searchable, sensitive = _names(tasks)
-    names = [name for name, _ in wanted]
-    for name in names:
-        if name in sensitive and name not in searchable:
-            raise NotSearchable(f"{name} is sensitive, and no class says that it is searchable; use an id or a group")
-        if name in sensitive and keys is None:
-            raise NotSearchable(f"{name} is sensitive, and this process has no CONVENTIONS_NAME_KEYS to look for it")
-        if name in searchable and names.count(name) > 1:
-            raise NotSearchable(f"{name} is asked for twice")
+    asked = [name for name, _ in wanted]
+    plain: list[tuple[str, str]] = []
+    codes: list[tuple[str, tuple[str, ...]]] = []
     for name, text in wanted:
-        if by_address and name in sensitive and not CODES.fullmatch(text):
-            raise NotSearchable(
-                f"{name} is sensitive, and logs and browsers keep an address: type it into the search of the page"
-            )
-    codes = tuple((name, _codes(keys, name, text)) for name, text in wanted if keys is not None and name in searchable)
-    return Sought(tuple(pair for pair in wanted if pair[0] not in sensitive), codes)
+        if name in names.searchable and asked.count(name) > 1:
+            raise NotSearchable(f"{name} is asked for twice")
+        hidden = name in names.sensitive or (by_address and name in names.taken and not names.is_clear(name))
+        if hidden:
+            codes.append((name, _codes_alone(keys, names, name, text)))
+            if by_address and not CODES.fullmatch(text):
+                kept = "logs and browsers keep an address: type it into the search of the page"
+                raise NotSearchable(f"{name} is {_why_hidden(names, name)}, and {kept}")
+            continue
+        plain.append((name, text))
+        if keys is not None and name in names.searchable:
+            codes.append((name, _codes(keys, name, text)))
+    return Sought(tuple(plain), tuple(codes))
 
 
 def is_found(headers: Mapping[str, Any], name: str, codes: Sequence[str]) -> bool:
@@ -98,17 +94,25 @@ def is_found(headers: Mapping[str, Any], name: str, codes: Sequence[str]) -> boo
     return isinstance(found, dict) and found.get(name) in codes
 
 
-def _names(tasks: Iterable[Searchable]) -> tuple[set[str], set[str]]:
-    """The arguments that are searchable by any of these classes, and those that are sensitive."""
-    of_ours = [task for task in tasks if getattr(task, "searchable", ()) or getattr(task, "sensitive", ())]
-    searchable = {name for task in of_ours for name in task.searchable}
-    return searchable, {name for task in of_ours for name in task.sensitive}
+def _why_hidden(names: ArgumentNames, name: str) -> str:
+    return "sensitive" if name in names.sensitive else "sealed"
+
+
+def _codes_alone(keys: NameKeys | None, names: ArgumentNames, name: str, text: str) -> tuple[str, ...]:
+    why = _why_hidden(names, name)
+    if name not in names.searchable:
+        raise NotSearchable(f"{name} is {why}, and no class says that it is searchable; use an id or a group")
+    if keys is None:
+        raise NotSearchable(f"{name} is {why}, and this process has no CONVENTIONS_NAME_KEYS to look for it")
+    return _codes(keys, name, text)
 
 
 def _codes(keys: NameKeys, name: str, text: str) -> tuple[str, ...]:
     """Of a value that was typed: it may be a text, JSON, or the codes themselves."""
     if given := CODES.fullmatch(text):
         return tuple(given[1].split(","))
+    if text.startswith(CODE):
+        raise NotSearchable(f"{name} has a code that is not whole; a value that begins so is written in quotes")
     values = [_written(text)]
     with suppress(ValueError, RecursionError):  # it is no JSON
         values.append(_written(json.loads(text)))

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
@@ -169,7 +170,8 @@ def test_it_is_edited_where_it_was_revealed(letter: tuple[ConventionsApp, str], 
     assert saved.status_code == 303, text_of(saved.text)
     assert CANARY not in str(wait_for_letter(app, id_).message)
     for order, found in ((7, False), (8, True)):
-        assert (id_ in user.get("/dead-letters", arg=f"order={order}").text) is found
+        leads_to = user.post("/search/dead-letters", {"arg": f"order={order}"}).headers["location"]
+        assert (id_ in user.get(leads_to).text) is found
     refused = user.get("/dead-letters", arg=f"ssn={CANARY}")
     assert refused.status_code == 400
     assert "ssn is sensitive" in text_of(refused.text)
@@ -192,8 +194,6 @@ def test_no_address_has_what_is_looked_for(
         ("jobs", {"q": f"patient={CANARY}"}, later.id),
     ):
         address = user.post(f"/search/{part}", form).headers["location"]
-        if "q" in form:
-            address = user.get(address).headers["location"]
         page = user.get(address)
         assert (page.status_code, id_ in page.text) == (200, True)
         assert CANARY not in f"{address} {page.text}"
@@ -205,24 +205,40 @@ def test_no_address_has_what_is_looked_for(
     assert (selected.status_code, "Send 1 dead letter again" in text_of(selected.text)) == (200, True), text_of(
         selected.text
     )
+    by_hand = user.get("/jobs", q=f"patient={CANARY}-2")
+    assert (by_hand.status_code, "location" in by_hand.headers) == (400, False)
     (log,) = installation.folder.glob("flower-*.log")
     assert CANARY not in log.read_text(encoding="utf-8")
     for part in ("dead-letters", "jobs"):
-        refused = user.get(f"/{part}", arg=f"patient={CANARY}")
-        assert (refused.status_code, "type it into the search" in text_of(refused.text)) == (400, True)
-        unknown = user.get(user.post(f"/search/{part}", {"arg": f"ssn={CANARY}"}).headers["location"])
-        assert (unknown.status_code, "no class says that it is searchable" in text_of(unknown.text)) == (400, True)
+        for name in ("patient", "patient "):
+            refused = user.get(f"/{part}", arg=f"{name}={CANARY}")
+            assert (refused.status_code, "type it into the search" in text_of(refused.text)) == (400, True)
+        for argument, why in (
+            (f"ssn={CANARY}", "ssn is sensitive, and no class says that it is searchable"),
+            (f"ssn ={CANARY}", "ssn is sensitive"),
+            (f"patien={CANARY}", "no task here takes an argument patien (did you mean patient?)"),
+            (CANARY, "write it like user_id=7"),
+        ):
+            fault = user.post(f"/search/{part}", {"arg": argument})
+            assert (fault.status_code, "location" in fault.headers) == (400, False)
+            assert why in text_of(fault.text)
+        spaced = user.post(f"/search/{part}", {"arg": f" patient ={CANARY}"}).headers["location"]
+        assert lists[part].partition("?")[2].partition("&")[0] == spaced.partition("?")[2]
         assert users("vera:v").post(f"/search/{part}", {"arg": f"patient={CANARY}"}).status_code == 403
 
 
 def test_what_is_typed_into_the_filter_is_in_no_address(
     letter: tuple[ConventionsApp, str], address: str, browser: Chrome
 ) -> None:
-    """The list follows the keys, and the address has codes."""
+    """The list follows the keys, but an argument is looked for when it is whole, and the address has a code of it."""
     later = Found.apply_async(kwargs={"patient": CANARY}, countdown=3600)
     parts = urlsplit(address)
     browser.get(f"{parts.scheme}://oscar:o@{parts.netloc}/jobs")
-    one(browser, "input[name=arg]").send_keys(f"patient={CANARY}")
+    one(browser, "input[name=arg]").send_keys(f"patien={CANARY}", Keys.TAB)
+    wait_until(lambda: "did you mean patient?" in text(browser, "[role=alert]"), 20, "a mistyped one is refused")
+    assert browser.current_url.endswith("/jobs")
+    one(browser, "input[name=arg]").clear()
+    one(browser, "input[name=arg]").send_keys(f"patient={CANARY}", Keys.TAB)
     wait_until(
         lambda: "code%3A" in browser.current_url and later.id[:8] in text(browser, ".conventions-jobs"),
         20,
@@ -232,7 +248,8 @@ def test_what_is_typed_into_the_filter_is_in_no_address(
     browser.refresh()
     assert later.id[:8] in text(browser, ".conventions-jobs")
     assert CANARY not in browser.page_source
-    assert faults(browser) == []
+    (refused,) = faults(browser)
+    assert "/search/jobs" in refused
 
 
 def test_flowers_own_api_shows_no_result(

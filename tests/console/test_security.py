@@ -15,7 +15,7 @@ from conventions.app import ConventionsApp
 from conventions.console import flower_plugin
 from conventions.console.flower_plugin import NOW
 from conventions.console.redrives import RedriveDetail
-from conventions.console.search import Search
+from conventions.console.search import SearchJobs, SearchLetters
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
@@ -114,7 +114,7 @@ def test_nothing_is_left_out_here() -> None:
     assert (
         {handler_of(path) for path in SEARCHES}
         == {one for one in posts if not getattr(one, "changes", True)}
-        == {Search}
+        == {SearchJobs, SearchLetters}
     )
     shown = {handler_of(path) for path in PAGES} | {RedriveDetail}  # that needs a redrive, see test_pages.py
     assert handlers - shown == posts - shown
@@ -131,13 +131,15 @@ def test_who_may_look_may_search(
     assert viewer.get(answer.headers["Location"]).status_code == 200
     assert viewer.post(path).headers["Location"] == list_
     assert viewer.post(path, {"task": "Send"}, token=False).status_code == 403
-    assert viewer.get(path).status_code == 405
+    back = viewer.get(path)
+    assert (back.status_code, back.headers["Location"]) == (302, list_)
     assert log_in(address, "nobody:n").post(path, {"task": "Send"}).status_code == 403
     assert untouched(shop_app)
 
 
-@pytest.mark.parametrize("path", SEARCHES)
-@pytest.mark.parametrize("form", [{"arg": "user_id=7"}, {"q": "user_id=7"}])
+@pytest.mark.parametrize(
+    ("path", "form"), [*((path, {"arg": "user_id=7"}) for path in SEARCHES), ("/search/jobs", {"q": "user_id=7"})]
+)
 def test_a_viewer_does_not_guess_values(
     viewer: User, shop_app: ConventionsApp, path: str, form: dict[str, str]
 ) -> None:
@@ -269,7 +271,12 @@ def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsA
     assert 'data-conventions-live="/ops/schedules' in user.get("/schedules").text
     assert 'data-conventions-now="/ops/"' in user.get("/").text
     assert 'action="/ops/audit"' in user.get("/audit").text
-    assert user.get("/conventions-static/console.css").status_code == 200
+    kept = set(re.findall(r'"/ops(/conventions-static/[^"]+)"', user.get("/jobs").text))
+    assert [re.sub("[0-9a-f]{128}", "HASH", one) for one in sorted(kept)] == [
+        f"/conventions-static/console.{kind}?v=HASH" for kind in ("css", "js")
+    ]
+    for file in kept:
+        assert "max-age" in user.get(file).headers["Cache-Control"]
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -293,21 +293,24 @@
       fetch(path, options)
         .then(function (answer) {
           var at = new URL(answer.url);
-          address = at.pathname + at.search; // without the host: the address of the page may have a login, which no script may change
+          address = answer.redirected || options.method !== "POST" ? at.pathname + at.search : ""; // of a search that is refused there is none; without the host: the address of the page may have a login, which no script may change
           return answer.text(); // of a refused filter, too: it says what is wrong
         })
         .then(function (text) {
           var fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-results]");
           if (!fresh) { return; }
           place.replaceChildren.apply(place, Array.prototype.slice.call(document.importNode(fresh, true).childNodes));
-          window.history.replaceState(null, "", address);
+          if (address) { window.history.replaceState(null, "", address); }
         })
         .catch(function () {}); // the button still works
     }
-    form.addEventListener("input", function () {
+    // An argument is one when it is whole: half of its name would be none, and the half of a value another value.
+    form.addEventListener("input", function (event) {
+      if (event.target.name === "arg") { return; }
       window.clearTimeout(waiting);
       waiting = window.setTimeout(renew, FILTER_AFTER);
     });
+    form.addEventListener("change", function (event) { if (event.target.name === "arg") { renew(); } });
   }
 
   // On a phone what was found comes first, unless something is filled into the filter. The first choice of a list is its default.
