@@ -7,7 +7,7 @@ import hmac
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from conventions.core.message_keys import MessageKeys
 
@@ -21,6 +21,7 @@ SIGNED = re.compile(rb',"signature":"([A-Za-z0-9_-]{1,16})\.([A-Za-z0-9+/]{24})"
 NOT_SIGNED = "it is not signed"
 KEY_NOT_HERE = "it is signed with a key that is not here"
 ALTERED = "its signature does not fit it: it was altered"
+_BEGINNINGS = {use: b"%b %b " % (VERSION, use.encode()) for use in get_args(Use)}
 
 
 def _now() -> datetime:
@@ -99,4 +100,4 @@ def _field_of(entry: bytes) -> re.Match[bytes] | None:
 
 
 def _text(entry: bytes, use: Use) -> bytes:
-    return b"%b %b %b" % (VERSION, use.encode(), entry)
+    return _BEGINNINGS[use] + entry

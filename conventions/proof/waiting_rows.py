@@ -3,7 +3,7 @@
 Who writes one has no key of the audit. It signs the row with a key of messages, so that nobody who has the database alone can add one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from conventions.proof.chain import LATEST, Chain
 from conventions.proof.proven_tables import ACTIONS, FORM, ProvenTable, Row
 from conventions.proof.unreadable_rows import ODD, is_unreadable, readable
 from conventions.storage.database import SIGNER, Database, utc_now
-from conventions.storage.tables import AuditRow
+from conventions.storage.tables import AuditRow, SegmentRow
 
 AT_ONCE = 500
 UNPROVEN, NOT_BELIEVED, OF_ANOTHER_KEY = 0, -1, -2  # in place of a number: rows that are in no chain
@@ -37,6 +37,21 @@ def sign(session: Session, table: ProvenTable, row: dict[str, Any]) -> None:
     signatures = signatures_of(session)
     row["number"] = None
     row["code"] = None if signatures is None else signatures.code_of_row(table.unsealed_text(row))
+
+
+def sign_all(session: Session, table: ProvenTable, rows: Sequence[dict[str, Any]]) -> None:
+    """The same of many. Where no chain has begun they stay without a signature: they are older than the chain, and prove nothing."""
+    if signatures_of(session) is not None and _has_chain(session, table):
+        for row in rows:
+            sign(session, table, row)
+    else:
+        for row in rows:
+            row["number"] = row["code"] = None
+
+
+def _has_chain(session: Session, table: ProvenTable) -> bool:
+    query = select(SegmentRow.number).where(SegmentRow.chain == table.name, SegmentRow.number == 0)
+    return session.scalar(query) is not None
 
 
 def signatures_of(session: Session) -> EntrySignatures | None:

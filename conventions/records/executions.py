@@ -82,8 +82,7 @@ def record(
     if chain is not None:
         chain.number([*plain, *others])
     else:
-        for row in (*plain, *others):
-            waiting_rows.sign(session, EXECUTIONS, row)
+        waiting_rows.sign_all(session, EXECUTIONS, [*plain, *others])
     insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
     stored = session.connection().execute(insert, plain, execution_options=COUNTED).rowcount if plain else 0
     new = set(session.scalars(insert.returning(ExecutionRow.id), others)) if others else set()

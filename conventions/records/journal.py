@@ -241,8 +241,9 @@ class JournalEntry:
         if not 0 <= fence <= _LARGEST_FENCE:
             raise ValueError("a fence that is out of range")
         at = _at(id, fields) if signatures is None else _at_or_before(id, fields, event)
-        # A signed event has the message that its worker believed. What lay in Redis may be another one by then.
-        message = None if signatures and signatures.is_signed(data) else fields.get(b"message")
+        message = fields.get(b"message")
+        if message is not None and signatures and signatures.is_signed(data):
+            message = None  # a signed event has the message that its worker believed; what lay in Redis may be another one by then
         return cls(id, event, fence, at, message)
 
 
@@ -288,10 +289,8 @@ def _is_of_script(event: Event) -> bool:
 def _at_or_before(id: bytes, fields: Mapping[bytes, bytes], event: Event) -> datetime:  # noqa: A002
     """When it was appended, by its id; of an interrupted start, when that had ended: after it began, which is signed."""
     appended = _appended(id, fields)
-    began = moment(event.started_at)
-    if event.kind != INTERRUPTED or began is None:
-        return appended
-    return max(began, min(_at(id, fields), appended))
+    began = moment(event.started_at) if event.kind == INTERRUPTED else None
+    return appended if began is None else max(began, min(_at(id, fields), appended))
 
 
 def _appended(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002

@@ -146,14 +146,28 @@ def test_a_release_before_the_chain_still_writes(database: Database) -> None:
 def test_a_recorder_without_keys(database: Database) -> None:
     """What it writes waits for one that has some."""
     database.row_signatures = lambda: SIGNED
+    write(database, *executions(8, 2))
     write(database, *executions(1, 7), *acts(1, 2), keys=None)
-    assert numbers(database) == [None] * 7
+    assert numbers(database).count(None) == 7
     found = reports(database)["executions"]
     assert (found.fault, found.waiting) == (None, 7)
-    write(database, *executions(8, 2))
     assert seal(database) == 9
     assert sorted(number or 0 for number in numbers(database)) == list(range(1, 10))
     assert fault(database) is None
+
+
+def test_a_recorder_without_keys_before_the_chain(database: Database) -> None:
+    """Its executions are older than the chain, and not signed: nobody may ever seal them. They prove nothing, and are no fault."""
+    database.row_signatures = lambda: SIGNED
+    write(database, *executions(1, 4), *acts(1, 2), keys=None)
+    with database.session(read_only=True) as session:
+        assert session.scalars(select(ExecutionRow.code)).all() == [None] * 4
+    assert reports(database)["executions"].fault is None
+    write(database, *executions(5, 2))
+    assert seal(database) == 2  # the actions, which are few, and signed
+    assert numbers(database) == [0, 0, 0, 0, 1, 2]
+    found = reports(database)["executions"]
+    assert (found.fault, found.unproven, found.rows) == (None, 4, 2)
 
 
 def test_rows_of_before_the_chain(database: Database) -> None:
