@@ -46,7 +46,7 @@ from conventions.django.project_settings import (
     settings_of_tests,
     task_backends,
 )
-from conventions.execution.attempt import REDRIVE_WINDOW
+from conventions.execution.claim_horizon import REDRIVE_WINDOW
 from conventions.execution.control_command import prepare_control
 from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended

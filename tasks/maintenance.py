@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.records.delete_old_rows import purge
+from conventions.records.delete_old_audit import purge
 from conventions.storage.tables import AttemptLogRow, DeadLetterRow, IdempotencyRow, RedriveRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug

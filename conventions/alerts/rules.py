@@ -12,9 +12,9 @@ from conventions.alerts.finding import Finding, Severity
 from conventions.alerts.what_rules_see import Look
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.durations import duration
-from conventions.metrics.event_sums import Series
 from conventions.metrics.rates_and_times import Figures, together
 from conventions.metrics.read_counts import CauseNow
+from conventions.metrics.series import Series
 from conventions.metrics.state_now import QueueNow
 from conventions.metrics.troubles import NewLetters
 from conventions.metrics.worker_reports import WorkerNow

@@ -8,10 +8,10 @@ from redis.exceptions import RedisError
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
-from conventions.metrics.event_sums import Series
 from conventions.metrics.known_series import known_names, known_series
 from conventions.metrics.rates_and_times import Figures, by_series
 from conventions.metrics.read_counts import KEPT_MINUTES, Counts, Failed
+from conventions.metrics.series import Series
 from conventions.metrics.state_now import REDIS_WITHIN, LevelReader, Levels, fault_in_words
 from conventions.records.journal import ODD
 

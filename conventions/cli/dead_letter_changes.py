@@ -17,7 +17,9 @@ from rich.text import Text
 from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
-from conventions.cli.dead_letter_options import MOST_BEGUN, STATE, Pair, confirm, selection_options
+from conventions.cli.confirm import confirm
+from conventions.cli.dead_letter_filters import MOST_BEGUN, STATE, selection_options
+from conventions.cli.option_types import Pair
 from conventions.cli.reveal_options import check_reason
 from conventions.cli.shared_options import JSON, NEEDED_REASON, REASON, YES
 from conventions.core.priority import Priority

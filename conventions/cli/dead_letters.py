@@ -24,7 +24,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_options import MOST_BEGUN, filter_options, whole_group
+from conventions.cli.dead_letter_filters import MOST_BEGUN, filter_options, whole_group
 from conventions.cli.reveal_options import RevealedTo, reveal_options
 from conventions.cli.shared_options import JSON
 from conventions.core import sealed_mark

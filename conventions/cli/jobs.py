@@ -8,7 +8,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
-from conventions.cli.dead_letter_options import Pair
+from conventions.cli.option_types import Pair
 from conventions.cli.unknown_names import say_unknown
 from conventions.console.display import runtime_text
 from conventions.core.time_units import moment_or_age

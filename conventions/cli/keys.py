@@ -13,8 +13,8 @@ from conventions.app import ConventionsApp
 from conventions.broker.signature import key_of
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, print_json, say
+from conventions.cli.confirm import confirm
 from conventions.cli.ctrl_c import stop_between_steps
-from conventions.cli.dead_letter_options import confirm
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.core.errors import ConfigurationError
 from conventions.core.message_keys import MessageKeys, parse_revoked

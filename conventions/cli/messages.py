@@ -17,8 +17,9 @@ from conventions.broker.header_names import ACTOR, ENQUEUED_AT
 from conventions.broker.waiting_messages import Waiting
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, json_of, one_line_errors, output_options, print_json, say
+from conventions.cli.confirm import confirm
 from conventions.cli.ctrl_c import stop_between_steps
-from conventions.cli.dead_letter_options import Age, Pair, confirm
+from conventions.cli.option_types import Age, Pair
 from conventions.cli.shared_options import JSON, NEEDED_REASON, YES
 from conventions.cli.unknown_names import say_unknown
 from conventions.core.durations import duration

@@ -11,10 +11,10 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.extras import how_to_install, is_installed
-from conventions.metrics.event_sums import Series
 from conventions.metrics.known_series import known_series
 from conventions.metrics.rates_and_times import Figures, by_series
 from conventions.metrics.read_counts import KEPT_MINUTES, Counts
+from conventions.metrics.series import Series
 
 LOCAL = "127.0.0.1"
 COLUMNS = (

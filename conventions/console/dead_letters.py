@@ -75,13 +75,13 @@ class LetterList(_FilteredLetters):
             self.refuse(str(error))
             return
         found = await self.in_thread(self._find, query, after)
-        self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
+        self.show("conventions_dead_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
 
     def refuse(self, fault: str) -> None:
         """Show what is wrong with the filter, to be corrected, and no letters."""
         self.set_status(HTTPStatus.BAD_REQUEST)
         query = Query.from_invalid(self.parameters)
-        self.show("conventions_letters.html", query=query, fault=fault, first=True, states=STATES, **NO_RESULT)
+        self.show("conventions_dead_letters.html", query=query, fault=fault, first=True, states=STATES, **NO_RESULT)
 
     def _asked(self) -> tuple[Query, Position | None]:
         if unknown := sorted(

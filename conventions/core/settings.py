@@ -33,6 +33,8 @@ ENV_PREFIX = "CONVENTIONS_"
 SQL_AUTHORIZER = "conventions.permission.sql_authorizer:SqlAuthorizer"
 DEFAULT_PREFIX = "conventions"
 DEFAULT_JOURNAL_LIMIT = 1_000_000
+DEFAULT_KEEP_RESULT_FOR = timedelta(days=8)
+DEFAULT_START_LIMIT = 3
 NO_ZONES = ("posix", "right/")  # files of the same zones in other forms; those of `right/` count leap seconds
 LONGEST_TRUST = timedelta(days=31)  # for messages that nobody has signed
 REDIS_SCHEMES = redis_address.SCHEMES
@@ -215,14 +217,16 @@ class Settings(BaseSettings):
     )
     stall_after: Seconds = Field(600, description="a long job without progress for this long is hung, seconds")
     keep_result_for: Duration = Field(
-        timedelta(days=8),
+        DEFAULT_KEEP_RESULT_FOR,
         ge=timedelta(days=1),
         validate_default=True,
         description="how long a finished claim is remembered, seconds",
     )
     result_expires: Duration = Field(timedelta(days=1), description="how long a kept result lives, seconds")
 
-    start_limit: int = Field(3, gt=0, description="starts without an outcome after which a message is a dead letter")
+    start_limit: int = Field(
+        DEFAULT_START_LIMIT, gt=0, description="starts without an outcome after which a message is a dead letter"
+    )
     unknown_task_wait: float = Field(
         300,
         ge=0,

@@ -1,7 +1,7 @@
 """Shapes of keys and tokens, as their issuers document them so that scanners find them: what logs leave out, and what no payload may hold.
 
-Sources: RFC 7519 (JSON web tokens), and the pages of AWS, GitHub, GitLab, Slack, Stripe, Google, SendGrid, npm, PyPI, Hugging Face, OpenAI and
-Anthropic about the prefixes of their keys.
+Sources: RFC 7519 (JSON web tokens), and the pages of AWS, Azure, GitHub, GitLab, Slack, Stripe, Google, SendGrid, npm, PyPI, Hugging Face, OpenAI and
+Anthropic about the prefixes of their keys, connection strings and webhooks.
 """
 
 import re
@@ -12,6 +12,8 @@ ISSUED = re.compile(
     r"|(?P<github>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"
     r"|(?P<gitlab>glpat-[\w-]{20,})"
     r"|(?P<slack>xox[abeoprs]-[\w-]{10,}|xapp-\d-[\w-]{10,})"
+    r"|(?P<slack_hook>hooks\.slack\.com/services/\w+/\w+/\w+)"
+    r"|(?P<azure>(?:AccountKey|SharedAccessKey)=[\w+/=]{20,})"
     r"|(?P<stripe>(?:sk|rk)_(?:live|test)_\w{10,}|whsec_[\w+/=]{16,})"
     r"|(?P<google>AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,})"
     r"|(?P<sendgrid>SG\.[\w-]{16,}\.[\w-]{16,})"
@@ -24,7 +26,7 @@ ISSUED = re.compile(
 """The name of the group that matches says whose it is."""
 WHOSE = {
     "aws": "an access key of AWS", "github": "a token of GitHub", "gitlab": "a token of GitLab", "slack": "a token of Slack",
-    "stripe": "a key of Stripe", "google": "a key of Google", "sendgrid": "a key of SendGrid", "npm": "a token of npm", "pypi": "a token of PyPI",
+    "slack_hook": "a webhook of Slack", "azure": "a key of Azure", "stripe": "a key of Stripe", "google": "a key of Google", "sendgrid": "a key of SendGrid", "npm": "a token of npm", "pypi": "a token of PyPI",
     "hugging_face": "a token of Hugging Face", "llm": "a key of a language model",
 }  # fmt: skip
 JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*")
@@ -37,7 +39,7 @@ def may_hold_issued(text: str) -> bool:
     """
     return (
         "AKIA" in text or "ASIA" in text or "ghp_" in text or "gho_" in text or "ghu_" in text or "ghs_" in text or "ghr_" in text
-        or "github_pat_" in text or "glpat-" in text or "xox" in text or "xapp-" in text or "k_live_" in text or "k_test_" in text
+        or "github_pat_" in text or "glpat-" in text or "xox" in text or "xapp-" in text or "hooks.slack.com/" in text or "AccountKey=" in text or "SharedAccessKey=" in text or "k_live_" in text or "k_test_" in text
         or "whsec_" in text or "AIza" in text or "ya29." in text or "GOCSPX-" in text or "SG." in text or "npm_" in text or "pypi-" in text
         or "hf_" in text or "sk-" in text or "eyJ" in text
     )  # fmt: skip

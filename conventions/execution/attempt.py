@@ -31,19 +31,12 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.trace_context import TraceContext
 from conventions.core.actor import SYSTEM, UNSIGNED, current_actor, current_editor
 from conventions.core.canonical_json import digest
+from conventions.core.settings import DEFAULT_KEEP_RESULT_FOR
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.job_names import name_headers
 from conventions.idempotency.claims import ClaimRequest
 from conventions.sealing.sealed_body import SEALED_BODY
 from conventions.tracing.spans import JobSpan
-
-REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
-
-
-def horizon_of(task: DeclaredTask) -> timedelta:
-    """How long a task's claims are remembered: its longest delay, retries and redrive, and at least what is set."""
-    settings = task.app.settings
-    return max(settings.keep_result_for, settings.max_delay + task.retry_policy.window + REDRIVE_WINDOW)
 
 
 def this_call() -> str:
@@ -78,7 +71,7 @@ class Attempt:
     started_at: datetime | None = None
     held: HeldMessage | None = None
     member: Member | None = None
-    horizon: timedelta = timedelta(days=8)
+    horizon: timedelta = DEFAULT_KEEP_RESULT_FOR
     edited_by: str | None = None
     redriven_by: str | None = None
     ended: bool = False

@@ -19,7 +19,7 @@ from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
 from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
-from conventions.sealing.payload_keys import key_of
+from conventions.sealing.aes_gcm import key_of
 from conventions.sealing.sealed_body import CONTENT as SEALED_CONTENT
 from conventions.sealing.sealed_body import SealedBody, bound_to
 from conventions.security.payload_guard import is_clear

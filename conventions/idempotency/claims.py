@@ -15,14 +15,13 @@ from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.canonical_json import encode
 from conventions.core.entry_signatures import EntrySignatures
+from conventions.core.settings import DEFAULT_KEEP_RESULT_FOR, DEFAULT_START_LIMIT
 from conventions.core.time_units import milliseconds
 from conventions.idempotency.claim_answers import Answer, answers_of
 from conventions.idempotency.interrupted_start import InterruptedStart, interrupted_starts
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
-
-START_LIMIT = 3  # starts without an outcome that make a message poison
 
 
 @dataclass(slots=True)  # not frozen: each job makes one, which would take twice as long
@@ -49,7 +48,7 @@ class ClaimRequest:
     generation: int = 0
     attempt: int = 1
     sent_at: datetime | None = None
-    horizon: timedelta = timedelta(days=8)
+    horizon: timedelta = DEFAULT_KEEP_RESULT_FOR
     held: HeldMessage | None = None
     start: str = ""
     other: tuple[str, str] | None = None
@@ -139,7 +138,7 @@ class Claims:
         start_limit: starts without an outcome after which a message does not run again.
     """
 
-    def __init__(self, store: Store, *, lease: float, start_limit: int = START_LIMIT) -> None:
+    def __init__(self, store: Store, *, lease: float, start_limit: int = DEFAULT_START_LIMIT) -> None:
         self.store = store
         self.lease = lease
         self._start_limit = start_limit

@@ -1,14 +1,14 @@
 """`Sums`: what is counted of the events in a part of the journal. Pure arithmetic.
 
-A series is one task in one queue. Counts are whole numbers and times whole microseconds, so that sums are exact in any order.
+Counts are whole numbers and times whole microseconds, so that sums are exact in any order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from conventions.core.error_text import FailureText
 from conventions.metrics.histogram import RUN, WAIT, measure
+from conventions.metrics.series import Series
 from conventions.records.journal import ASIDE, Event
 
 OVERLONG = "overlong"
@@ -18,13 +18,6 @@ LONGEST = 1e9  # seconds; more is no time, and its sum would not fit into a numb
 MINUTE = 60_000  # ms
 
 _AGAIN = (*ASIDE, "hung")  # after these kinds the message itself goes on
-
-
-class Series(NamedTuple):
-    """A task in a queue. Both are empty where nobody knows them."""
-
-    task: str
-    queue: str
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The tasks and queues of an application: they say 0 before anything was counted of them."""
 
 from conventions.execution.application import Application
-from conventions.metrics.event_sums import Series
+from conventions.metrics.series import Series
 
 OF_CELERY = "celery."  # Celery's own tasks begin with it; their jobs are functions, which are not counted
 

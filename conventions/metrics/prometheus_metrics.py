@@ -8,9 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from conventions.broker.queue_level import QueueLevel
-from conventions.metrics.event_sums import OVERLONG, Series, errors_in
+from conventions.metrics.event_sums import OVERLONG, errors_in
 from conventions.metrics.histogram import RUN, WAIT, Histogram
 from conventions.metrics.read_counts import Counts
+from conventions.metrics.series import Series
 from conventions.metrics.series_bound import OTHERS, most_letters, most_of, stable_totals
 from conventions.metrics.state_now import LevelReader, Levels, QueueNow
 from conventions.records.journal import KINDS

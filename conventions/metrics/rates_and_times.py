@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conventions.metrics.event_sums import Series, added
+from conventions.metrics.event_sums import added
 from conventions.metrics.histogram import RUN, WAIT, Histogram
 from conventions.metrics.read_counts import Counts
+from conventions.metrics.series import Series
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from conventions.core.time_units import count_in
-from conventions.metrics.event_sums import MINUTE, Series
+from conventions.metrics.event_sums import MINUTE
+from conventions.metrics.series import Series
 from conventions.storage.redis_store import Store
 
 KEPT_MINUTES = 120

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from conventions.metrics.event_sums import Series, added
+from conventions.metrics.event_sums import added
+from conventions.metrics.series import Series
 
 MOST = 200  # names of one kind: pairs of a task and a queue, queues, tasks, schedules
 OTHERS = "others"

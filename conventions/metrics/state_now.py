@@ -26,8 +26,8 @@ from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.application import Application, broker_outages
 from conventions.execution.purge_queues import known_queues
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
-from conventions.metrics.event_sums import Series
 from conventions.metrics.read_counts import CauseNow, Counts
+from conventions.metrics.series import Series
 from conventions.metrics.troubles import (
     NewLetters,
     StalledBatch,

@@ -15,7 +15,7 @@ from conventions.core.errors import SelectionUnknown
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.letters import STATES
 from conventions.execution.application import Application
-from conventions.metrics.event_sums import Series
+from conventions.metrics.series import Series
 from conventions.schedules.run_history import FAILING, outcomes_of
 from conventions.schedules.schedule_summary import ScheduleSummary
 from conventions.storage.database import utc_now

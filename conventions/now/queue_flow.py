@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from conventions.metrics.event_sums import Series
 from conventions.metrics.queue_length_history import Depth
+from conventions.metrics.series import Series
 from conventions.metrics.state_now import Levels, QueueNow
 
 RATE_MINUTES = 2  # full minutes over which rates are taken

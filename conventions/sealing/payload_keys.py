@@ -11,17 +11,15 @@ from os import urandom
 from typing import TYPE_CHECKING
 
 from conventions.core.error_text import without_values
-from conventions.core.errors import CannotOpen, ConfigurationError
-from conventions.core.extras import how_to_install
+from conventions.core.errors import CannotOpen
 from conventions.core.mac import Mac
 from conventions.core.named_keys import parse_keys
+from conventions.sealing.aes_gcm import NONCE, NOT_SEALED, TAG, cipher, end_of_head, invalid_tag, key_of, new_head
 
 if TYPE_CHECKING:  # an extra, which only those need who seal
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-VERSION = 1
-SALT, NONCE, TAG = 16, 12, 16  # bytes
-PURPOSE, SAME = b"conventions payload 1", b"conventions same text 1\0"
+SAME = b"conventions same text 1\0"
 MOST = 1 << 30  # texts that a process seals before it takes another key of its own
 REMEMBERED = 1024  # keys of processes; each takes some 10 µs to make
 
@@ -68,7 +66,7 @@ class PayloadKeys:
 
     def open(self, sealed: bytes, bound_to: bytes) -> bytes:
         """The text. Raises: CannotOpen: its key is not here, it is no sealed text, it was altered, or it was bound to something else."""
-        at = 2 + sealed[1] + SALT if len(sealed) > 1 else 0
+        at = end_of_head(sealed)
         made = self._made.get(sealed[:at]) if len(sealed) >= at + NONCE + TAG else None
         if made is None:  # no text with this head was opened here yet, or it is no sealed text
             name = key_of(sealed)
@@ -77,14 +75,13 @@ class PayloadKeys:
             made = self._remember(sealed[:at], name)
         try:
             return made.decrypt(sealed[at : at + NONCE], sealed[at + NONCE :], bound_to)
-        except _invalid_tag():
+        except invalid_tag():
             raise cannot_open(
                 "its seal does not fit it: it was altered, or another key has the name of its key"
             ) from None
 
     def _take_own(self) -> "tuple[bytes, AESGCM]":
-        name = self.seals_with.encode()
-        head = b"%c%c%b%b" % (VERSION, len(name), name, urandom(SALT))
+        head = new_head(self.seals_with)
         own = self._own = head, self._remember(head, self.seals_with)
         self._left = MOST
         return own
@@ -92,41 +89,10 @@ class PayloadKeys:
     def _remember(self, head: bytes, name: str) -> "AESGCM":
         if len(self._made) >= REMEMBERED:
             self._made.clear()
-        made = self._made[head] = _derived(self._keys[name], head[-SALT:])
+        made = self._made[head] = cipher(self._keys[name], head)
         return made
 
 
 def cannot_open(why: str) -> CannotOpen:
     """The error, whose text repeats nothing of what is sealed."""
     return without_values(CannotOpen(why))
-
-
-NOT_SEALED = "it is not sealed in a form that is known here"
-
-
-def key_of(sealed: bytes) -> str:
-    """The name of the key that has sealed a text; empty: it is no sealed text."""
-    name = key_in(sealed)
-    return name if len(sealed) >= 2 + len(name) + SALT + NONCE + TAG else ""
-
-
-def key_in(head: bytes) -> str:
-    """The same, of its beginning."""
-    size = head[1] if len(head) > 1 and head[0] == VERSION else 0
-    return head[2 : 2 + size].decode("ascii", errors="replace") if len(head) >= 2 + size else ""
-
-
-def _derived(key: bytes, salt: bytes) -> "AESGCM":
-    try:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  # an extra
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415  # the same
-        from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415  # the same
-    except ModuleNotFoundError:
-        raise ConfigurationError([how_to_install("cryptography")]) from None
-    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=salt, info=PURPOSE).derive(key))
-
-
-def _invalid_tag() -> type[Exception]:
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  # an extra
-
-    return InvalidTag

@@ -12,7 +12,8 @@ from conventions.broker.codec import SEALED_ENCODING, SEALED_TYPE, Body, Unreada
 from conventions.broker.header_names import SEALED
 from conventions.broker.signature import SignedText
 from conventions.core.errors import CannotOpen, UndeliverableMessage
-from conventions.sealing.payload_keys import PayloadKeys, cannot_open, key_of
+from conventions.sealing.aes_gcm import key_of
+from conventions.sealing.payload_keys import PayloadKeys, cannot_open
 
 CONTENT = SEALED_TYPE, SEALED_ENCODING
 SEALED_BODY = "conventions_sealed_body"  # the name of the attribute of a request

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from conventions.broker.codec import SEALED_TYPE, bytes_of
 from conventions.core.sealed_mark import MARK
-from conventions.sealing.payload_keys import key_in
+from conventions.sealing.aes_gcm import key_in
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:

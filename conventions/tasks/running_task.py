@@ -30,7 +30,8 @@ from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.required_permission import Requires, permission_of
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.django.project_settings import is_configured
-from conventions.execution.attempt import Attempt, horizon_of
+from conventions.execution.attempt import Attempt
+from conventions.execution.claim_horizon import horizon_of
 from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.execution.sealed_outcomes import kept_result

@@ -7,7 +7,7 @@ from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
-from conventions.execution.attempt import REDRIVE_WINDOW
+from conventions.execution.claim_horizon import REDRIVE_WINDOW
 from conventions.transport import redis_transport as transport
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from kombu.transport import redis, virtual
@@ -20,7 +20,7 @@ from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Broker, Publication
 from conventions.core.errors import PayloadError, UndeliverableMessage
 from conventions.core.redis_answers import fault_of, refusal_of
-from conventions.core.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
+from conventions.core.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_KEEP_RESULT_FOR, DEFAULT_PREFIX
 from conventions.execution.purge_queues import is_reply_queue, purge
 from conventions.records.journal import Journal
 from conventions.sealing.seal_outgoing import Parts
@@ -31,7 +31,6 @@ from conventions.transport.redis_reading import Reading
 
 logger = logging.getLogger(__name__)
 
-KEPT = timedelta(days=8)  # of a batch that loses messages, where no settings say how long
 REPLY_LIFETIME = 60.0  # seconds that an answer to remote control waits for its reader
 
 
@@ -183,7 +182,7 @@ class _Foreign:
         prefix = channel.global_keyprefix.strip("{}:") or DEFAULT_PREFIX
         store = Store.over(RedisClient(connection_pool=channel.pool), prefix)
         self.broker = Broker(store, journal_limit=DEFAULT_JOURNAL_LIMIT)
-        self.journal, self.batches = Journal(store), Batches(store, KEPT)
+        self.journal, self.batches = Journal(store), Batches(store, DEFAULT_KEEP_RESULT_FOR)
         self.tasks: dict[str, Any] = {}
         self.in_flight = InFlight(self.broker)
         self.refusals = self

@@ -20,7 +20,7 @@ from conventions.core.error_text import text_of
 from conventions.core.errors import CannotOpen, CredentialInPayload, SignatureRefused, UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import has_processes, is_solo, limit_anew
-from conventions.sealing.payload_keys import key_of
+from conventions.sealing.aes_gcm import key_of
 from conventions.sealing.sealed_body import is_sealed
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.acknowledgements import Acknowledgements
@@ -28,11 +28,11 @@ from conventions.worker.application import WorkerApplication
 from conventions.worker.claim_names_in_rotation import choose_name
 from conventions.worker.cut_off import wait_if_cut_off
 from conventions.worker.delivery_limit import fault_of_deliveries
+from conventions.worker.hold_back_rate_limited import RateLimits
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.pauses import WorkerPauses
 from conventions.worker.put_off_unknown import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
-from conventions.worker.rate_limits import RateLimits
 from conventions.worker.received_credentials import refuse_received
 from conventions.worker.request import COMES_AGAIN, leave_closed
 from conventions.worker.sender_check import queue_of

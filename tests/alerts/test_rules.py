@@ -13,9 +13,9 @@ from conventions.alerts.told_findings import MOST_OF_ONE_RULE, OTHERS, few_of_ea
 from conventions.alerts.what_rules_see import Look
 from conventions.broker.queue_level import QueueLevel
 from conventions.core.alert_thresholds import QueueThresholds, Thresholds
-from conventions.metrics.event_sums import Series
 from conventions.metrics.rates_and_times import Figures
 from conventions.metrics.read_counts import CauseNow, Failed
+from conventions.metrics.series import Series
 from conventions.metrics.state_now import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.troubles import NewLetters, StalledBatch, StoppedRedrive
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport

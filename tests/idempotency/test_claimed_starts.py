@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from conventions.broker.redis_broker import Broker
+from conventions.core.settings import DEFAULT_START_LIMIT
 from conventions.idempotency.claim_answers import Dead, Granted, Poison, Superseded, TooOld
-from conventions.idempotency.claims import START_LIMIT, Claims
+from conventions.idempotency.claims import Claims
 from conventions.storage.redis_store import Store
 from tests.claiming import (
     FIRST,
@@ -31,7 +32,7 @@ from tests.claiming import (
 def test_three_starts_without_an_outcome_are_poison(broker: Broker, claims: Claims, store: Store) -> None:
     """The fourth worker gets the claim to end the message, and must not run it, however often it asks."""
     delivery = sent(broker)
-    for number in range(START_LIMIT):
+    for number in range(DEFAULT_START_LIMIT):
         request = asking(delivery)
         answer = take(claims, request)
         assert isinstance(answer, Granted)
@@ -41,7 +42,7 @@ def test_three_starts_without_an_outcome_are_poison(broker: Broker, claims: Clai
         delivery = handed_out(broker)
     poison = take(claims, asking(delivery))
     assert isinstance(poison, Poison)
-    assert poison.starts == START_LIMIT
+    assert poison.starts == DEFAULT_START_LIMIT
     assert take(claims, asking(delivery)) == poison
     end_lease(store)
     assert isinstance(take(claims, asking(once_more(broker, store))), Poison)
@@ -49,7 +50,7 @@ def test_three_starts_without_an_outcome_are_poison(broker: Broker, claims: Clai
 
 def test_a_lapse_counts_as_a_start(claims: Claims, store: Store) -> None:
     """As after the death of the whole worker, of which nobody tells."""
-    for number in range(START_LIMIT):
+    for number in range(DEFAULT_START_LIMIT):
         granted(claims, replace(FIRST, token=f"t{number}"))
         end_lease(store)
     assert isinstance(take(claims, replace(FIRST, token="last")), Poison)
@@ -59,7 +60,7 @@ def test_a_lapse_counts_as_a_start(claims: Claims, store: Store) -> None:
 def test_an_outcome_or_an_orderly_return_clears_the_starts(broker: Broker, claims: Claims, orderly: str) -> None:
     """Deployed ten times during one job, or retried ten times: that is no poison."""
     delivery = sent(broker)
-    for number in range(START_LIMIT * 2):
+    for number in range(DEFAULT_START_LIMIT * 2):
         request = asking(delivery, attempt=number + 1 if orderly == "retried" else 1)
         granted(claims, request)
         if orderly == "returned":

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conventions.core.canonical_json import digest, encode
+from conventions.core.settings import DEFAULT_START_LIMIT
 from conventions.idempotency.claim_answers import Answer, Busy, Cancelled, Conflict, Done, Granted
-from conventions.idempotency.claims import START_LIMIT, ClaimRequest, Claims
+from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.storage.redis_store import Store
 from tests.claiming import (
     AGAIN,
@@ -121,7 +122,7 @@ def test_a_fence_rises_also_when_the_clock_was_set_back(claims: Claims, store: S
 
 def test_a_job_that_is_ended_from_outside_records_nothing_more(claims: Claims) -> None:
     """Its process may live on, but it has lost its claim. The key is free, and no start is held against whoever is next."""
-    for number in range(START_LIMIT + 1):
+    for number in range(DEFAULT_START_LIMIT + 1):
         request = replace(FIRST, token=f"t{number}", message_id=f"m{number}")
         answer = take(claims, request)
         assert isinstance(answer, Granted)

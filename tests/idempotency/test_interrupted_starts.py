@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conventions.broker.redis_broker import Broker
+from conventions.core.settings import DEFAULT_START_LIMIT
 from conventions.idempotency.claim_answers import Cancelled, Granted, Poison
-from conventions.idempotency.claims import START_LIMIT, ClaimRequest, Claims
+from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.interrupted_start import NO_SIGN, InterruptedStart, interrupted_starts
 from conventions.records.journal import Event, JournalEntry
 from conventions.storage.redis_store import Store
@@ -91,7 +92,7 @@ def test_each_is_written_once(claims: Claims, store: Store) -> None:
 
 def test_poison_and_a_cancelled_message_tell_of_them(claims: Claims, store: Store) -> None:
     """So that the history has the starts before the end."""
-    for number in range(START_LIMIT):
+    for number in range(DEFAULT_START_LIMIT):
         granted(claims, replace(FIRST, token=f"t{number}"))
         end_lease(store)
     poison = take(claims, replace(FIRST, token="last"))
@@ -218,14 +219,14 @@ def test_a_letter_names_no_old_reason(broker: Broker, claims: Claims, store: Sto
     granted(claims, request)
     broker.give_back([held(delivery, request)], counted=True, why="signal 9")
     delivery = handed_out(broker)
-    for _ in range(START_LIMIT - 1):
+    for _ in range(DEFAULT_START_LIMIT - 1):
         granted(claims, asking(delivery))
         end_lease(store)
         delivery = once_more(broker, store)
     poison = take(claims, asking(delivery))
     assert isinstance(poison, Poison)
     assert poison.why == ""
-    assert [one.why for one in poison.interrupted] == ["stopped", "signal 9", *[NO_SIGN] * (START_LIMIT - 1)]
+    assert [one.why for one in poison.interrupted] == ["stopped", "signal 9", *[NO_SIGN] * (DEFAULT_START_LIMIT - 1)]
 
 
 @settings(max_examples=200)

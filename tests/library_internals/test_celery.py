@@ -87,7 +87,7 @@ SEAMS = [
         "celery.worker.consumer.consumer:Consumer._limit_task",
         "(self, request, bucket, tokens)",
         "75802f9509",
-        "worker/rate_limits.py, library_internals/celery_worker.py",
+        "worker/hold_back_rate_limited.py, library_internals/celery_worker.py",
     ),
     Seam("celery.worker.loops:asynloop", "", "fad4382286", "worker/shutdown.py, transport/redis_transport.py"),
     Seam("celery.worker.state:task_reserved", "", "31688234dd", "fast_lane/short_cut.py"),

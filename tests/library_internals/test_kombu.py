@@ -47,7 +47,7 @@ SEAMS = [
     Seam("kombu.messaging:_ProducerBatch", "", "29b49384c6", "broker/bulk_publish.py, sending/bulk_sender.py"),
     Seam("kombu.utils.json:loads", "", "b064f7226a", "broker/codec.py"),
     Seam("kombu.utils.json:object_hook", "(o)", "cf29125995", "broker/codec.py"),
-    Seam("kombu.utils.limits:TokenBucket", "", "fe44e08cd5", "worker/rate_limits.py"),
+    Seam("kombu.utils.limits:TokenBucket", "", "fe44e08cd5", "worker/hold_back_rate_limited.py"),
     Seam("kombu.asynchronous.hub:Hub.create_loop", "", "c916e492e3", "transport/redis_transport.py, worker/shutdown.py"),
 ]  # fmt: skip
 

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from conventions.core.error_text import FailureText
 from conventions.metrics import event_counter
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.event_sums import Series, errors_in
+from conventions.metrics.event_sums import errors_in
 from conventions.metrics.read_counts import Counts
+from conventions.metrics.series import Series
 from conventions.records.journal import Journal
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store

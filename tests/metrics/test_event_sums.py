@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.core.error_text import FailureText
-from conventions.metrics.event_sums import Series, Sums, added, errors_in
+from conventions.metrics.event_sums import Sums, added, errors_in
 from conventions.metrics.histogram import RUN, RUN_BOUNDS, WAIT, WAIT_BOUNDS, Histogram
+from conventions.metrics.series import Series
 from conventions.records.journal import Event
 from tests.recorded import event
 

@@ -12,10 +12,10 @@ from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.queue_level import QueueLevel
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.event_sums import Series
 from conventions.metrics.known_series import known_names, known_series
 from conventions.metrics.prometheus_metrics import _of_queues
 from conventions.metrics.prometheus_server import text_of
+from conventions.metrics.series import Series
 from conventions.metrics.series_bound import MOST, OTHERS
 from conventions.metrics.state_now import Levels, QueueNow
 from conventions.metrics.worker_reports import RunningJob, WorkerReport, WorkerReports

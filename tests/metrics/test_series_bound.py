@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from conventions.app import ConventionsApp
-from conventions.metrics.event_sums import Series
 from conventions.metrics.read_counts import BETWEEN, Counts
+from conventions.metrics.series import Series
 from conventions.metrics.series_bound import MOST, OTHERS, stable_totals
 
 ALL = Series(OTHERS, OTHERS)

@@ -14,9 +14,9 @@ from sqlalchemy import func, select
 from conventions.core.errors import BusinessError
 from conventions.proof import chain
 from conventions.proof.names_in_text import Replacement
-from conventions.records import delete_old_rows as purge_module
+from conventions.records import delete_old_audit as purge_module
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.delete_old_rows import Deleted, purge
+from conventions.records.delete_old_audit import Deleted, purge
 from conventions.records.erase_actor import Erased, erase
 from conventions.records.journal import Journal
 from conventions.storage.database import Database, utc_now

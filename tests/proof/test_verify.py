@@ -13,7 +13,7 @@ from conventions.proof import verify as verify_module
 from conventions.proof.proven_tables import FORM, TABLES
 from conventions.proof.signed_heads import Head
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.delete_old_rows import purge
+from conventions.records.delete_old_audit import purge
 from conventions.records.erase_actor import erase
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import Base, SegmentRow

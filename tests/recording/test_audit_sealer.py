@@ -21,7 +21,7 @@ from conventions.proof import chain, signed_heads
 from conventions.recording.audit_sealer import AuditSealer, kept_heads
 from conventions.records.accept_lost_heads import accept, missed_heads
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.delete_old_rows import purge
+from conventions.records.delete_old_audit import purge
 from conventions.storage.database import Database, utc_now
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import AuditRow

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from conventions.core.errors import CannotOpen
 from conventions.core.named_keys import FORM, new_key
 from conventions.sealing import payload_keys
-from conventions.sealing.payload_keys import NONCE, SALT, TAG, PayloadKeys, key_of
+from conventions.sealing.aes_gcm import NONCE, SALT, TAG, key_of
+from conventions.sealing.payload_keys import PayloadKeys
 
 OLD, NEW = new_key("old"), new_key("new")
 KEYS = PayloadKeys.parse(f"{NEW},{OLD}")

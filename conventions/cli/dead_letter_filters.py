@@ -1,18 +1,15 @@
 """Filters of dead letters on the command line: the fields of `Filter` as options, the same in every command."""
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import click
 from sqlalchemy.orm import Session
 
 from conventions.cli.base import app_of, existing, one_line_errors
-from conventions.core.name_and_value import name_and_value
-from conventions.core.time_units import age
+from conventions.cli.option_types import Age, Pair
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
@@ -21,34 +18,6 @@ from conventions.sealing.argument_names import ArgumentNames
 from conventions.sealing.blind_index import sought
 
 MOST_BEGUN = 5  # names that are shown where several begin so
-
-
-class Age(click.ParamType[timedelta]):
-    """A length of time such as `90s`, `15m`, `2h` or `7d`."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Parse it, or fail with the reason."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return age(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Pair(click.ParamType[tuple[str, str]]):
-    """An argument's name and value, written `NAME=VALUE`."""
-
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Parse it, or fail with the reason."""
-        try:
-            return name_and_value(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 FILTERS = (
@@ -93,15 +62,6 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--all", "every", is_flag=True, help="All dead letters that match the filters."),
     )
     return _declared(with_selection, (*chosen, *FILTERS))
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless `--yes` was given. Raises: UsageError if nobody can answer, Abort at a no."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody can answer here: repeat it with --yes")
-    click.confirm(question, abort=True, err=True)
 
 
 def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
