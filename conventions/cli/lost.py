@@ -19,6 +19,6 @@ def lost(context: click.Context, as_json: bool, limit: int) -> None:
     Send those that are still wanted again, under their ids. A redriven letter that was lost is dead again.
     """
     with existing(app_of(context).database).session(read_only=True) as session:
-        found = executions.listing(session, executions.ExecutionFilter(kind="lost"), limit + 1)
+        found = executions.latest(session, limit + 1, kind="lost")
         rows = [{name: getattr(row, name) for name in (*SHOWN, "key", "enqueued_at")} for row in found]
     emit(rows, SHOWN, as_json=as_json, limit=limit, short=("message_id",))

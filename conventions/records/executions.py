@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from conventions.core.chunking import batched
@@ -23,24 +22,6 @@ LOOKED_UP = 1000  # ids in one query
 COUNTED = {
     "preserve_rowcount": True
 }  # otherwise the driver of PostgreSQL does not say how many of many rows were stored
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionFilter:
-    """A filter of executions. Every given field must match."""
-
-    kind: str | None = None
-    task: str | None = None
-    queue: str | None = None
-    actor: str | None = None
-    key: str | None = None
-    worker: str | None = None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as SQL conditions."""
-        names = ("kind", "task", "queue", "actor", "key", "worker")
-        pairs = [(getattr(ExecutionRow, name), getattr(self, name)) for name in names]
-        return [column == value for column, value in pairs if value is not None]
 
 
 class RepeatedRows(Exception):
@@ -106,11 +87,11 @@ def _is_plain(entry: JournalEntry) -> bool:
     return event.kind == "succeeded" and event.generation == 0 and event.failure is None
 
 
-def listing(session: Session, which: ExecutionFilter, limit: int) -> Sequence[ExecutionRow]:
-    """The executions that match, the latest first."""
+def latest(session: Session, limit: int, kind: str | None = None) -> Sequence[ExecutionRow]:
+    """The executions that ended last, or those of one kind; the latest first. `AuditFilter` has what people look for."""
     row = ExecutionRow
-    query = select(row).where(*which.conditions()).order_by(row.ended_at.desc(), row.id).limit(limit)
-    return session.scalars(query).all()
+    query = select(row) if kind is None else select(row).where(row.kind == kind)
+    return session.scalars(query.order_by(row.ended_at.desc(), row.id).limit(limit)).all()
 
 
 def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from json.encoder import encode_basestring_ascii as _quoted
 from operator import attrgetter
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired, get_type_hints
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -176,23 +176,30 @@ def _id_of(message_id: str, generation: int, attempt: int, token: str, kind: str
 _NAMES = tuple(field.name for field in fields(Event))
 _values = attrgetter(*_NAMES)
 _FAILURE = tuple(field.name for field in fields(FailureText))
-_MOMENTS = {"enqueued_at", "started_at"}
-_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at", "release", "denied")
+_TYPES = get_type_hints(Event)
+
+
+def _of(*types: Any) -> tuple[str, ...]:
+    return tuple(name for name, type_ in _TYPES.items() if type_ in types)
+
+
+_MOMENTS = frozenset(_of(datetime | str | None))
+_GIVEN_TEXTS, _TEXTS = _of(str), _of(str | None, datetime | str | None)
+_NUMBERS, _SECONDS, _MAPPINGS = _of(int), _of(float | None), _of(dict[str, Any] | None)
 
 
 def _check(event: Event) -> None:
     """Check only what an SQL column would refuse. Raises: ValueError."""
-    texts = [event.message_id, event.kind, event.actor, event.token]
+    texts = [getattr(event, name) for name in _GIVEN_TEXTS]
     texts += [value for name in _TEXTS if (value := getattr(event, name)) is not None]
     if event.failure is not None:
         texts += [getattr(event.failure, name) for name in _FAILURE]
-    mappings = (event.arguments, event.headers, event.message)
-    numbers = (event.generation, event.attempt)
+    mappings, numbers, seconds = ([getattr(event, name) for name in names] for names in (_MAPPINGS, _NUMBERS, _SECONDS))
     if (
         not all(isinstance(one, str) for one in texts)
         or not all(isinstance(one, (dict, type(None))) for one in mappings)
         or not all(type(one) is int and 0 <= one <= _LARGEST_INTEGER for one in numbers)
-        or not all(isinstance(one, (int, float, type(None))) for one in (event.runtime, event.wait))
+        or not all(isinstance(one, (int, float, type(None))) for one in seconds)
         or not 0 < len(event.kind) <= _KIND_LENGTH
     ):
         raise ValueError("not an event: a field has the wrong type or size")

@@ -11,7 +11,6 @@ from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.records import executions
-from conventions.records.executions import ExecutionFilter
 from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty
@@ -82,7 +81,7 @@ def drill(tmp_path: Path, new_database: Callable[[Path], str]) -> Drill:
 def done(app: ConventionsApp, kind: str = "succeeded") -> int:
     """How many executions are recorded."""
     with app.database.session() as session:
-        return len(executions.listing(session, ExecutionFilter(kind=kind), 1000))
+        return len(executions.latest(session, 1000, kind=kind))
 
 
 def test_a_restored_server_repeats_nothing(drill: Drill) -> None:

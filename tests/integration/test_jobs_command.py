@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from conventions.records import executions
-from conventions.records.executions import ExecutionFilter
 from tests.integration.pauses_tasks import Apart, Hold, Note
 from tests.support import wait_until
 from tests.workers import Installation
@@ -39,7 +38,7 @@ def test_by_each_filter(alone: Installation) -> None:
 
         def recorded() -> bool:
             with app.database.session() as session:
-                return bool(executions.listing(session, ExecutionFilter(kind="succeeded"), 1))
+                return bool(executions.latest(session, 1, kind="succeeded"))
 
         wait_until(recorded, 30, "it has ended")
         runs = Hold.delay(folder=alone.folder, number=2)

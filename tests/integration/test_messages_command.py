@@ -11,7 +11,6 @@ from conventions.app import ConventionsApp
 from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target
 from conventions.records import executions
-from conventions.records.executions import ExecutionFilter
 from tests.integration.pauses_tasks import Apart, Note, Other
 from tests.support import wait_until
 from tests.workers import Installation
@@ -30,7 +29,7 @@ def alone(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) 
 def cancelled(app: ConventionsApp) -> list[str]:
     """The ids of which a row says so."""
     with app.database.session() as session:
-        rows = executions.listing(session, ExecutionFilter(kind="cancelled"), limit=2 * MANY)
+        rows = executions.latest(session, 2 * MANY, kind="cancelled")
         return [row.message_id for row in rows]
 
 

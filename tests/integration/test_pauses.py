@@ -224,7 +224,7 @@ def test_one_worker_is_drained(each_broker: Installation) -> None:
 def _ends(app: ConventionsApp) -> Counter[str]:
 
     with app.database.session() as session:
-        rows = executions.listing(session, executions.ExecutionFilter(kind="succeeded"), limit=1000)
+        rows = executions.latest(session, 1000, kind="succeeded")
         return Counter(row.worker for row in rows if row.worker)
 
 

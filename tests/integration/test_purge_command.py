@@ -6,7 +6,6 @@ from typing import Any
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.records import executions
-from conventions.records.executions import ExecutionFilter
 from tests.support import patient, wait_until
 from tests.workers import Installation, letters, messages
 
@@ -37,7 +36,7 @@ def send(*queues: str) -> dict[str, list[str]]:
 def purged(app: ConventionsApp) -> set[str]:
     """The ids of which the history says so."""
     with app.database.session() as session:
-        return {row.message_id for row in executions.listing(session, ExecutionFilter(kind="purged"), 100)}
+        return {row.message_id for row in executions.latest(session, 100, kind="purged")}
 
 
 def named(output: str) -> list[str]:

@@ -28,7 +28,6 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.resend import redrive
 from conventions.execution.cancel import cancel
 from conventions.records import executions
-from conventions.records.executions import ExecutionFilter
 from conventions.storage.tables import DeadLetterRow
 from conventions.transport.rabbitmq_declare_queues import ARGUMENTS
 from tests.integration.fault_tasks import After, Number, Started, Sum, Works
@@ -118,7 +117,7 @@ def numbers(folder: Path, kind: str = "note") -> list[int]:
 def kinds(app: ConventionsApp, message_id: str) -> list[str]:
     """How a message has ended, each time."""
     with app.database.session(read_only=True) as session:
-        rows = executions.listing(session, ExecutionFilter(), 100)
+        rows = executions.latest(session, 100)
         return [row.kind for row in rows if row.message_id == message_id]
 
 

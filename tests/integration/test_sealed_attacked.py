@@ -16,7 +16,6 @@ from conventions.app import ConventionsApp
 from conventions.broker.codec import body_of, in_base64
 from conventions.core.named_keys import new_key
 from conventions.records import audit, executions
-from conventions.records.executions import ExecutionFilter
 from conventions.sealing.sealed_body import SealedBody
 from conventions.storage.tables import DeadLetterRow, OutboxRow
 from tests.integration.test_sealed_messages import CANARY, Hold, refuse_canary
@@ -134,7 +133,7 @@ def test_errors_of_ours_with_a_secret(app: ConventionsApp, installation: Install
 def rows(app: ConventionsApp) -> list[Any]:
     """The executions."""
     with app.database.session() as session:
-        found = list(executions.listing(session, ExecutionFilter(), 99))
+        found = list(executions.latest(session, 99))
         session.expunge_all()
     return found
 

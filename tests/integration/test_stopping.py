@@ -169,7 +169,7 @@ def starts(app: ConventionsApp, name: str) -> int:
 def ended(app: ConventionsApp) -> list[tuple[str, int]]:
     """Kind and attempt of everything that was recorded, but for starts without an outcome: they end nothing."""
     with app.database.session() as session:
-        found = executions.listing(session, executions.ExecutionFilter(), 100)
+        found = executions.latest(session, 100)
         return [(row.kind, row.attempt) for row in found if row.kind != "interrupted"]
 
 

@@ -70,7 +70,7 @@ def wait_for_starts(file: Path, number: int) -> None:
 def rows(app: ConventionsApp) -> list[tuple[str, int, str]]:
     """Kind, attempt and error of all that was recorded."""
     with app.database.session(read_only=True) as session:
-        found = executions.listing(session, executions.ExecutionFilter(), 100)
+        found = executions.latest(session, 100)
         return sorted((row.kind, row.attempt, row.error_message or "") for row in found)
 
 

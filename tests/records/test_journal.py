@@ -3,7 +3,7 @@
 import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import UUID, uuid5
 
 import pytest
@@ -34,11 +34,14 @@ EVENT = Event(
     worker="w1@host",
     enqueued_at="2026-01-05T12:00:00+00:00",
     started_at="2026-01-05T12:00:01+00:00",
+    wait=0.5,
+    release="2026.1",
     runtime=1.5,
     failure=FailureText("ValueError", "no", "Traceback", "f" * 16),
     arguments={"user_id": 7, "name": "é\0\ud800"},
     headers={"x_key": "k"},
     message={"body": "W10=", "headers": {}},
+    denied="report:read",
 )
 
 texts = st.text(st.characters(codec=None), max_size=6)
@@ -46,26 +49,17 @@ maybe_text = st.none() | texts
 mappings = st.none() | st.dictionaries(
     texts, st.none() | st.integers() | texts | st.lists(texts, max_size=2), max_size=2
 )
-events = st.builds(
-    Event,
-    message_id=texts,
-    kind=st.sampled_from(KINDS),
-    task=maybe_text,
-    queue=maybe_text,
-    actor=texts,
-    key=maybe_text,
-    generation=st.integers(0, 5),
-    attempt=st.integers(0, 5),
-    token=texts,
-    worker=maybe_text,
-    enqueued_at=maybe_text,
-    started_at=maybe_text,
-    runtime=st.none() | st.floats(0, allow_infinity=False),
-    failure=st.none() | st.builds(FailureText, texts, texts, texts, texts),
-    arguments=mappings,
-    headers=mappings,
-    message=mappings,
-)
+OF_TYPE = {
+    str: texts,
+    str | None: maybe_text,
+    datetime | str | None: maybe_text,
+    int: st.integers(0, 5),
+    float | None: st.none() | st.floats(0, allow_infinity=False),
+    FailureText | None: st.none() | st.builds(FailureText, texts, texts, texts, texts),
+    dict[str, Any] | None: mappings,
+}
+PARTS = {name: OF_TYPE[type_] for name, type_ in get_type_hints(Event).items()} | {"kind": st.sampled_from(KINDS)}
+events = st.builds(Event, **PARTS)
 
 
 @given(events)
@@ -138,6 +132,7 @@ WRONG: list[dict[str, Any]] = [
     {"attempt": 2**31}, {"generation": True}, {"actor": None}, {"token": 1}, {"task": 1}, {"arguments": []},
     {"headers": ""}, {"message": 1}, {"runtime": "1"}, {"failure": {}}, {"failure": "x"},
     {"failure": {"error": 1, "error_message": "", "traceback": "", "fingerprint": ""}},
+    *({one.name: [7]} for one in fields(Event)),
 ]  # fmt: skip
 NO_JSON = [b"", b"{", b"[]", b"null", b"7", b'"text"', b"\xff", b"{}", b'{"message_id": "m1"}', b"[" * 100_000]
 
@@ -149,6 +144,11 @@ def test_what_is_no_event_is_a_value_error(data: bytes) -> None:
     """And nothing else, so that the recorder can put it aside."""
     with pytest.raises(ValueError, match=r"\w"):
         Event.decode(data)
+
+
+def test_the_example_has_each_field() -> None:
+    """So that a new one is tried wherever the example is."""
+    assert [one.name for one in fields(Event) if getattr(EVENT, one.name) is None] == []
 
 
 FIELDS = st.sampled_from([one.name for one in fields(Event)] + ["later"])
