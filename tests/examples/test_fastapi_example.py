@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -127,7 +127,11 @@ class Shop(Installation):
 
     def wait_until_empty(self) -> None:
         """Wait until the broker has no message left."""
-        wait_until(lambda: not [*self.store.redis.scan_iter(match=self.store.key("message", "*"))], 30, "no message")
+        wait_until(lambda: not self.messages(), 30, "no message")
+
+    def messages(self) -> list[bytes]:
+        """The keys of the messages that the broker has."""
+        return [*self.store.redis.scan_iter(match=self.store.key("message", "*"))]
 
     def kinds(self, **which: str) -> list[str]:
         """How attempts at messages have ended."""
@@ -259,8 +263,8 @@ def test_what_is_not_an_order(shop: Shop) -> None:
 def busy(database: Database) -> Iterator[None]:
     """No transaction can change an order within the block."""
     with database.session() as session:
-        if not database.is_sqlite:  # which has one writer at a time
-            session.execute(text("LOCK TABLE orders IN EXCLUSIVE MODE"))
+        # SQLite has one writer at a time, which a session is from its first statement on.
+        session.execute(text("SELECT 1" if database.is_sqlite else "LOCK TABLE orders IN EXCLUSIVE MODE"))
         yield
 
 
@@ -271,10 +275,16 @@ def test_a_killed_worker_charges_nothing_twice_and_leaves_nothing(own_shop: Shop
         with ThreadPoolExecutor(ORDERS) as clients:
             orders = [order for order, _ in clients.map(lambda _: take(client), range(ORDERS))]
         assert sorted(orders) == [*range(1, ORDERS + 1)]
-        with shop.worker(app="shop", **BRIEF) as worker:
-            with busy(shop.database):
+        with shop.worker("--queues=another", app="shop", **BRIEF):
+            wait_until(lambda: len(shop.messages()) == ORDERS, 20, "the relay beside it has sent them")
+        with ExitStack() as running:
+            with busy(
+                shop.database
+            ):  # before the worker starts: else it charges some, perhaps all, while the broker answers
+                worker = running.enter_context(shop.worker(app="shop", **BRIEF))
                 began = store.key("claim", "*")
                 wait_until(lambda: len([*store.redis.scan_iter(match=began)]) >= PROCESSES, 20, "jobs have begun")
+                assert not any(charges(client, order) for order in orders)
                 broker.freeze()
             wait_until(lambda: any(charges(client, order) for order in orders), 30, "an order is charged")
             worker.kill()
