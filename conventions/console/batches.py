@@ -23,6 +23,7 @@ from conventions.core.sealed_mark import SHOWN
 from conventions.core.time_units import local_time
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
+from conventions.sealing.argument_names import ArgumentNames
 
 MOST_LISTED = 50
 MOST_CHUNKS, AUDIT_LIMIT = 100, 50
@@ -173,11 +174,13 @@ class BatchDetail(BatchPage):
         with self.reading() as session:
             return arguments, list(audit.listing(session, AUDIT_LIMIT, target=id_))
 
-    def _all_letters(self, summary: BatchSummary) -> str:
-        words = {"task": f"{summary.task}.chunk"}
-        if self.visitor.sees_values:  # only such visitors may ask for the value of an argument
-            words["arg"] = f"batch_id={summary.id}"
-        return f"{self.reverse_url('conventions-letters')}?{urlencode(words)}"
+    def _all_letters(self, summary: BatchSummary) -> tuple[str, str]:
+        """The address of a list, and of what it is."""
+        words, of = {"task": f"{summary.task}.chunk"}, "this task"
+        in_clear = ArgumentNames.of(self.capp.tasks.values()).is_clear("batch_id")  # else no address may have it
+        if self.visitor.sees_values and in_clear:  # only such visitors may ask for the value of an argument
+            words["arg"], of = f"batch_id={summary.id}", "this batch"
+        return f"{self.reverse_url('conventions-letters')}?{urlencode(words)}", of
 
 
 def _cause(summary: BatchSummary) -> str:

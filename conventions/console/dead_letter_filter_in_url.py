@@ -50,8 +50,8 @@ class Query(PageQuery[Filter]):
     @classmethod
     def from_invalid(cls, values: Callable[[str], Sequence[str]]) -> Self:
         """An invalid query: only its parameters, so that the visitor can correct them."""
-        words = [(name, text) for name in (*FILTERS, "arg") for text in values(name)[-1:]]
-        return cls(Filter(), tuple(words))
+        words = [(name, text) for name in FILTERS for text in values(name)[-1:]]
+        return cls(Filter(), (*words, *(("arg", text) for text in values("arg"))))
 
     @classmethod
     def empty(cls) -> Self:

@@ -19,7 +19,7 @@ from conventions.console.page import Page
 from conventions.console.reveal_form import reveal
 from conventions.core.actor import acting_as
 from conventions.core.errors import JournalFull
-from conventions.core.name_and_value import name_and_value
+from conventions.core.name_and_value import has_value, name_and_value
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
@@ -65,7 +65,7 @@ class JobList(FilteredPage):
         """List what matches; an id leads to its page."""
         try:
             if asked := self.parameter("q"):
-                if "=" in asked:
+                if has_value(asked):
                     self.sought((name_and_value(asked),))
                 self.redirect(await self.address_of(asked), status=HTTPStatus.SEE_OTHER)
                 return
@@ -88,7 +88,7 @@ class JobList(FilteredPage):
 
     async def address_of(self, asked: str) -> str:
         """Where a search for an id, a sender or `argument=value` leads: to the page of a job, or to a list. Raises: HTTPError, ValueError: see `in_address`."""
-        if "=" in asked:
+        if has_value(asked):
             words = {"arg": self.in_address(asked)}
         elif fault_of_name(asked) is None and (known := await self.in_thread(known_id, self.capp, asked)):
             return str(self.reverse_url("conventions-job", known))

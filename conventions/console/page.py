@@ -126,6 +126,19 @@ class Page(Guarded):
         found: list[str] = read(name, strip=False)
         return found
 
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:  # noqa: ARG002  # Tornado's signature
+        """The text of a parameter. Raises: HTTPError: it is not UTF-8. Tornado's has a part of it, and Flower logs that."""
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, "What was sent is not UTF-8.") from None
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log it, but for what is wrong with a field: its sender is told, and it may have the value (R21)."""
+        if isinstance(value, web.HTTPError) and value.status_code == HTTPStatus.BAD_REQUEST:
+            return
+        super().log_exception(typ, value, tb)
+
     def parameter(self, name: str) -> str:
         """The last value of a parameter, or an empty text."""
         return "".join(self.parameters(name)[-1:]).strip()

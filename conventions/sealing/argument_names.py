@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
+from conventions.core.near_names import near_names
 from conventions.sealing.sealed_task import is_sealed
 
 _OF_CELERY = "celery."  # its own tasks, some of which take any name
@@ -49,8 +50,15 @@ class ArgumentNames(NamedTuple):
 
     def is_clear(self, name: str) -> bool:
         """Whether a task takes it, no class calls it sensitive, and not all that take it seal their messages."""
-        clear = name in self.clear or (self.any_name and name not in self.taken)
+        clear = name in self.clear or (self.any_name and name not in self.taken and not self.near_hidden(name))
         return clear and name not in self.sensitive
+
+    def near_hidden(self, name: str) -> list[str]:
+        """Names that are not in clear, one of which somebody may have meant who has written one that no task names."""
+        if name in self.taken:
+            return []
+        hidden = {one.casefold(): one for one in self.taken if not self.is_clear(one)}
+        return [hidden[one] for one in near_names(name.casefold(), hidden)]
 
 
 def taken_by(task: Any) -> tuple[Iterable[str], bool]:

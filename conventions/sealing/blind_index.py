@@ -52,8 +52,7 @@ def in_address(keys: NameKeys | None, names: ArgumentNames, wanted: tuple[str, s
     name, value = wanted
     if names.is_clear(name):
         return f"{name}={value}"
-    if not names.knows(name):
-        raise NotSearchable(f"no task here takes an argument {name}{did_you_mean(name, names.taken)}")
+    _require_known(names, name)
     return f"{name}={CODE}{','.join(_codes_alone(keys, names, name, value))}"
 
 
@@ -64,7 +63,8 @@ def sought(keys: NameKeys | None, names: ArgumentNames, wanted: Pairs, *, by_add
         keys: of this process; `None`: it makes no codes.
         names: what the tasks that are known here say.
         wanted: the arguments.
-        by_address: an address has them: a value that is in clear nowhere is refused, but as codes, see `in_address`.
+        by_address: an address has them: a value that is in clear nowhere is refused, but as codes, and so is a name that no task takes, see
+            `in_address`.
 
     Raises:
         NotSearchable: nothing can be found so.
@@ -75,6 +75,8 @@ def sought(keys: NameKeys | None, names: ArgumentNames, wanted: Pairs, *, by_add
     for name, text in wanted:
         if name in names.searchable and asked.count(name) > 1:
             raise NotSearchable(f"{name} is asked for twice")
+        if by_address and not names.is_clear(name):
+            _require_known(names, name)
         hidden = name in names.sensitive or (by_address and name in names.taken and not names.is_clear(name))
         if hidden:
             codes.append((name, _codes_alone(keys, names, name, text)))
@@ -94,6 +96,15 @@ def is_found(headers: Mapping[str, Any], name: str, codes: Sequence[str]) -> boo
     return isinstance(found, dict) and found.get(name) in codes
 
 
+def _require_known(names: ArgumentNames, name: str) -> None:
+    if not names.knows(name):
+        raise NotSearchable(f"no task here takes an argument {name}{did_you_mean(name, names.taken)}")
+    if near := names.near_hidden(name):
+        raise NotSearchable(
+            f"{name} may be a mistyped {near[0]}, which is in clear nowhere; if not, look for it on the command line"
+        )
+
+
 def _why_hidden(names: ArgumentNames, name: str) -> str:
     return "sensitive" if name in names.sensitive else "sealed"
 
@@ -108,12 +119,12 @@ def _codes_alone(keys: NameKeys | None, names: ArgumentNames, name: str, text: s
 
 
 def _codes(keys: NameKeys, name: str, text: str) -> tuple[str, ...]:
-    """Of a value that was typed: it may be a text, JSON, or the codes themselves."""
+    """Of a value that was typed, perhaps with blanks around it: it may be a text, JSON, or the codes themselves."""
     if given := CODES.fullmatch(text):
         return tuple(given[1].split(","))
     if text.startswith(CODE):
         raise NotSearchable(f"{name} has a code that is not whole; a value that begins so is written in quotes")
-    values = [_written(text)]
+    values = [_written(text), _written(text.strip())]
     with suppress(ValueError, RecursionError):  # it is no JSON
         values.append(_written(json.loads(text)))
     return tuple(dict.fromkeys(code for value in values for code in keys.codes(name, value)))

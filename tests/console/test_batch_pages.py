@@ -12,13 +12,14 @@ from conventions.batches.batch_summary import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.console.batches import bar_widths
 from conventions.console.hidden_values import HIDDEN
+from conventions.core.named_keys import new_key
 from conventions.progress.reporter import Progress
 from conventions.records import audit
 from tests.batching import Ending
-from tests.console.conftest import BATCH, BATCH_TASK, SECRET, begin
-from tests.console.flower_process import User
+from tests.console.conftest import BATCH, BATCH_TASK, SECRET, LogIn, begin
+from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.failures import failure, record
-from tests.workers import messages
+from tests.workers import Installation, messages
 
 ONE = f"/batches/{BATCH}"
 
@@ -206,6 +207,22 @@ def test_many_failed_chunks(request: pytest.FixtureRequest, shop_app: Convention
     task = f"task={BATCH_TASK}.chunk"
     assert query == (f"{task}&arg=batch_id=b2" if role == "operator" else task)
     assert user.get(found[1].replace("&amp;", "&")).status_code == 200
+
+
+def test_the_link_to_letters_that_are_sealed(shop: Installation, shop_app: ConventionsApp, log_in: LogIn) -> None:
+    """No address has an argument that is in clear nowhere, so the link leads to those of all batches of the task."""
+    batch = begin(shop_app, "b2", 300, sealed=False)
+    for index in range(101):
+        batch.chunk(index, "dead", 1)
+    settings = {
+        "FLOWER_BASIC_AUTH": LOGINS, "CONVENTIONS_CONSOLE_ROLES": ROLES, "CONVENTIONS_SEAL_PAYLOADS": "all",
+        "CONVENTIONS_PAYLOAD_KEYS": new_key("p"), "CONVENTIONS_NAME_KEYS": new_key("n"),
+    }  # fmt: skip
+    with flower(shop, **settings) as address:
+        user = log_in(address, "oscar:o")
+        (link,) = re.findall(r'href="([^"]+)">dead letters of this task</a>', user.get("/batches/b2").text)
+        assert urlsplit(link).query == f"task={BATCH_TASK}.chunk"
+        assert user.get(link).status_code == 200
 
 
 @pytest.mark.parametrize(("sealed", "role", "letter"), [(False, "splitter", "b2"), (True, "finish", finish_id("b2"))])

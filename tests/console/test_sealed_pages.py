@@ -227,6 +227,63 @@ def test_no_address_has_what_is_looked_for(
         assert users("vera:v").post(f"/search/{part}", {"arg": f"patient={CANARY}"}).status_code == 403
 
 
+@pytest.mark.parametrize("part", ["jobs", "dead-letters"])
+def test_no_other_field_leads_to_such_an_address(users: Callable[[str], User], part: str) -> None:
+    """Somebody writes the argument into it; or what was sent has fields that no page has."""
+    user = users("oscar:o")
+    written, wide = f"patient={CANARY}", f" patient ＝{CANARY}"
+    for form, why in (
+        ({"task": written}, "patient is an argument: write it into the field Argument"),
+        ({"task": wide}, "patient is an argument"),
+        ({"queue": f"ssn={CANARY}"}, "ssn is an argument"),
+        ({"task": "Found", "ARG": written}, "there is no filter of this name"),
+        ({written: "1"}, "there is no filter of this name"),
+    ):
+        fault = user.post(f"/search/{part}", form)
+        assert (fault.status_code, "location" in fault.headers) == (400, False)
+        assert why in text_of(fault.text)
+    allowed = user.post(f"/search/{part}", {"task": "zone=7", "queue": "a=b"}).headers["location"]
+    assert parse_qs(urlsplit(allowed).query) == {"task": ["zone=7"], "queue": ["a=b"]}
+    assert user.get(f"/{part}", arg=f"patien={CANARY}").status_code == 400
+
+
+def test_an_argument_is_found_as_people_write_it(
+    letter: tuple[ConventionsApp, str], users: Callable[[str], User]
+) -> None:
+    """With blanks, or the wide sign of a Japanese keyboard. What is refused stands in its field."""
+    sent = Found.apply_async(kwargs={"patient": CANARY}, countdown=3600)
+    user = users("oscar:o")
+    for form in (
+        {"q": f"patient＝{CANARY}"},
+        {"arg": f"patient＝{CANARY}"},
+        {"arg": f"patient = {CANARY} "},
+    ):
+        found = user.post("/search/jobs", form).headers["location"]
+        assert sent.id[:8] in user.get(found).text
+    assert 'name="arg" value="patien=7"' in user.post("/search/jobs", {"q": "patien=7"}).text
+    two = user.post_bytes("/search/dead-letters", b"arg=zz%3D1&arg=order%3D7").text
+    assert ('value="zz=1"' in two, 'value="order=7"' in two) == (True, True)
+    both = user.post_bytes("/search/jobs", f"arg=patient%3D{CANARY}&arg=order%3D7".encode()).headers["location"]
+    refused = user.get(both)
+    assert (refused.status_code, "name one" in text_of(refused.text)) == (400, True)
+
+
+def test_what_is_refused_is_in_no_log(
+    letter: tuple[ConventionsApp, str], users: Callable[[str], User], installation: Installation
+) -> None:
+    """Whoever sent it is told."""
+    user = users("oscar:o")
+    for path, form, why in (
+        ("/search/jobs", f"arg=patient%3D{CANARY}-3%FC", "not UTF-8"),
+        (f"/dead-letters/letters/{letter[1]}", f"argument:ssn={CANARY}-3%FC", "not UTF-8"),
+        ("/dead-letters/redrive", f"arg={CANARY}-3", "write it like user_id=7"),
+    ):
+        fault = user.post_bytes(path, form.encode())
+        assert (fault.status_code, why in text_of(fault.text)) == (400, True), path
+    (log,) = installation.folder.glob("flower-*.log")
+    assert f"{CANARY}-3" not in log.read_text(encoding="utf-8")
+
+
 def test_what_is_typed_into_the_filter_is_in_no_address(
     letter: tuple[ConventionsApp, str], address: str, browser: Chrome
 ) -> None:

@@ -77,3 +77,6 @@ def test_arguments_of_functions(app: ConventionsApp) -> None:
 
     names = ArgumentNames.of([of_any, app.tasks[f"{__name__}.Closed"]])
     assert (names.any_name, names.is_clear("stranger"), names.is_clear("case")) == (True, True, False)
+    mistyped = ("Case", "cse", "case\u200b")
+    assert [(names.is_clear(one), names.near_hidden(one)) for one in mistyped] == [(False, ["case"])] * 3
+    assert names.near_hidden("case") == []

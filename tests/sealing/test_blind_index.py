@@ -130,6 +130,25 @@ def test_no_address_has_what_no_code_finds(name: str, why: str) -> None:
         in_address(None, NAMES, ("ssn", "7"))
 
 
+@pytest.mark.parametrize(("any_name", "why"), [(False, "no task here takes"), (True, "may be a mistyped ssn")])
+def test_no_address_has_a_value_behind_a_mistyped_name(*, any_name: bool, why: str) -> None:
+    """Neither one that leads to it, nor one that was written by hand."""
+    names = NAMES._replace(any_name=any_name)
+    with pytest.raises(NotSearchable, match=why):
+        in_address(KEYS, names, ("Ssn", "7"))
+    with pytest.raises(NotSearchable, match=why):
+        sought(KEYS, names, (("Ssn", "7"),), by_address=True)
+    assert sought(KEYS, names, (("Ssn", "7"),)).arguments == (("Ssn", "7"),)
+
+
+def test_blanks_around_a_value_do_not_count() -> None:
+    """But those inside, and those of a value that has them; people copy more than they see."""
+    headers = found_by(KEYS, ("order",), {"order": "a b"})
+    assert finds(KEYS, headers, " a b ")
+    assert not finds(KEYS, headers, "ab")
+    assert finds(KEYS, found_by(KEYS, ("order",), {"order": " a"}), " a")
+
+
 def test_what_is_in_clear_nowhere_is_found_elsewhere_by_its_value() -> None:
     """On the command line: letters of before its class sealed it have it."""
     assert sought(KEYS, NAMES, (("note", "7"),)).arguments == (("note", "7"),)
