@@ -3,7 +3,7 @@
 | from | who does it |
 |---|---|
 | the start | the loop, in its next turn |
-| `leave_loop` | with a pool of processes a thread of Celery's, which sends heartbeats, too; with other pools a thread of ours |
+| `leave_loop` | with a pool of processes a thread of Celery's, with other pools one of ours; both send heartbeats, too |
 | `end` | whoever asks, at once |
 """
 
@@ -38,7 +38,8 @@ class Acknowledgements:
         self._is_asked = self._has_ended = self.by_celery = False
         self._one_at_a_time = threading.RLock()
         fault = "what has ended is not acknowledged now"
-        self._rounds = Rounds("acknowledgements", self.do_all, LOOK_EVERY, fault=fault, logger=logger)
+        self._beat: Callable[[], object] = bool
+        self._rounds = Rounds("acknowledgements", self._one_round, LOOK_EVERY, fault=fault, logger=logger)
 
     def soon(self, call: Callable[[], object], hub: Any) -> None:
         """Do it in the next turn of the hub's loop, or when that is over; from any thread. Raises: what it raises, after `end`."""
@@ -57,6 +58,11 @@ class Acknowledgements:
             while self._waiting:
                 self._waiting.popleft()()
 
+    def _one_round(self) -> None:
+        self.do_all()
+        with self._one_at_a_time:
+            self._beat()
+
     def do_all(self) -> None:
         """Do all that waits, whatever happens to each: the connection may be lost. Never raises."""
         with self._one_at_a_time:
@@ -68,9 +74,9 @@ class Acknowledgements:
                     except Exception:
                         logger.exception("a message of the lost connection is not acknowledged, and comes again")
 
-    def leave_loop(self, *, by_celery: bool) -> None:
-        """The loop is over, and jobs still end; `by_celery`: Celery has a thread for them."""
-        self.by_celery = by_celery
+    def leave_loop(self, *, by_celery: bool, beat: Callable[[], object]) -> None:
+        """The loop is over, and jobs still end; `by_celery`: Celery has a thread for them. `beat` sends a heartbeat, if it is time; never raises."""
+        self.by_celery, self._beat = by_celery, beat
         self.do_all()
         if not by_celery:
             self._rounds.start()

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 from celery.exceptions import InvalidTaskError, TaskRevokedError
@@ -301,11 +302,18 @@ class Consumer(CeleryConsumer):
         self.pauses.stop()
         super().stop()
         if self.hub is not None:
-            self.acknowledgements.leave_loop(by_celery=has_processes(type(self.pool)))
+            self.acknowledgements.leave_loop(by_celery=has_processes(type(self.pool)), beat=self._beat)
         self.intake.clear()
         if returned := self.app.in_flight.give_back_unstarted():
             logger.info("returned %d messages that had not started", returned)
         end_processes(self.pool)
+
+    def _beat(self) -> None:
+        if (connection := self.connection) is not None and connection.connected:  # else this would open it anew
+            with suppress(
+                *self.connection_errors
+            ):  # it also says that RabbitMQ was not heard of: nobody reads any more
+                connection.heartbeat_check(self.amqheartbeat_rate)
 
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""

@@ -74,7 +74,7 @@ def test_chaos_with_claims_elsewhere(run: Callable[..., Verdict], show: Callable
 @pytest.mark.parametrize("seed", [7])
 @on_rabbitmq
 def test_chaos_with_threads_on_rabbitmq(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
-    """The worker reads without an event loop."""
+    """A thread of the worker's own acknowledges while it stops; Celery has one for processes only."""
     verdict = run(seed, jobs=600, faults=9, pool="threads")
     show(verdict.figures)
     assert not verdict.faults, "\n".join(verdict.faults)

@@ -1,6 +1,7 @@
 """Real workers on RabbitMQ: one test for each behaviour that a broker has a part in."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,7 +49,7 @@ from tests.integration.rabbitmq_tasks import (
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit
 from tests.redis_servers import free_port, process, wait_for_server
-from tests.support import patient, wait_until
+from tests.support import patient, wait_until, wait_until_is
 from tests.workers import Installation, Worker, letters, told, wait_for_letter
 
 OTHER = """\
@@ -205,7 +207,7 @@ def test_a_worker_that_stops_acknowledges_what_ends_meanwhile(
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "immediate" not in rabbit.consumed(host), 30, "its loop is over")
         over = time.monotonic()
-        if pool == "prefork":  # threads send no heartbeats
+        if pool:  # threads send no heartbeats
             wait_until(lambda: time.monotonic() > over + 9, 30, "three heartbeats are over")
         (installation.folder / "go").touch()
         assert worker.process.wait(patient(40)) == 0, worker.output
@@ -234,6 +236,49 @@ def test_a_connection_that_is_lost_while_a_worker_stops(
         wait_until(lambda: rabbit.queues(host)["immediate"] == 0, 30, "all messages are gone")
         wait_until(lambda: [kinds(app, one) for one in sent] == [["succeeded"]] * count, 20, "each has one end")
     assert sorted(numbers(installation.folder, "begun")) == [*range(count)]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_worker_that_stands_still(installation: Installation, app: ConventionsApp, rabbit: Rabbit, pool: str) -> None:
+    """RabbitMQ misses its heartbeats, so its job runs elsewhere; when it goes on, it finds that the job is no longer its."""
+    installation.settings["lease"] = 6  # a heartbeat every 3 s
+    options, sent = ("--concurrency=1", f"--pool={pool}", "-Q", "immediate"), Holds.delay(1).id
+    begun = partial(numbers, installation.folder, "begun")
+    with installation.worker(*options) as still, installation.worker(*options, "--hostname=b@%h") as other:
+        wait_until(lambda: begun() == [1], 30, "it runs")
+        first, second = (still, other) if f"[{sent}]" in still.output else (other, still)
+        assert first is still or f"[{sent}]" in other.output
+        os.killpg(first.process.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: begun() == [1, 1], 30, f"it runs elsewhere\n{second.output}")
+            (installation.folder / "go").touch()
+            wait_until_is(lambda: sorted(kinds(app, sent)), ["interrupted", "succeeded"], 20, "it has ended there")
+        finally:
+            os.killpg(first.process.pid, signal.SIGCONT)
+        Note.delay(2)
+        wait_until(lambda: rabbit.queues(app.connection_for_read().virtual_host)["immediate"] == 0, 30, "none is left")
+    assert begun() == [1, 1]
+    assert kinds(app, sent).count("succeeded") == 1
+
+
+def test_a_solo_job_that_is_longer_than_heartbeats(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit
+) -> None:
+    """The loop sends none while it runs, so RabbitMQ takes its message back; it runs once, since its claim is kept."""
+    installation.settings["lease"] = 6  # a heartbeat every 3 s
+    host, sent = app.connection_for_read().virtual_host, Holds.delay(1).id
+    with installation.worker("--pool=solo", "-Q", "immediate") as worker:
+        wait_until(lambda: numbers(installation.folder, "begun") == [1], 30, "it runs")
+        wait_until(lambda: "immediate" not in rabbit.consumed(host), 40, "RabbitMQ has closed its connection")
+        with installation.worker("--pool=solo", "-Q", "immediate", "--hostname=b@%h"):
+            Note.delay(2)
+            wait_until(lambda: numbers(installation.folder) == [2], 30, "the other one runs")
+            (installation.folder / "go").touch()
+            wait_until(lambda: kinds(app, sent) == ["succeeded"], 30, "it has ended")
+            Note.delay(3)
+            wait_until(lambda: rabbit.queues(host)["immediate"] == 0, 30, f"none is left\n{worker.output}")
+    assert numbers(installation.folder, "begun") == [1]
+    assert sorted(numbers(installation.folder)) == [1, 2, 3]
 
 
 def test_a_pool_that_grows(installation: Installation, app: ConventionsApp) -> None:
