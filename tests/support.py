@@ -39,7 +39,8 @@ def at_most(seconds: float, slack: float = 3.0) -> Iterator[None]:
 def wait_until(predicate: Callable[[], T | Literal[False] | None], timeout: float = 30.0, description: str = "") -> T:
     """Poll `predicate` every 20 ms, more seldom after a second of that, and return its first truthy value.
 
-    What lasts less than `SELDOM` may pass unseen. `timeout` is in seconds of monotonic time, more on a busy machine. Raises AssertionError with `description` when it passes.
+    What lasts less than `SELDOM` may pass unseen. `timeout` is in seconds of monotonic time, more on a busy machine.
+    Raises AssertionError with `description` when it passes.
     """
     began = time.monotonic()
     while True:

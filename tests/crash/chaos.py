@@ -160,14 +160,24 @@ class Chaos:
             pids = self._pids(worker)
             struck = self._record(fault, pids, time.monotonic())
             held = {line.number for line in self._runs().running_in(pids)}
-            wait_until(
-                lambda: self._runs().recoveries(held, pids, struck.at).keys() >= held,
-                self.tempo.recovery * 2,
-                f"what a frozen worker ran is run elsewhere: {held}",
-            )
+            self._wait_for_recovery(held, struck)
             pause(fault.lasts)
         finally:
             os.killpg(worker.process.pid, signal.SIGCONT)
+
+    def _wait_for_recovery(self, held: set[int], struck: Struck) -> None:
+        """Raises: AssertionError, with what the servers and the workers say meanwhile."""
+        try:
+            wait_until(
+                lambda: self._runs().recoveries(held, set(struck.pids), struck.at).keys() >= held,
+                self.tempo.recovery * 2,
+                f"what a frozen worker ran is run elsewhere: {held}",
+            )
+        except AssertionError as late:
+            lines = [line for line in self._runs().lines if line.number in held]
+            left = [one for server in self.servers for one in server.left()]
+            said = "\n".join(worker.output[-6000:] for worker in self.workers)
+            raise AssertionError(f"{late}\nits lines: {lines}\nthe servers: {left}\nthe workers:\n{said}") from late
 
     def _stop_where_it_is(self, worker: Worker) -> None:
         for _ in range(50):
