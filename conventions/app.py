@@ -108,7 +108,7 @@ CONFIG_OBJECT = "config_object"  # what an application that is pickled was confi
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
-    "conventions.worker.layout_version_step:LayoutStep",
+    "conventions.worker.redis_layout_step:LayoutStep",
     "conventions.worker.broker_step:BrokerStep",
     "conventions.worker.shutdown:Stopping",
     "conventions.worker.functions_step:FunctionsStep",

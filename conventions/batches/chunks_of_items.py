@@ -12,7 +12,7 @@ from conventions.batches.splittable_task import SplittableTask
 from conventions.core.canonical_json import encode
 from conventions.core.chunking import chunked
 from conventions.core.errors import BusinessError, PayloadError
-from conventions.declare.payload import refuse_unordered
+from conventions.declare.arguments_as_json import refuse_unordered
 
 AFTER = "after"  # the argument of `items` that receives the last cut item
 SAID_EVERY = 0.01  # seconds between two reports; a report for each item would cost as much as cutting

@@ -293,7 +293,9 @@ class Broker:
         """
         swept = Swept(0, 0, 0)
         while True:
-            lapsed, due, found, lost = map(int, self._run("sweep_queues", [SWEEP_LIMIT, self._visibility, *queues]))
+            lapsed, due, found, lost = map(
+                int, self._run("take_from_dead_workers", [SWEEP_LIMIT, self._visibility, *queues])
+            )
             swept = Swept(swept.recovered + lapsed, swept.found + found, swept.lost + lost)
             if max(lapsed, due) < SWEEP_LIMIT:
                 return swept

@@ -35,7 +35,7 @@ from conventions.dead_letters.redrive_selection import REDRIVE_LIMIT
 from conventions.dead_letters.redrive_sender import begin_or_join
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts, doubts_of_edit
 from conventions.dead_letters.sealed_letters import arguments_of, is_hidden
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 from conventions.jobs.reveal import revealing
 from conventions.metrics.worker_reports import WorkerReports
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from conventions.console.display import as_json
 from conventions.dead_letters.edit import value_of
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 
 
 @dataclass(frozen=True, slots=True)

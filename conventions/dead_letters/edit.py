@@ -15,7 +15,7 @@ from conventions.core.sealed_mark import SHOWN
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import sealed_letters
 from conventions.dead_letters.sealed_letters import arguments_of, for_audit, is_hidden, is_sealed
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 from conventions.execution.application import Application
 from conventions.execution.job_names import name_headers
 from conventions.records import audit

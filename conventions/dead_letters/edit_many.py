@@ -15,7 +15,7 @@ from conventions.dead_letters.edit import Change, differences, dropped, edit, ed
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_selection import selected
 from conventions.dead_letters.sealed_letters import arguments_of, is_hidden
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 from conventions.execution.application import Application
 from conventions.storage.tables import DeadLetterRow
 

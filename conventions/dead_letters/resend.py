@@ -42,7 +42,7 @@ from conventions.core.priority import Priority
 from conventions.core.time_units import moment
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.sealed_letters import refuse_of_another
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
 from conventions.sealing.kept_message import sealed_in

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 from conventions.core.errors import DeclarationError
 from conventions.core.settings import Settings
 from conventions.core.value_bounds import fault_of_name
+from conventions.declare.arguments_as_json import Arguments
 from conventions.declare.faults import Faults
-from conventions.declare.payload import Arguments
 from conventions.declare.required_permission import check_requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.library_internals.celery import per_second

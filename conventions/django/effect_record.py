@@ -12,7 +12,7 @@ from django.db import transaction as django_transaction
 
 from conventions.core.errors import PayloadError, TransactionRefused, TransactionRolledBack
 from conventions.core.forks import end_if_forked
-from conventions.declare.payload import encode_result
+from conventions.declare.arguments_as_json import encode_result
 from conventions.django.database_address import moment_for, place_fault
 from conventions.django.sql_statements import ending_word
 from conventions.django.write_guard import refusing_writes

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from conventions.broker.batch_membership import Member
+from conventions.declare.arguments_as_json import Arguments
 from conventions.declare.class_rules import IdempotentOn
-from conventions.declare.payload import Arguments
 from conventions.declare.required_permission import Requires
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.application import Application

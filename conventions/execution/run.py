@@ -23,7 +23,7 @@ from conventions.core.errors import (
     PayloadError,
 )
 from conventions.core.forks import end_if_forked
-from conventions.declare.payload import encode_result
+from conventions.declare.arguments_as_json import encode_result
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import sealed_body
 from conventions.execution.begin import ENDINGS, Begun, begin

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from conventions.declare.payload import Returned
+from conventions.declare.arguments_as_json import Returned
 from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 

@@ -16,7 +16,7 @@ from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import PLANNED_AT
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
-from conventions.declare.payload import check_size
+from conventions.declare.arguments_as_json import check_size
 from conventions.library_internals.celery import without_proxy
 from conventions.library_internals.kombu import publish_batch_of
 from conventions.security.payload_guard import refuse_credentials

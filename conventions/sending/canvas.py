@@ -8,7 +8,7 @@ from celery.canvas import Signature, chunks, group
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from conventions.core.canonical_json import encode
-from conventions.declare.payload import check_size
+from conventions.declare.arguments_as_json import check_size
 from conventions.sending.sendable_task import SendableTask
 
 

@@ -12,7 +12,7 @@ from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
 from conventions.core.sealed_mark import SHOWN
 from conventions.core.value_bounds import half_character
-from conventions.declare.payload import check_size
+from conventions.declare.arguments_as_json import check_size
 from conventions.execution.attempt_event import own_headers
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.unsent_step import UnsentStep

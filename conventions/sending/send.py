@@ -7,7 +7,7 @@ from typing import Any
 from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import ACTOR
 from conventions.core.errors import PayloadError
-from conventions.declare.payload import check_size
+from conventions.declare.arguments_as_json import check_size
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.unsent_step import UnsentStep

@@ -16,6 +16,7 @@ from celery import uuid
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.core.actor import current_actor
 from conventions.core.errors import DeclarationError
+from conventions.declare.arguments_as_json import Arguments, Returned, check_size
 from conventions.declare.class_rules import (
     IdempotentOn,
     check_attributes,
@@ -24,7 +25,6 @@ from conventions.declare.class_rules import (
     refuse_second,
 )
 from conventions.declare.faults import Faults
-from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.required_permission import OPTION as REQUIRES
 from conventions.declare.required_permission import Requires
 from conventions.declare.retry_policy import RetryPolicy

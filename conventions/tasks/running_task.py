@@ -25,8 +25,8 @@ from conventions.core.errors import (
     TransactionRefused,
     TransactionRepeated,
 )
+from conventions.declare.arguments_as_json import Arguments, Returned, check_size
 from conventions.declare.class_rules import IdempotentOn
-from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.required_permission import Requires, permission_of
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.django.project_settings import is_configured

@@ -31,10 +31,10 @@ from conventions.worker.cut_off import wait_if_cut_off
 from conventions.worker.delivery_limit import fault_of_deliveries
 from conventions.worker.hold_back_rate_limited import RateLimits
 from conventions.worker.intake import Intake
-from conventions.worker.layout_version_step import end_worker
 from conventions.worker.pauses import WorkerPauses
 from conventions.worker.put_off_unknown import NO_KEY, NO_PAYLOAD_KEY, UnknownTasks, unknown_task
 from conventions.worker.received_credentials import refuse_received
+from conventions.worker.redis_layout_step import end_worker
 from conventions.worker.request import COMES_AGAIN, leave_closed
 from conventions.worker.sender_check import queue_of
 from conventions.worker.shutdown import end_processes, stops

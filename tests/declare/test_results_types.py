@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one on Python 3.1
 from conventions import BatchTask, ImmediateTask
 from conventions.core.canonical_json import encode
 from conventions.core.errors import DeclarationError
-from conventions.declare.payload import Returned
+from conventions.declare.arguments_as_json import Returned
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -133,7 +133,7 @@ def test_no_time_comes_from_a_worker(store: Store, monkeypatch: pytest.MonkeyPat
         store.redis.delete(*store.redis.keys(store.key("*")))
     assert told[0] == told[1] == told[2]
     assert {script for script, _ in told[0]} == {
-        "acknowledge", "cancel", "claim", "claim_renew", "drop_queue", "give_back", "heartbeat", "publish", "reserve", "settle", "sweep_queues",
+        "acknowledge", "cancel", "claim", "claim_renew", "drop_queue", "give_back", "heartbeat", "publish", "reserve", "settle", "take_from_dead_workers",
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conventions.core.errors import DeclarationError
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 
 
 def arguments_of(function: Callable[..., Any]) -> Arguments:

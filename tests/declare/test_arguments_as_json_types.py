@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, PlainSerializer
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions.core.errors import PayloadError
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 
 
 class Size(StrEnum):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from conventions.core.canonical_json import encode
 from conventions.core.errors import PayloadError
-from conventions.declare.payload import Arguments, check_size, encode_result
+from conventions.declare.arguments_as_json import Arguments, check_size, encode_result
 
 
 class Size(StrEnum):

@@ -8,7 +8,7 @@ import pytest
 
 from conventions.core.error_text import describe
 from conventions.core.errors import BusinessError, CredentialInPayload, PayloadError
-from conventions.declare.payload import Arguments
+from conventions.declare.arguments_as_json import Arguments
 from tests.failures import raised_by
 
 
