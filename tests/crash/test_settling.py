@@ -10,12 +10,13 @@ from tests.crash import settling_tasks
 from tests.crash.chaos import pause
 from tests.crash.server import Server
 from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Endless, Fail, KeepGil, Overtime, Then, Together
-from tests.crash.tempo import BRISK, QUICK
+from tests.crash.tempo import BRISK, QUICK, Tempo
 from tests.integration.lane_fixtures import kinds
 from tests.support import at_most, patient, wait_until
 from tests.workers import Installation, letters, wait_for_letter, wait_until_empty
 
 JOBS = 30
+LASTING = Tempo(2 * HARD)  # no lease is over when the server is back
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_limits_that_pass_while_outcomes_are_recorded(
 ) -> None:
     """Both do, and no effect is repeated, but that of a job which fails."""
     installation.settings["redis_url"] = store_server.url
-    QUICK.install(installation)
+    LASTING.install(installation)
     with installation.application() as app, installation.worker("-c", "1") as worker:
         (sent,) = task.enqueue_many([{"number": 0}])
         outage(installation, store_server, [0])
@@ -97,7 +98,7 @@ def test_limits_that_have_passed_when_the_server_is_back(
     installation: Installation, app: ConventionsApp, server: Server, task: type[Together], pool: str
 ) -> None:
     """The worker sees them all at once, in the moment in which outcomes can be recorded again."""
-    QUICK.install(installation)
+    LASTING.install(installation)
     with installation.worker("--pool", pool, "-c", "4") as worker:
         if task is Together:
             task.enqueue_many({"number": number} for number in range(1000, 1300))  # they are known to be short
