@@ -27,6 +27,21 @@ def test_every_setting_reaches_the_containers() -> None:
     }
 
 
+def test_every_secret_reaches_a_service_and_is_shown_nowhere() -> None:
+    """A service names it, and the text of the settings leaves it out."""
+    given = {
+        secret if isinstance(secret, str) else secret["source"]
+        for service in SERVICES.values()
+        for secret in service.get("secrets", ())
+    }
+    assert given == set(WHOLE["secrets"])
+    fields = {f"{ENV_PREFIX}{name}".lower(): field for name, field in TaskSettings.model_fields.items()}
+    shown = {
+        name for name in given & fields.keys() if fields[name].repr and "Secret" not in str(fields[name].annotation)
+    }
+    assert not shown
+
+
 def test_secrets_are_made(tmp_path: Path) -> None:
     """All that the file names, each another one; those that are there stay, and addresses follow them. Only the owner enters the folder."""
     make_secrets(tmp_path)
