@@ -116,7 +116,7 @@ STEPS = (
     "conventions.worker.preloading:Preloading",
     "conventions.worker.log_step:LogStep",
     "conventions.recording.recorder_step:RecorderStep",
-    "conventions.batches.unsent_messages:BatchSweep",
+    "conventions.batches.send_for_dead_sender:BatchSweep",
     "conventions.worker.loop_calls:LoopCallsStep",
     "conventions.worker.pool_step:PagesStep",
     "conventions.worker.last_spans:LastSpansStep",

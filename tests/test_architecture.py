@@ -66,7 +66,7 @@ def test_each_exception_is_needed(tmp_path: Path) -> None:
     for fault in (
         "conventions.broker.codec -> kombu",
         "conventions.permission.decisions -> conventions.library_internals.billiard",
-        "conventions.core.halve_failing_call -> redis",
+        "conventions.core.outage -> redis",
         "conventions.django.",
         "conventions.tracing.opentelemetry_spans -> opentelemetry",
     ):

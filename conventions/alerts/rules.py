@@ -15,8 +15,8 @@ from conventions.core.durations import duration
 from conventions.metrics.rates_and_times import Figures, together
 from conventions.metrics.read_counts import CauseNow
 from conventions.metrics.series import Series
+from conventions.metrics.stalled_and_stopped import NewLetters
 from conventions.metrics.state_now import QueueNow
-from conventions.metrics.troubles import NewLetters
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.schedules.beat_liveness import beats_fault
 

@@ -17,8 +17,9 @@ from typing import NamedTuple, Protocol
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldBack, HeldMessage, Swept
 from conventions.core.forks import call_in_child
-from conventions.core.halve_failing_call import apart, is_outage
+from conventions.core.halve_failing_call import apart
 from conventions.core.lease_timings import USUAL, Timings
+from conventions.core.outage import is_outage
 
 logger = logging.getLogger(__name__)
 

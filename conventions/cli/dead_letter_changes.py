@@ -239,8 +239,10 @@ def _shown(change: Change) -> str:
 @click.command(cls=CeleryCommand)
 @selection_options
 @STATE
-@click.option("--canary", type=click.IntRange(0), default=redrive_rows.CANARY, show_default=True, help="Tried first.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_rows.RATE, show_default=True,
+@click.option(
+    "--canary", type=click.IntRange(0), default=redrive_pace_and_stop.CANARY, show_default=True, help="Tried first."
+)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_pace_and_stop.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
 @click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_pace_and_stop.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip

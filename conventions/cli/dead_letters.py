@@ -1,4 +1,4 @@
-"""`celery -A <app> dead-letters`: find, show, edit, redrive and discard dead letters."""
+"""`celery -A <app> dead-letters`: find and show dead letters, and write a note to one. The commands that change them: `dead_letter_changes.py`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""`celery -A <app> schedule`: what runs when, what ran, which beats run; and pause, resume and run now."""
+"""`celery -A <app> schedule`: what runs when, what ran, which beats run. The commands that change it: `schedule_changes.py`."""
 
 import heapq
 import itertools

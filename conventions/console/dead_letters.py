@@ -325,7 +325,8 @@ class ConfirmedAction(_FilteredLetters, ABC):
             refused=self.refusal(self.may_write),
             which=self.which(query),
             parameter=self.parameter,
-            rules=redrive_rows,
+            rules=redrive_pace_and_stop,
+            redrive_limit=REDRIVE_LIMIT,
             **found,
         )
 
@@ -355,8 +356,8 @@ class RedriveLetters(ConfirmedAction):
             which,
             self.visitor.name,
             self.parameter("reason") or None,
-            canary=self.number("canary", redrive_rows.CANARY, int),
-            rate=self.number("rate", redrive_rows.RATE, float),
+            canary=self.number("canary", redrive_pace_and_stop.CANARY, int),
+            rate=self.number("rate", redrive_pace_and_stop.RATE, float),
             stop_at=self.number("stop_at", redrive_pace_and_stop.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.forks import call_in_child
-from conventions.core.halve_failing_call import is_outage
+from conventions.core.outage import is_outage
 
 LOOK_EVERY = 0.2  # seconds between two looks whether a wait is to end
 

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from redis.exceptions import DataError, RedisError, ResponseError
-
-from conventions.core.redis_answers import code_of
+from conventions.core.outage import is_outage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,10 +27,3 @@ def apart(call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> lis
             return [error]
         half = len(items) // 2
         return [*apart(call, items[:half]), *apart(call, items[half:])]
-
-
-def is_outage(error: Exception) -> bool:
-    """Whether an error is about the server or the network, and not about the request."""
-    if type(error) is ResponseError:  # an error in a script: it met data that it cannot use
-        return "script" not in str(error) or bool(code_of(error))
-    return isinstance(error, (RedisError, OSError)) and not isinstance(error, DataError)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # SQLAlchemy takes 0.2 s to import, and a worker imports this
     from conventions.storage.tables import RedriveRow
 
 OPEN = ("waiting", "canary", "sending")
+CANARY = 5  # letters that are sent before the rest, unless a redrive says otherwise
+RATE = 50.0  # letters a second, unless a redrive says otherwise
 AT_ONCE = 100  # letters in one step
 BURST = 1.0  # after a pause, the letters of this many seconds may be sent at once
 STOP_AT = 10.0  # percent of the answered letters that may fail, unless a redrive says otherwise

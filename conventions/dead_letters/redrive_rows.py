@@ -22,7 +22,17 @@ from sqlalchemy.orm import Session
 from conventions.core.error_text import clean, cut
 from conventions.core.priority import Priority
 from conventions.dead_letters.filter import BOUNDS, Filter, check_agreed
-from conventions.dead_letters.redrive_pace_and_stop import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
+from conventions.dead_letters.redrive_pace_and_stop import (
+    CANARY,
+    OPEN,
+    RATE,
+    STOP_AT,
+    Plan,
+    Recent,
+    Tally,
+    paced,
+    recent_size,
+)
 from conventions.dead_letters.redrive_selection import REDRIVE_LIMIT, left_by, selected, stated
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
 from conventions.records import audit
@@ -30,8 +40,6 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import begins, utc_now
 from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, RedriveRow
 
-CANARY = 5  # letters that are sent before the rest
-RATE = 50.0  # letters a second
 LEFT = "left"  # the answer of a letter that could not be sent
 FAILING = ("retried", "dead", LEFT)  # answers
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)

@@ -5,8 +5,8 @@ from datetime import timedelta
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.broker.waiting_messages import Waiting, waiting_one
 from conventions.execution.application import Application
+from conventions.execution.end_waiting import WaitingEnds
 from conventions.execution.purge_queues import who_acts
-from conventions.execution.waiting_ends import WaitingEnds
 from conventions.records.audit_entry import CANCEL, AuditEntry
 
 

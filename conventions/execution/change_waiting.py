@@ -19,8 +19,8 @@ from conventions.core.errors import JournalFull, KeyRevoked, PurgeStopped
 from conventions.execution.application import Application
 from conventions.execution.cancel import cancel as cancel_message
 from conventions.execution.cancel import is_function
+from conventions.execution.end_waiting import WaitingEnds
 from conventions.execution.purge_queues import PLACES, known_queues
-from conventions.execution.waiting_ends import WaitingEnds
 from conventions.execution.waiting_selection import Selection, check_looks
 from conventions.records.audit_entry import AuditEntry
 

@@ -1,4 +1,4 @@
-"""The names of claims, by what messages say."""
+"""`claim_name`: the name of a claim, from the task and the key that a message holds."""
 
 from conventions.execution.application import Application
 

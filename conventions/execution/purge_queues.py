@@ -15,7 +15,7 @@ from conventions.broker.waiting_messages import WaitingPlace, look
 from conventions.core.actor import SYSTEM, current_actor
 from conventions.core.errors import JournalFull, PurgeStopped
 from conventions.execution.application import Application
-from conventions.execution.waiting_ends import WaitingEnds
+from conventions.execution.end_waiting import WaitingEnds
 from conventions.records.audit_entry import AuditEntry
 
 REPLIES = "reply.celery.pidbox"  # answers to remote control: the end of their queues' names

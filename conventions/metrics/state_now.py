@@ -28,7 +28,7 @@ from conventions.execution.purge_queues import known_queues
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.read_counts import CauseNow, Counts
 from conventions.metrics.series import Series
-from conventions.metrics.troubles import (
+from conventions.metrics.stalled_and_stopped import (
     NewLetters,
     StalledBatch,
     StoppedRedrive,

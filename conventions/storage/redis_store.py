@@ -1,4 +1,4 @@
-"""`Store`: the one Redis client and the one place that builds keys.
+"""`Store`: the one Redis client, and the keys of an application.
 
 Every key of an application starts with `{prefix}:`. The braces are Redis's hash tag: all keys lie in one slot, so that
 a script may touch several of them.
@@ -178,7 +178,7 @@ class Store:
         return bool(found.get("aof_enabled"))
 
     def key(self, *parts: str) -> str:
-        """The key made of these parts, as in `key("claim", task, hash)`."""
+        """The key made of these parts, as in `key("redrives", "due")`. A script makes its keys of the same prefix itself."""
         return ":".join((f"{{{self.prefix}}}", *parts))
 
     def script(self, name: str) -> Script:

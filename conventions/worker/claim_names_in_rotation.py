@@ -1,4 +1,7 @@
-"""While the key of names changes, a message has two names: which one its claim has, is decided before its request is made (R4, R21)."""
+"""Which of two names a claim has, while the key that makes names is changed (R4, R21).
+
+In such a rotation a message holds two names of its claim. The worker decides between them before it makes the request.
+"""
 
 from typing import Any
 

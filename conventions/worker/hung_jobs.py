@@ -8,7 +8,7 @@ import threading
 from typing import Protocol
 
 from conventions.core.background_rounds import Rounds
-from conventions.core.halve_failing_call import is_outage
+from conventions.core.outage import is_outage
 
 logger = logging.getLogger(__name__)
 

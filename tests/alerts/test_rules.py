@@ -16,8 +16,8 @@ from conventions.core.alert_thresholds import QueueThresholds, Thresholds
 from conventions.metrics.rates_and_times import Figures
 from conventions.metrics.read_counts import CauseNow, Failed
 from conventions.metrics.series import Series
+from conventions.metrics.stalled_and_stopped import NewLetters, StalledBatch, StoppedRedrive
 from conventions.metrics.state_now import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
-from conventions.metrics.troubles import NewLetters, StalledBatch, StoppedRedrive
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target

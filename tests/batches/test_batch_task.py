@@ -12,7 +12,7 @@ from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, Retr
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
 from conventions.batches.batch_summary import BatchSummary
-from conventions.batches.unsent_messages import sweep
+from conventions.batches.send_for_dead_sender import sweep
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.dead_letters.resend import redrive
 from tests import raw_messages as raw

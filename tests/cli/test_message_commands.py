@@ -16,7 +16,7 @@ from conventions.broker.waiting_messages import Waiting
 from conventions.cli.ctrl_c import stop_between_steps
 from conventions.cli.jobs import jobs
 from conventions.cli.messages import messages
-from conventions.execution.waiting_ends import WaitingEnds
+from conventions.execution.end_waiting import WaitingEnds
 from conventions.jobs.job import Job
 from conventions.pauses.pause_actions import PauseActions
 from conventions.pauses.pause_store import Target

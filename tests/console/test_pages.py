@@ -12,7 +12,7 @@ import pytest
 from conventions.app import ConventionsApp
 from conventions.core.time_units import local_time
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows, resent_letters
+from conventions.dead_letters import redrive_pace_and_stop, redrive_rows, resent_letters
 from conventions.dead_letters.filter import Filter
 from conventions.metrics.worker_reports import WorkerReport, WorkerReports
 from conventions.records import audit, executions
@@ -464,21 +464,21 @@ def test_a_note_on_no_group(operator: User, shop_app: ConventionsApp) -> None:
 
 def test_live_values_go_on_until_everything_has_ended(operator: User, shop_app: ConventionsApp) -> None:
     """What was sent before a stop ends later, and the page shows how."""
-    for number in range(redrive_rows.CANARY + 1):
+    for number in range(redrive_pace_and_stop.CANARY + 1):
         arguments = {"user_id": number, "day": "2026-01-05"}
         record(shop_app.database, failure(f"new-{number}", RuntimeError("x"), task=TASK, arguments=arguments))
-    form = {"error": "RuntimeError", "count": str(redrive_rows.CANARY + 1)}
+    form = {"error": "RuntimeError", "count": str(redrive_pace_and_stop.CANARY + 1)}
     path = operator.post("/dead-letters/redrive", form).headers["Location"].partition("?")[0]
     id_ = path.rsplit("/", 1)[1]
     step(shop_app, id_)
     operator.post(f"{path}/stop")
     values = operator.get(path, **{"as": "json"}).json()
-    assert (values["state"], values["sent"], values["moves"]) == ("cancelled", redrive_rows.CANARY, True)
+    assert (values["state"], values["sent"], values["moves"]) == ("cancelled", redrive_pace_and_stop.CANARY, True)
     with shop_app.database.session() as session:
         for letter in dead_letters.listing(session, Filter(state="redriving"), 99):
             letter.state = "redriven"
     values = operator.get(path, **{"as": "json"}).json()
-    assert (values["succeeded"], values["moves"]) == (redrive_rows.CANARY, False)
+    assert (values["succeeded"], values["moves"]) == (redrive_pace_and_stop.CANARY, False)
 
 
 def test_what_was_given_up_can_be_sent_after_all(admin: User, shop_app: ConventionsApp) -> None:

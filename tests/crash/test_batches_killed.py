@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.batches.unsent_messages import sweep
+from conventions.batches.send_for_dead_sender import sweep
 from conventions.broker.batch_membership import chunk_id
 from conventions.dead_letters.resend import redrive
 from tests.crash import batch_crash_tasks

@@ -14,8 +14,8 @@ from conventions.app import ConventionsApp
 from conventions.broker.delivery import Delivery
 from conventions.broker.delivery_names import MARK, DeliveryNames
 from conventions.execution.attempt import Attempt
+from conventions.execution.end_waiting import WaitingEnds
 from conventions.execution.record_interrupted import record_interrupted
-from conventions.execution.waiting_ends import WaitingEnds
 from conventions.execution.waiting_selection import Search, Selection
 from conventions.idempotency.claims import ClaimRequest
 from conventions.records.journal import Event, JournalEntry

@@ -15,7 +15,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_pace_and_stop import Plan, Tally
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.metrics.series import Series
-from conventions.metrics.troubles import NewLetters, new_letters
+from conventions.metrics.stalled_and_stopped import NewLetters, new_letters
 from conventions.records.journal import Event
 from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule

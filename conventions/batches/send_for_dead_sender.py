@@ -10,7 +10,7 @@ from celery import bootsteps
 from conventions.batches.application import BatchApplication
 from conventions.core.background_rounds import Rounds
 from conventions.core.errors import BrokerUnavailable
-from conventions.core.halve_failing_call import is_outage
+from conventions.core.outage import is_outage
 from conventions.execution.batch_follow_up import send_next_message
 
 logger = logging.getLogger(__name__)
