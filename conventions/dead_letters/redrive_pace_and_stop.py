@@ -125,9 +125,8 @@ def verdict(redrive: "RedriveRow", counts: Tally, recent: Recent) -> str | None:
 
     There are two rules. First: more than `stop_at` percent of all answered letters are failing. This is judged once as
     many letters have an answer as the canary has, or as soon as too many have failed; without a canary from the first
-    answer on.
-    Second: too many
-    of the most recent answers are failing, so a thousand early successes do not hide a service that fails now.
+    answer on. Second: too many of the most recent answers are failing, so a thousand early successes do not hide a
+    service that fails now.
     """
     first = max(min(redrive.canary, redrive.total), 1)
     if 100 * counts.failing / max(counts.answered, first) > redrive.stop_at:

@@ -324,7 +324,7 @@ class Recorder:
             "not recorded for now: %s; %s events wait in Redis, and nothing is lost",
             first_line(error),
             backlog,
-            exc_info=None if _is_outage(error) else error,
+            exc_info=None if _text_is_enough(error) else error,
         )
 
     def _log_recovery(self) -> None:
@@ -369,7 +369,7 @@ def _text(value: bytes) -> str:
     return value.decode(errors="surrogateescape")
 
 
-def _is_outage(error: BaseException) -> bool:
+def _text_is_enough(error: BaseException) -> bool:
     """Whether the text of the error is enough, without a traceback."""
     sql = sys.modules.get("sqlalchemy.exc")
     return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))

@@ -86,7 +86,7 @@ def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:
     except RedisError:
         raise
     except Exception as error:
-        if not _is_outage(error):
+        if not _is_of_sql(error):
             raise
         logger.error(
             "SQL does not answer, so nobody can tell whether Redis is older than it; jobs run all the same: %s", error
@@ -96,7 +96,7 @@ def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:
     return True
 
 
-def _is_outage(error: Exception) -> bool:
+def _is_of_sql(error: Exception) -> bool:
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # it takes 0.6 s to import
 
     return isinstance(error, SQLAlchemyError)

@@ -144,7 +144,7 @@ class Schedule:
             slot = self.when.next_slot(now, zone)
             ended = slot is None and self.when.latest_slot(now, zone) is not None
         except Exception as error:  # whatever a team's calendar raises
-            if _is_outage(error):
+            if _is_network_fault(error):
                 logger.warning("%s", self._error(f"its calendar raised {type(error).__name__}: {error}"))
                 return None
             raise self._error(f"its calendar raised {type(error).__name__}: {error}") from error
@@ -168,7 +168,7 @@ class Schedule:
             values = self.arguments_at(sample)
         except Exception as error:  # whatever a team's function raises
             fault = f"a function of its arguments raised {type(error).__name__}: {error}"
-            if _is_outage(error):  # the outage may be over when a slot comes
+            if _is_network_fault(error):  # the outage may be over when a slot comes
                 logger.warning("%s", self._error(fault))
                 return
             raise self._error(fault) from error
@@ -202,6 +202,6 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def _is_outage(error: Exception) -> bool:
+def _is_network_fault(error: Exception) -> bool:
     """Whether the error comes from a present outage, and not from the code."""
     return isinstance(error, OSError) or is_network_error(error)
