@@ -76,10 +76,13 @@ def _plain_host(service: Any, plaintext_hosts: Collection[str]) -> str:
 
     A service has two schemes, such as `json` and `jsons`, where its server may be anybody's; that of a provider is secure by itself.
     """
-    has_two = bool(service.protocol and service.secure_protocol)
-    is_plain = not service.secure or getattr(service, "secure_mode", "") == "insecure"  # of e-mail
+    if not (service.protocol and service.secure_protocol):
+        return ""
+    # The provider of ntfy is `ntfy://topic`, too. The address that apprise makes of it says that it is secure.
+    is_secure = service.secure or service.url().startswith(service.secure_protocol)  # one scheme, or a tuple
+    is_plain = not is_secure or getattr(service, "secure_mode", "") == "insecure"  # of e-mail
     host = str(getattr(service, "smtp_host", "") or service.host or "")
-    return beyond([host], plaintext_hosts) if has_two and is_plain else ""
+    return beyond([host], plaintext_hosts) if is_plain else ""
 
 
 def post(address: str, body: Mapping[str, Any]) -> None:
